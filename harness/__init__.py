@@ -1,0 +1,1 @@
+"""How: describe a layer, build an implementation of it, run a contract, take a measurement, write a record."""

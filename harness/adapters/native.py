@@ -1,0 +1,64 @@
+"""torch's own nn.RNN, nn.GRU and nn.LSTM, with cuDNN and oneDNN switched on and off."""
+
+from __future__ import annotations
+
+from functools import cache, partial
+
+import torch
+from torch import nn
+
+from harness.dispatch import kernels_of
+from harness.implementation import Implementation, switched
+from harness.layer import Layer
+
+
+def build(layer: Layer) -> nn.Module:
+    """``nn.RNN``, ``nn.GRU`` or ``nn.LSTM`` with the layer's options."""
+    cls = getattr(nn, layer.mode.class_name)
+    module: nn.Module = cls(layer.input_size, layer.hidden_size, **layer.options())
+    return module
+
+
+#: The device on which a backend works, and how the kernels that it brings are named.
+_BACKENDS = {"cudnn": ("cuda", "_cudnn_rnn"), "mkldnn": ("cpu", "mkldnn_rnn_layer")}
+
+
+@cache
+def _unavailable(backend: str, enabled: bool, device: str) -> str | None:
+    """Whether the switch really acts, seen from the kernel that torch dispatches for a small float32 LSTM."""
+    home, kernel = _BACKENDS[backend]
+    label = {"cudnn": "cuDNN", "mkldnn": "oneDNN"}[backend]
+    if torch.device(device).type != home:
+        return f"{label} does not run on {device}"
+    if home == "cuda" and not torch.cuda.is_available():
+        return "no CUDA device"
+    if not getattr(torch.backends, backend).is_available():
+        return f"this torch was built without {label}"
+    module = nn.LSTM(3, 4).to(device)
+    ran = {}
+    for switch in (True, False):
+        with switched(backend, switch), torch.no_grad():
+            ran[switch] = kernels_of(lambda: module(torch.zeros(2, 1, 3, device=device)))
+    if not any(kernel in name for name in ran[True]):
+        return f"switching {label} on dispatched {', '.join(ran[True])}: it has no kernel for this machine"
+    if any(kernel in name for name in ran[False]):
+        return f"switching {label} off dispatched {', '.join(ran[False])} all the same"
+    return None
+
+
+def _implementation(id: str, description: str, backend: str, enabled: bool) -> Implementation:
+    return Implementation(
+        id=id,
+        description=description,
+        build=build,
+        switches=partial(switched, backend, enabled),
+        unavailable=partial(_unavailable, backend, enabled),
+    )
+
+
+IMPLEMENTATIONS = (
+    _implementation("torch:onednn", "torch.nn with oneDNN on, torch's default on a CPU", "mkldnn", True),
+    _implementation("torch:onednn-off", "torch.nn with oneDNN off: torch's own CPU kernels", "mkldnn", False),
+    _implementation("torch:cudnn", "torch.nn with cuDNN on, torch's default on CUDA", "cudnn", True),
+    _implementation("torch:cudnn-off", "torch.nn with cuDNN off: torch's own CUDA kernels", "cudnn", False),
+)

@@ -1,0 +1,193 @@
+"""A layer with concrete numbers, and the float64 arrays that follow from its seed, the same on every machine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.layer import Layer, Mode
+
+Array = NDArray[np.float64]
+DType = Literal["float64", "float32", "bfloat16", "float16"]
+
+#: Unit round-off spacing at 1.0 of each dtype (IEEE 754; bfloat16 has 8 bits of significand).
+EPS: dict[str, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+
+
+@dataclass(frozen=True)
+class Case:
+    """Everything that fixes the inputs of one check.
+
+    ``steps`` T, ``batch`` B. ``lengths``: one length per sequence, and the input is then a packed sequence;
+    ``enforce_sorted`` is passed to ``pack_padded_sequence``. ``batched=False`` drops the batch axis (B must be 1).
+    ``given_state=False`` calls the layer without hx. ``weights``: *plain* gates are near the middle of their range,
+    *remembering* weights carry the initial state through a long sequence (forget or update gates open, recurrent
+    matrices near a permutation), without which a long sequence tests neither the initial state nor history.
+    ``seed`` fixes the weights, ``seed`` and ``inputs_seed`` together everything else. ``name`` marks a case that people know by name.
+    """
+
+    layer: Layer
+    steps: int = 5
+    batch: int = 3
+    lengths: tuple[int, ...] | None = None
+    enforce_sorted: bool = False
+    batched: bool = True
+    given_state: bool = True
+    weights: Literal["plain", "remembering"] = "plain"
+    dtype: DType = "float32"
+    device: str = "cpu"
+    seed: int = 0
+    inputs_seed: int = 0
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.dtype not in EPS:
+            raise ValueError(f"Expected dtype to be one of {', '.join(EPS)} but got dtype={self.dtype!r}")
+        if not self.batched and (self.batch != 1 or self.lengths is not None):
+            raise ValueError(f"Expected batch=1 and no lengths for an unbatched case but got batch={self.batch}, lengths={self.lengths}")
+        if self.lengths is not None:
+            if len(self.lengths) != self.batch or max(self.lengths) != self.steps or min(self.lengths) < 1:
+                raise ValueError(
+                    f"Expected {self.batch} lengths between 1 and {self.steps}, the longest {self.steps}, but got lengths={self.lengths}"
+                )
+            if self.enforce_sorted and list(self.lengths) != sorted(self.lengths, reverse=True):
+                raise ValueError(f"Expected descending lengths with enforce_sorted=True but got lengths={self.lengths}")
+
+    @property
+    def id(self) -> str:
+        """A short name that is unique among cases that differ: ``lstm-L2-bi-I3-H5-T7-B2-packed(7,4)-float32``."""
+        layer = self.layer
+        parts = [self.name] if self.name else []
+        parts.append(layer.mode.value)
+        parts += [f"L{layer.num_layers}"] if layer.num_layers > 1 else []
+        parts += ["bi"] if layer.bidirectional else []
+        parts += [f"I{layer.input_size}", f"H{layer.hidden_size}"]
+        parts += [f"P{layer.proj_size}"] if layer.proj_size else []
+        parts += [] if layer.bias else ["nobias"]
+        parts += ["batchfirst"] if layer.batch_first else []
+        parts += [f"p{layer.dropout:g}"] if layer.dropout else []
+        parts += [f"T{self.steps}", f"B{self.batch}" if self.batched else "unbatched"]
+        if self.lengths is not None:
+            # Long batches are told apart by their seed; only short ones are worth spelling out.
+            shown = ",".join(map(str, self.lengths)) if self.batch <= 8 else str(self.batch)
+            parts.append(f"{'sorted' if self.enforce_sorted else 'packed'}({shown})")
+        parts += [] if self.given_state else ["nostate"]
+        parts += ["remembering"] if self.weights == "remembering" else []
+        parts += [self.dtype] + ([self.device] if self.device != "cpu" else []) + ([f"seed{self.seed}"] if self.seed else [])
+        parts += [f"inputs{self.inputs_seed}"] if self.inputs_seed else []
+        return "-".join(parts)
+
+    @property
+    def valid(self) -> NDArray[np.bool_]:
+        """Shape (T, B): which steps of which sequence exist."""
+        lengths = np.array(self.lengths if self.lengths is not None else [self.steps] * self.batch)
+        return np.arange(self.steps)[:, None] < lengths[None, :]
+
+    @property
+    def arrays(self) -> Arrays:
+        return draw(self)
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """The numbers of a case, time-major and batched whatever the case's own form; float64 holding values of its dtype.
+
+    ``x`` (T, B, I), ``h0`` (L*D, B, H_out), ``c0`` (L*D, B, H) for an LSTM; both states are zero where the case gives none.
+    ``weights`` by torch's parameter names. ``cotangents``: one array shaped like each of output, h_n and c_n, zero on padding.
+    """
+
+    weights: dict[str, Array]
+    x: Array
+    h0: Array
+    c0: Array | None
+    cotangents: dict[str, Array]
+
+    def inputs(self) -> dict[str, Array]:
+        """What the layer is given, by name: x, h0, and c0 for an LSTM."""
+        return {"x": self.x, "h0": self.h0, **({} if self.c0 is None else {"c0": self.c0})}
+
+
+def rounded(array: Array, dtype: str) -> Array:
+    """``array`` with each value rounded to the nearest one that ``dtype`` holds, as float64.
+
+    The oracle then reads the very numbers that the implementation is given: rounding the input is nobody's error.
+    """
+    if dtype == "float64":
+        return array
+    if dtype == "bfloat16":
+        bits = array.astype(np.float32).view(np.uint32)
+        # Round to nearest, ties to even, on the upper 16 bits of a float32.
+        bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
+        return bits.view(np.float32).astype(np.float64)
+    return array.astype(dtype).astype(np.float64)
+
+
+@lru_cache(maxsize=64)
+def draw(case: Case) -> Arrays:
+    """The arrays of ``case``, read-only. Equal cases give equal arrays on every machine.
+
+    Only uniform draws and arithmetic are used: no linear algebra, whose last bits differ between libraries. Cases of one
+    layer and seed share their weights, whatever their T, B, form and inputs.
+    """
+    layer = case.layer
+    # PCG64 is named, not default_rng: numpy may change its default, and then yesterday's cases.
+    generator = np.random.Generator(np.random.PCG64([case.seed, 0]))
+
+    def uniform(*shape: int, scale: float = 1.0) -> Array:
+        return generator.uniform(-scale, scale, shape)
+
+    weights: dict[str, Array] = {}
+    for name, shape in layer.parameter_shapes().items():
+        # sqrt(3 / fan_in) gives a uniform draw the variance 1 / fan_in, hence pre-activations of order one.
+        weights[name] = uniform(*shape, scale=0.5 if len(shape) == 1 else (3.0 / shape[1]) ** 0.5)
+    if case.weights == "remembering":
+        _make_remember(layer, weights, generator)
+
+    generator = np.random.Generator(np.random.PCG64([case.seed, 1 + case.inputs_seed]))
+    # A factor sqrt(3) gives inputs unit variance.
+    x = uniform(case.steps, case.batch, layer.input_size, scale=3.0**0.5)
+    h0 = uniform(*layer.h_shape(case.batch))
+    c0 = uniform(*layer.c_shape(case.batch), scale=1.5) if layer.has_cell_state else None
+    cotangents = {"output": uniform(case.steps, case.batch, layer.output_size) * case.valid[:, :, None], "h_n": uniform(*h0.shape)}
+    if c0 is not None:
+        cotangents["c_n"] = uniform(*c0.shape)
+    if not case.given_state:
+        h0, c0 = np.zeros_like(h0), None if c0 is None else np.zeros_like(c0)
+
+    def final(array: Array) -> Array:
+        array = rounded(array, case.dtype)
+        array.flags.writeable = False
+        return array
+
+    return Arrays(
+        {name: final(weight) for name, weight in weights.items()},
+        final(x),
+        final(h0),
+        None if c0 is None else final(c0),
+        {name: final(cotangent) for name, cotangent in cotangents.items()},
+    )
+
+
+def _make_remember(layer: Layer, weights: dict[str, Array], generator: np.random.Generator) -> None:
+    """Changes the weights in place so that h_n depends on h0, c0 and x[0] after hundreds of steps."""
+    size, state = layer.hidden_size, layer.state_size
+    for _, _, _, suffix in layer.slots():
+        if layer.mode is Mode.LSTM and layer.bias:
+            weights[f"bias_ih{suffix}"][size : 2 * size] += 2.5  # the forget gate
+            weights[f"bias_hh{suffix}"][size : 2 * size] += 2.5
+            for name in ("weight_ih", "weight_hh"):
+                weights[f"{name}{suffix}"][size : 2 * size] *= 0.5
+        elif layer.mode is Mode.GRU and layer.bias:
+            weights[f"bias_ih{suffix}"][size : 2 * size] += 2.5  # the update gate: h' = (1-z) n + z h
+            weights[f"bias_hh{suffix}"][size : 2 * size] += 2.5
+            for name in ("weight_ih", "weight_hh"):
+                weights[f"{name}{suffix}"][size : 2 * size] *= 0.5
+        elif layer.mode in (Mode.RNN_TANH, Mode.RNN_RELU):
+            hh = weights[f"weight_hh{suffix}"]
+            hh *= 0.15
+            hh[generator.permutation(size), np.arange(state)] += 0.95
+            weights[f"weight_ih{suffix}"] *= 0.3

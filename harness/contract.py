@@ -1,0 +1,178 @@
+"""A contract, the generator of what to check, and the check of one contract on one implementation and case."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from harness import oracle
+from harness.case import Array, Case
+from harness.implementation import Implementation, equal_terms
+from harness.outcome import Outcome, Severity
+from harness.record import Conformance
+from harness.reference import answer
+from harness.tolerance import SIGNAL, signal
+from harness.trial import ContractError, Trial
+
+
+@dataclass(frozen=True)
+class Contract:
+    """Something that a drop-in owes.
+
+    ``id`` is ``topic.property``, stable for ever. ``statement``: one sentence. ``source``: the documentation heading or the
+    public issue that it comes from. ``check`` raises :class:`~harness.trial.ContractError` where it is broken. ``cases``: what it is
+    checked on. ``mutants``: the ids of wrong implementations that this very contract rejects. ``alternatives`` maps a case to
+    wrong answers, by name, that the case must be able to tell from the right one; see :func:`blind_spots`.
+    """
+
+    id: str
+    statement: str
+    severity: Severity
+    source: str
+    check: Callable[[Trial], None]
+    cases: tuple[Case, ...]
+    mutants: tuple[str, ...]
+    alternatives: Callable[[Case], Mapping[str, Mapping[str, Array]]] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.cases:
+            raise ValueError(f"Expected at least one case for the contract {self.id}: without one it could not fail")
+        if not self.mutants:
+            raise ValueError(f"Expected at least one mutant for the contract {self.id}: without one nothing shows that it can fail")
+
+    @property
+    def topic(self) -> str:
+        return self.id.partition(".")[0]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled by name: the declaring decorator leaves the contract where its check function was defined.
+        return _named, (self.check.__module__, self.check.__qualname__)
+
+
+def _named(module: str, name: str) -> Any:
+    return getattr(importlib.import_module(module), name)
+
+
+def blind_spots(contract: Contract, case: Case) -> list[str]:
+    """The wrong answers that ``case`` could not tell from the right one, each as a sentence; empty for a case fit for use."""
+    if contract.alternatives is None:
+        return []
+    expected = answer(case)
+    found = []
+    for name, wrong in contract.alternatives(case).items():
+        strength = signal(expected.tensors, wrong, expected.floors)
+        if not strength >= SIGNAL:
+            found.append(
+                f"{contract.id} on {case.id}: '{name}' moves the answer by {strength:.3g} allowances, expected at least {SIGNAL:g}"
+            )
+    return found
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing to check. ``case`` is None where the implementation cannot run on this machine, and ``unavailable`` says why."""
+
+    contract: Contract
+    implementation: Implementation
+    case: Case | None
+    unavailable: str = ""
+
+    @property
+    def id(self) -> str:
+        return f"{self.contract.id}-{self.implementation.id}-{self.case.id if self.case else 'unavailable'}"
+
+
+def devices() -> list[str]:
+    """The devices of this machine, by torch's names."""
+    return ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+
+
+def checks(contracts: Iterable[Contract], implementations: Sequence[Implementation], on: Sequence[str]) -> Iterator[Check]:
+    """Every (contract, implementation, case) that has a meaning, on the devices ``on``; the order shares what cases share.
+
+    An implementation is asked only for the modes that it offers. One that can run on none of the devices gives one check for
+    each contract, so that its row is seen and not missing.
+    """
+    reasons = {i.id: {device: i.unavailable(device) for device in on} for i in implementations}
+    for contract in contracts:
+        for case in contract.cases:
+            for device in on:
+                for implementation in implementations:
+                    if reasons[implementation.id][device] is None and case.layer.mode in implementation.capabilities.modes:
+                        yield Check(contract, implementation, replace(case, device=device))
+        for implementation in implementations:
+            why = reasons[implementation.id]
+            if all(why.values()):
+                yield Check(contract, implementation, None, "; ".join(str(reason) for reason in why.values()))
+
+
+def run(check: Check) -> Conformance:
+    """Runs one check in this process and says what came of it; raises only for faults of the suite itself."""
+    contract, implementation, case = check.contract, check.implementation, check.case
+    if case is None:
+        return finding(check, Outcome.UNAVAILABLE, check.unavailable)
+    trial = Trial(implementation, case)
+    lacks = implementation.capabilities.lacks(case)
+    known = implementation.expected_failure(contract.id, case)
+    outcome, message = Outcome.PASSED, ""
+    started = time.perf_counter()
+    try:
+        with equal_terms(), implementation.switches():
+            contract.check(trial)
+    except NotImplementedError as error:
+        outcome, message = Outcome.UNSUPPORTED, lacks or f"NotImplementedError: {error}"
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        outcome, message = Outcome.OUT_OF_MEMORY, str(error)
+    except ContractError as error:
+        outcome, message = Outcome.FAILED, str(error)
+        cause = error.__cause__ or error
+        if lacks is not None and error.__cause__ is not None:
+            outcome, message = Outcome.UNSUPPORTED, f"{lacks}; it {error}"
+        elif known is not None and isinstance(cause, known.exception):
+            outcome, message = Outcome.EXPECTED_FAILURE, f"{known.reason} ({known.kind}, {known.link})"
+        elif known is not None:
+            message = f"Expected to fail with {known.exception.__name__} ({known.reason}) but failed otherwise: {message}"
+    else:
+        if lacks is not None:
+            outcome, message = Outcome.FAILED, f"{lacks}, but it answered, and rightly: the declaration is false"
+        elif known is not None:
+            outcome, message = Outcome.FAILED, f"Expected to fail ({known.reason}) but passed: remove the declaration"
+    return replace(
+        finding(check, outcome, message),
+        errors=[comparison.as_json() for comparison in trial.comparisons],
+        kernels=trial.kernels,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def finding(check: Check, outcome: Outcome, message: str) -> Conformance:
+    """The record of ``check`` with this outcome and nothing measured."""
+    case = check.case
+    parameters = {} if case is None else {**vars(case.layer), **{k: v for k, v in vars(case).items() if k != "layer"}}
+    return Conformance(
+        contract=check.contract.id,
+        implementation=check.implementation.id,
+        case="" if case is None else case.id,
+        outcome=outcome.value,
+        severity=check.contract.severity.value,
+        mode="" if case is None else case.layer.mode.value,
+        device="" if case is None else case.device,
+        dtype="" if case is None else case.dtype,
+        message=message,
+        parameters=parameters,
+    )
+
+
+def check(implementation: Implementation, contracts: Iterable[Contract], on: Sequence[str] | None = None) -> list[Conformance]:
+    """Checks ``implementation`` against ``contracts`` without pytest; one record for each check, in order."""
+    return [run(one) for one in checks(contracts, [implementation], on or devices())]
+
+
+def alternative(case: Case, **changes: Any) -> dict[str, Array]:
+    """The oracle's answer to ``case`` with some inputs replaced: a wrong answer, for :attr:`Contract.alternatives`."""
+    return oracle.evaluate(case, **changes).tensors()

@@ -1,0 +1,40 @@
+"""Which recurrent kernels torch ran: evidence, beside every result, that the row's name is true."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from torch.utils._python_dispatch import TorchDispatchMode
+
+#: Operators that are a whole recurrent layer or a fused cell in one call.
+_RECURRENT = re.compile(r"(lstm|gru|rnn)", re.I)
+#: Operators that do a loop's arithmetic where no recurrent kernel ran.
+_ARITHMETIC = re.compile(r"::(addmm|mm|bmm|baddbmm|linear|matmul)\b")
+
+
+class DispatchLog(TorchDispatchMode):
+    """Collects the names of the operators that reach a kernel while it is active."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = str(func.name())
+        self.names[name] = self.names.get(name, 0) + 1
+        return func(*args, **(kwargs or {}))
+
+    def kernels(self) -> list[str]:
+        """The recurrent kernels by name; where there were none, the products of a loop."""
+        recurrent = sorted(name for name in self.names if _RECURRENT.search(name))
+        return recurrent or sorted(name for name in self.names if _ARITHMETIC.search(name))
+
+
+def kernels_of(call: Callable[[], Any]) -> list[str]:
+    """Runs ``call`` once and returns the recurrent kernels that it dispatched, or the products if it is a loop."""
+    with DispatchLog() as log:
+        call()
+        kernels: list[str] = log.kernels()
+    return kernels

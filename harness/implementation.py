@@ -1,0 +1,131 @@
+"""An implementation under test: how to build it, what it declares, under which switches it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from harness.case import Case
+from harness.layer import Layer, Mode
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What an implementation declares that it can do. What is declared away is *unsupported*, and must then refuse."""
+
+    #: The recurrences that it offers.
+    modes: frozenset[Mode] = frozenset(Mode)
+    #: The floating-point types that its parameters and inputs can have.
+    dtypes: frozenset[str] = frozenset(("float64", "float32", "bfloat16", "float16"))
+    #: Whether more than one layer can be stacked.
+    layers: bool = True
+    #: Whether it can run in both directions.
+    bidirectional: bool = True
+    #: Whether it can go without biases.
+    no_bias: bool = True
+    #: Whether it takes the batch axis first.
+    batch_first: bool = True
+    #: Whether an LSTM can project its output (proj_size).
+    projection: bool = True
+    #: Whether it takes packed sequences.
+    packed: bool = True
+    #: Whether it takes input without a batch axis.
+    unbatched: bool = True
+    #: Whether gradients flow through it.
+    backward: bool = True
+
+    def lacks(self, case: Case) -> str | None:
+        """Why ``case`` asks for something that is declared away, in words, or None if it does not."""
+        layer = case.layer
+        asked = {
+            f"mode {layer.mode}": layer.mode in self.modes,
+            f"dtype {case.dtype}": case.dtype in self.dtypes,
+            "several layers": self.layers or layer.num_layers == 1,
+            "bidirectional": self.bidirectional or not layer.bidirectional,
+            "bias=False": self.no_bias or layer.bias,
+            "batch_first": self.batch_first or not layer.batch_first,
+            "proj_size": self.projection or not layer.proj_size,
+            "packed sequences": self.packed or case.lengths is None,
+            "unbatched input": self.unbatched or case.batched,
+        }
+        missing = [what for what, offered in asked.items() if not offered]
+        return f"declared as not supported: {', '.join(missing)}" if missing else None
+
+
+@dataclass(frozen=True)
+class ExpectedFailure:
+    """A failure that is known, with its reason. It is strict: another exception, or a pass, fails the run.
+
+    ``when`` narrows it to some cases. ``kind``: *ours* is a fault of the adapter here, *upstream* one of the
+    implementation, *by design* what it never meant to do. ``link`` is a public record of it.
+    """
+
+    contract: str
+    kind: Literal["ours", "upstream", "by design"]
+    reason: str
+    exception: type[BaseException]
+    link: str
+    when: Callable[[Case], bool] = field(default=lambda case: True)
+
+
+def _always_available(device: str) -> str | None:
+    return None
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """Something that claims to be nn.RNN, nn.GRU or nn.LSTM.
+
+    ``build(layer)`` returns a module on the CPU, in the default dtype, with nn's call and nn's parameter names.
+    ``switches()`` is a context manager within which every call and every backward pass of it happens.
+    ``unavailable(device)`` says in words why it cannot run on a device of this machine, or None where it can.
+    ``reference`` is how it was named on the command line, and how another process finds it.
+    """
+
+    id: str
+    description: str
+    build: Callable[[Layer], nn.Module]
+    capabilities: Capabilities = Capabilities()
+    expected_failures: tuple[ExpectedFailure, ...] = ()
+    switches: Callable[[], AbstractContextManager[Any]] = nullcontext
+    unavailable: Callable[[str], str | None] = _always_available
+    reference: str = ""
+
+    def expected_failure(self, contract: str, case: Case) -> ExpectedFailure | None:
+        """The declared failure of ``contract`` on ``case``, if there is one."""
+        return next((e for e in self.expected_failures if e.contract == contract and e.when(case)), None)
+
+
+@contextmanager
+def equal_terms() -> Iterator[None]:
+    """Every implementation and every reference computes float32 in float32: TF32 off, for products and for cuDNN.
+
+    cuDNN's recurrent kernels use TF32 by default and matrix products do not; left alone, they would not be compared
+    like for like, and no float32 noise floor would hold.
+    """
+    cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul
+
+
+@contextmanager
+def switched(backend: str, enabled: bool) -> Iterator[None]:
+    """Sets ``torch.backends.<backend>.enabled``, and puts it back.
+
+    ``torch.backends.mkldnn.flags`` would do, but sets the TF32 switches besides.
+    """
+    switches: Any = getattr(torch.backends, backend)
+    before = switches.enabled
+    switches.enabled = enabled
+    try:
+        yield
+    finally:
+        switches.enabled = before

@@ -1,0 +1,99 @@
+"""A worker process that checks run in, so that a crash or a hang of an implementation is an outcome and not the end of the run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from harness.contract import Check, finding, run
+from harness.outcome import Outcome
+from harness.record import Conformance
+from harness.registry import resolve_all
+
+#: Seconds that a new process is given to import torch and everybody's modules.
+STARTUP = 120.0
+
+
+class Worker:
+    """A process that runs checks one after the other; it is started at the first, and again after a death.
+
+    ``references`` name the implementations that it may be asked to check; each new process resolves them for itself, which is how
+    a class from somebody's file comes to be there. ``limit``: seconds that one check may take before it counts as hanging.
+    """
+
+    def __init__(self, references: Sequence[str], limit: float) -> None:
+        self._references, self._limit = tuple(references), limit
+        self._process: Any = None
+        self._pipe: Connection | None = None
+
+    def run(self, check: Check) -> Conformance:
+        """What came of ``check``; a death of the worker and a hang are outcomes too. Raises what the suite itself raised."""
+        fresh = self._pipe is None
+        if fresh:
+            self._start()
+        assert self._pipe is not None
+        try:
+            self._pipe.send((check.contract, check.implementation.id, check.case))
+            # A new process has torch and the implementations to load before it answers its first check.
+            if not self._pipe.poll(self._limit + (STARTUP if fresh else 0)):
+                self.stop()
+                message = f"no answer within {self._limit:g} s; the process was ended (--time-limit gives it longer)"
+                return replace(finding(check, Outcome.TIMED_OUT, message), seconds=self._limit)
+            answer = self._pipe.recv()
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            self._process.join()
+            died = _death(self._process.exitcode)
+            self.stop()
+            return finding(check, Outcome.CRASHED, f"the process that ran it {died}")
+        if isinstance(answer, Conformance):
+            return answer
+        raise RuntimeError(f"The suite failed in the worker process:\n{answer}")
+
+    def stop(self) -> None:
+        """Ends the process, if there is one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.join()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+
+    def _start(self) -> None:
+        # Not fork: torch's thread pools do not survive it.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._references, torch.get_num_threads()), daemon=True)
+        self._process.start()
+        theirs.close()
+
+
+def _serve(pipe: Connection, references: Sequence[str], threads: int) -> None:
+    # The parent decides what an interrupt from the keyboard ends.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    implementations = {implementation.id: implementation for implementation in resolve_all(references)}
+    while True:
+        try:
+            contract, id, case = pipe.recv()
+        except EOFError:
+            return
+        try:
+            pipe.send(run(Check(contract, implementations[id], case)))
+        except Exception:  # whatever it is, the parent raises it
+            pipe.send(traceback.format_exc())
+
+
+def _death(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"ended with exit status {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"

@@ -1,0 +1,210 @@
+r"""RNN, GRU and LSTM in float64 NumPy, forward and backward, written from the published equations; imports no torch.
+
+Equations, as torch.nn documents them (sections of torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM):
+
+    RNN    h' = act(W_ih x + b_ih + W_hh h + b_hh),  act = tanh or relu
+    GRU    r, z = sigmoid(W_ih x + b_ih + W_hh h + b_hh) on their rows
+           n = tanh(W_in x + b_in + r * (W_hn h + b_hn)),  h' = (1 - z) * n + z * h
+    LSTM   i, f, o = sigmoid(...), g = tanh(...),  c' = f * c + i * g,  m = o * tanh(c'),  h' = m, or W_hr m where it projects
+
+The backward pass is the chain rule over these, by hand (Werbos 1990, "Backpropagation through time"); the tests hold it
+against differences of the forward pass. Sequences of unequal length are handled by a mask: a step that does not exist
+leaves the state of its sequence as it was, so the final state is the one at the sequence's own end, and the reverse
+direction, which runs from T-1 down, begins at that end too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.case import Array, Case
+from harness.layer import Layer, Mode
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a layer gives back, time-major: output (T, B, D*H_out), zero on padding; h_n (L*D, B, H_out); c_n (L*D, B, H) or None."""
+
+    output: Array
+    h_n: Array
+    c_n: Array | None
+    _tape: list[_Slot] = field(default_factory=list, repr=False)
+
+    def tensors(self) -> dict[str, Array]:
+        """The answer by name: output, h_n, and c_n for an LSTM."""
+        named = {"output": self.output, "h_n": self.h_n}
+        return named if self.c_n is None else {**named, "c_n": self.c_n}
+
+
+@dataclass
+class _Slot:
+    """One direction of one layer as it ran: its input, the order of its steps and, per step, what the backward pass needs."""
+
+    index: int
+    layer: int
+    direction: int
+    suffix: str
+    order: Sequence[int]
+    x: Array
+    steps: dict[int, Any]
+
+
+def evaluate(case: Case, **changes: Any) -> Answer:
+    """The answer to ``case``; keyword arguments replace x, h0, c0, weights or valid, for asking "what if"."""
+    arrays = case.arrays
+    inputs = {"weights": arrays.weights, "x": arrays.x, "h0": arrays.h0, "c0": arrays.c0, "valid": case.valid, **changes}
+    return forward(case.layer, **inputs)
+
+
+def forward(
+    layer: Layer,
+    weights: Mapping[str, Array],
+    x: Array,
+    h0: Array,
+    c0: Array | None,
+    valid: Any,
+    masks: Sequence[Array] | None = None,
+) -> Answer:
+    """Runs the layer on x (T, B, I) from h0 (L*D, B, H_out) and c0 (L*D, B, H); ``valid`` (T, B) says which steps exist.
+
+    ``masks``: one array (T, B, D*H_out) for each layer but the last, multiplied onto its output (dropout with a known mask).
+    """
+    steps = x.shape[0]
+    tape: list[_Slot] = []
+    h_n, c_n = np.empty_like(h0), None if c0 is None else np.empty_like(c0)
+    output = x
+    sequence: list[Array] = []
+    for index, level, direction, suffix in layer.slots():
+        if direction == 0 and level > 0:
+            output = np.concatenate(sequence, axis=2)
+            if masks is not None:
+                output = output * masks[level - 1]
+        if direction == 0:
+            sequence = []
+        order = range(steps - 1, -1, -1) if direction else range(steps)
+        slot = _Slot(index, level, direction, suffix, order, output, {})
+        h, c = h0[index], None if c0 is None else c0[index]
+        ys = np.zeros((steps, x.shape[1], layer.state_size))
+        for t in order:
+            alive = valid[t][:, None]
+            new_h, new_c, saved = _step(layer, weights, suffix, output[t], h, c)
+            slot.steps[t] = saved
+            ys[t] = np.where(alive, new_h, 0.0)
+            h = np.where(alive, new_h, h)
+            c = None if c is None or new_c is None else np.where(alive, new_c, c)
+        h_n[index] = h
+        if c_n is not None:
+            c_n[index] = c
+        sequence.append(ys)
+        tape.append(slot)
+    return Answer(np.concatenate(sequence, axis=2), h_n, c_n, tape)
+
+
+def backward(
+    layer: Layer,
+    weights: Mapping[str, Array],
+    answer: Answer,
+    valid: Any,
+    cotangents: Mapping[str, Array],
+    masks: Sequence[Array] | None = None,
+) -> dict[str, Array]:
+    """Gradients of sum(cotangent * tensor) over ``cotangents`` (any of output, h_n, c_n): x, h0, c0 and every weight, by name."""
+    d_output = cotangents.get("output", np.zeros_like(answer.output))
+    d_h_n = cotangents.get("h_n", np.zeros_like(answer.h_n))
+    d_c_n = None if answer.c_n is None else cotangents.get("c_n", np.zeros_like(answer.c_n))
+    gradients = {name: np.zeros_like(weight) for name, weight in weights.items()}
+    d_h0, d_c0 = np.zeros_like(answer.h_n), None if answer.c_n is None else np.zeros_like(answer.c_n)
+    d_x = np.zeros(0)
+    for slot in reversed(answer._tape):
+        if slot.direction == layer.directions - 1:
+            if slot.layer < layer.num_layers - 1:
+                d_output = d_x if masks is None else d_x * masks[slot.layer]
+            d_x = np.zeros_like(slot.x)
+        span = slice(slot.direction * layer.state_size, (slot.direction + 1) * layer.state_size)
+        d_h, d_c = d_h_n[slot.index], None if d_c_n is None else d_c_n[slot.index]
+        for t in reversed(slot.order):
+            alive = valid[t][:, None]
+            d_new_h = np.where(alive, d_h + d_output[t][:, span], 0.0)
+            d_new_c = None if d_c is None else np.where(alive, d_c, 0.0)
+            d_x_t, d_prev_h, d_prev_c = _step_backward(layer, weights, slot, t, d_new_h, d_new_c, gradients)
+            d_x[t] += d_x_t
+            d_h = np.where(alive, d_prev_h, d_h)
+            d_c = None if d_c is None else np.where(alive, d_prev_c, d_c)
+        d_h0[slot.index] = d_h
+        if d_c0 is not None:
+            d_c0[slot.index] = d_c
+    return {"x": d_x, "h0": d_h0, **({} if d_c0 is None else {"c0": d_c0}), **gradients}
+
+
+def _sigmoid(a: Array) -> Array:
+    # The half-angle form does not overflow for large negative arguments.
+    return 0.5 * (1.0 + np.tanh(0.5 * a))
+
+
+def _step(layer: Layer, weights: Mapping[str, Array], suffix: str, x: Array, h: Array, c: Array | None) -> tuple[Array, Array | None, Any]:
+    """One step of one cell: the new h, the new c, and what the backward pass needs."""
+    from_x = x @ weights[f"weight_ih{suffix}"].T
+    from_h = h @ weights[f"weight_hh{suffix}"].T
+    if layer.bias:
+        from_x = from_x + weights[f"bias_ih{suffix}"]
+        from_h = from_h + weights[f"bias_hh{suffix}"]
+    if layer.mode is Mode.LSTM:
+        assert c is not None
+        i, f, g, o = np.split(from_x + from_h, 4, axis=1)
+        i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
+        new_c = f * c + i * g
+        squashed = np.tanh(new_c)
+        m = o * squashed
+        new_h = m @ weights[f"weight_hr{suffix}"].T if layer.proj_size else m
+        return new_h, new_c, (h, c, i, f, g, o, squashed, m)
+    if layer.mode is Mode.GRU:
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(from_x, 3, axis=1), np.split(from_h, 3, axis=1)
+        r, z = _sigmoid(x_r + h_r), _sigmoid(x_z + h_z)
+        n = np.tanh(x_n + r * h_n)
+        return (1.0 - z) * n + z * h, None, (h, r, z, n, h_n)
+    new_h = np.tanh(from_x + from_h) if layer.mode is Mode.RNN_TANH else np.maximum(from_x + from_h, 0.0)
+    return new_h, None, (h, new_h)
+
+
+def _step_backward(
+    layer: Layer, weights: Mapping[str, Array], slot: _Slot, t: int, d_h: Array, d_c: Array | None, gradients: dict[str, Array]
+) -> tuple[Array, Array, Array | None]:
+    """The step's chain rule: returns the gradients of x, h and c before it, and adds those of the weights to ``gradients``."""
+    suffix = slot.suffix
+    direct_h: Array | float = 0.0
+    d_prev_c = None
+    if layer.mode is Mode.LSTM:
+        assert d_c is not None
+        h, c, i, f, g, o, squashed, m = slot.steps[t]
+        d_m = d_h
+        if layer.proj_size:
+            gradients[f"weight_hr{suffix}"] += d_h.T @ m
+            d_m = d_h @ weights[f"weight_hr{suffix}"]
+        d_c = d_c + d_m * o * (1.0 - squashed**2)
+        d_from_x = np.concatenate(
+            [d_c * g * i * (1 - i), d_c * c * f * (1 - f), d_c * i * (1 - g**2), d_m * squashed * o * (1 - o)], axis=1
+        )
+        d_from_h = d_from_x
+        d_prev_c = d_c * f
+    elif layer.mode is Mode.GRU:
+        h, r, z, n, h_n = slot.steps[t]
+        d_n = d_h * (1.0 - z) * (1.0 - n**2)
+        d_r = d_n * h_n * r * (1.0 - r)
+        d_z = d_h * (h - n) * z * (1.0 - z)
+        d_from_x = np.concatenate([d_r, d_z, d_n], axis=1)
+        d_from_h = np.concatenate([d_r, d_z, d_n * r], axis=1)
+        direct_h = d_h * z
+    else:
+        h, new_h = slot.steps[t]
+        d_from_x = d_h * (1.0 - new_h**2) if layer.mode is Mode.RNN_TANH else d_h * (new_h > 0)
+        d_from_h = d_from_x
+    gradients[f"weight_ih{suffix}"] += d_from_x.T @ slot.x[t]
+    gradients[f"weight_hh{suffix}"] += d_from_h.T @ h
+    if layer.bias:
+        gradients[f"bias_ih{suffix}"] += d_from_x.sum(axis=0)
+        gradients[f"bias_hh{suffix}"] += d_from_h.sum(axis=0)
+    return d_from_x @ weights[f"weight_ih{suffix}"], d_from_h @ weights[f"weight_hh{suffix}"] + direct_h, d_prev_c

@@ -1,0 +1,335 @@
+"""The glue between pytest and the harness: options, what is collected, what is recorded, what is said at the end."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness import environment, tolerance
+from harness.contract import Check, Contract, checks, devices, run
+from harness.implementation import Implementation
+from harness.isolation import Worker
+from harness.measure import measure
+from harness.outcome import Outcome
+from harness.record import Conformance, Header, Result, Throughput, to_json
+from harness.registry import UnknownImplementation, builtin, resolve_all
+from harness.sampling import REPLAY, Budget
+from harness.store import RunWriter, StoreError, decode, encode, now
+from harness.workload import Workload, WorkloadError, chosen
+
+_SESSION = pytest.StashKey["Session"]()
+_RESULT = "harness_result"
+
+
+@dataclasses.dataclass
+class Session:
+    """What the command line asked for, resolved."""
+
+    implementations: list[Implementation]
+    devices: list[str]
+    workloads: list[Workload]
+    worker: Worker | None
+    writer: RunWriter | None = None
+    measured: dict[str, dict[str, Throughput]] = dataclasses.field(default_factory=dict)
+    results: list[Result] = dataclasses.field(default_factory=list)
+
+
+class Hooks:
+    """What a checkout tells this plugin."""
+
+    @pytest.hookspec(firstresult=True)
+    def pytest_harness_contracts(self) -> Sequence[Contract]:  # type: ignore[empty-body]
+        """The contracts to check."""
+
+    @pytest.hookspec(firstresult=True)
+    def pytest_harness_workloads(self) -> Mapping[str, Sequence[Workload]]:  # type: ignore[empty-body]
+        """The workload sets by name."""
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(Hooks)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("recurrent layers")
+    group.addoption(
+        "--implementation",
+        action="append",
+        default=[],
+        metavar="REF",
+        help="test this implementation, and only those named; repeatable. REF is a registry id, path/to/file.py:Name or "
+        "package.module:Name; rnn=REF, gru=REF or lstm=REF where the class subclasses none of nn's. Without it, all built-in ones.",
+    )
+    group.addoption(
+        "--device",
+        action="append",
+        default=[],
+        metavar="DEVICE",
+        help="run on this device: cpu, cuda or all; default: all, but with --benchmark-only the GPU alone where there is one",
+    )
+    group.addoption("--results", default="results", metavar="DIR", help="folder for the run file; default: results")
+    group.addoption(
+        "--workloads", action="append", default=[], metavar="NAME", help="workload set to measure with --benchmark-only; default: quick"
+    )
+    group.addoption(
+        "--threads",
+        type=int,
+        default=1,
+        metavar="N",
+        help="torch's intra-op threads; default: 1, because two threads on two busy cores wait for each other a hundred times longer "
+        "than they work",
+    )
+    group.addoption(
+        "--sampling-time",
+        type=float,
+        default=1.0,
+        metavar="SECONDS",
+        help="how long to sample one workload, all implementations together; default: 1",
+    )
+    group.addoption(
+        "--isolate",
+        choices=("auto", "always", "never"),
+        default="auto",
+        help="check implementations in a process of their own, where a crash or a hang is an outcome: 'auto' does so for those that are "
+        "not built in; 'never' lets a debugger in",
+    )
+    group.addoption("--time-limit", type=float, default=60.0, metavar="SECONDS", help="what one isolated check may take; default: 60")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_configure(config: pytest.Config) -> None:
+    try:
+        implementations = resolve_all(config.getoption("implementation"))
+        sets = config.hook.pytest_harness_workloads() or {}
+        workloads = chosen(sets, config.getoption("workloads") or ["quick"]) if sets else []
+    except (UnknownImplementation, WorkloadError) as error:
+        raise pytest.UsageError(str(error)) from error
+    torch.set_num_threads(max(1, config.getoption("threads")))
+    worker = Worker([i.reference for i in implementations], config.getoption("time_limit"))
+    session = Session(implementations, _devices(config), workloads, worker)
+    config.stash[_SESSION] = session
+    if not config.option.collectonly and not hasattr(config, "workerinput"):
+        session.writer = _open_run(config, session)
+
+
+def _devices(config: pytest.Config) -> list[str]:
+    known, asked = devices(), config.getoption("device")
+    for device in asked:
+        if device not in (*known, "all"):
+            raise pytest.UsageError(f"Cannot use --device {device}: this machine has {', '.join(known)}")
+    if "all" in asked or not asked:
+        return known[-1:] if _measuring(config) and not asked else known
+    return list(dict.fromkeys(asked))
+
+
+def _open_run(config: pytest.Config, session: Session) -> RunWriter | None:
+    measuring = _measuring(config)
+    contracts: Iterable[Contract] = () if measuring else config.hook.pytest_harness_contracts() or ()
+    if not measuring and not contracts:
+        return None
+    header = Header(
+        run=uuid.uuid4().hex,
+        created=now(),
+        command=["python", "-m", "pytest", *sys.argv[1:]],
+        environment=dataclasses.asdict(environment.describe()),
+        implementations={i.id: _describe(i, session.devices) for i in session.implementations},
+        contracts={
+            c.id: {"statement": c.statement, "severity": c.severity, "source": c.source, "topic": c.topic, "mutants": list(c.mutants)}
+            for c in contracts
+        },
+        workloads={w.on(d).id: w.on(d).as_json() for w in session.workloads for d in session.devices} if measuring else {},
+        policy={"floors": tolerance.FLOORS, "least_floor_eps": tolerance.LEAST_FLOOR_EPS, "tf32": False},
+    )
+    try:
+        return RunWriter(Path(config.getoption("results")), "throughput" if measuring else "conformance", header)
+    except StoreError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _describe(implementation: Implementation, on: Sequence[str]) -> dict[str, Any]:
+    return {
+        "description": implementation.description,
+        "modes": sorted(implementation.capabilities.modes),
+        "source": implementation.reference,
+        "availability": {device: implementation.unavailable(device) for device in on},
+    }
+
+
+def _measuring(config: pytest.Config) -> bool:
+    """Whether throughput is measured, and contracts are not checked."""
+    return bool(config.getoption("benchmark_only", False))
+
+
+def session_of(config: pytest.Config) -> Session:
+    """What this run was asked for."""
+    return config.stash[_SESSION]
+
+
+def conformance_checks(config: pytest.Config, contracts: Iterable[Contract]) -> list[Check]:
+    """The checks to collect: none while throughput is measured."""
+    session = session_of(config)
+    return [] if _measuring(config) else list(checks(contracts, session.implementations, session.devices))
+
+
+def throughput_cells(config: pytest.Config) -> list[tuple[Workload, Implementation]]:
+    """The cells to collect, those of one workload together: none while contracts are checked."""
+    session = session_of(config)
+    if not _measuring(config):
+        return []
+    workloads = [workload.on(device) for workload in session.workloads for device in session.devices]
+    offered = [i for i in session.implementations if any(i.unavailable(device) is None for device in session.devices)]
+    # A row that can run on no device of this machine is in the header, with the reason; it would only fill the table.
+    return [(w, i) for w in workloads for i in offered if w.case.layer.mode in i.capabilities.modes]
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Bare pytest times nothing, --benchmark-only checks nothing: what does not belong is deselected, and counted as such."""
+    unwanted = [item for item in items if ("benchmark" in getattr(item, "fixturenames", ())) != _measuring(config)]
+    if unwanted:
+        config.hook.pytest_deselected(items=unwanted)
+        items[:] = [item for item in items if item not in set(unwanted)]
+
+
+@pytest.fixture
+def record_result(request: pytest.FixtureRequest) -> Callable[[Result], None]:
+    """Puts a result into the run file."""
+
+    def record(result: Result) -> None:
+        # As text, because pytest-xdist sends only plain types between processes.
+        request.node.user_properties.append((_RESULT, encode(result)))
+
+    return record
+
+
+@pytest.fixture
+def settle(request: pytest.FixtureRequest, record_result: Callable[[Result], None]) -> Callable[[Check], None]:
+    """Runs a check, records what came of it, and ends the test accordingly."""
+    session = session_of(request.config)
+    isolate = request.config.getoption("isolate")
+
+    def settled(check: Check) -> None:
+        apart = isolate == "always" or (isolate == "auto" and check.implementation.id not in builtin())
+        result = session.worker.run(check) if apart and check.case is not None and session.worker is not None else run(check)
+        record_result(result)
+        conclude(result)
+
+    return settled
+
+
+Measured = Callable[[Workload, Implementation, Any], None]
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest, record_result: Callable[[Result], None]) -> Measured:
+    """Hands the samples of one cell to the benchmark fixture; the first cell of a workload that is asked for samples them all."""
+    session = session_of(request.config)
+
+    def hand_over(workload: Workload, implementation: Implementation, benchmark: Any) -> None:
+        if workload.id not in session.measured:
+            wanted = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+            beside = [p["implementation"] for p in wanted if p.get("workload") == workload]
+            budget = Budget(seconds=request.config.getoption("sampling_time"))
+            session.measured[workload.id] = {r.implementation: r for r in measure(workload, beside, budget)}
+        result = session.measured[workload.id][implementation.id]
+        record_result(result)
+        conclude(result)
+        benchmark.group = workload.id
+        benchmark.extra_info.update({k: v for k, v in to_json(result).items() if k not in ("kind", "samples", "rounds")})
+        REPLAY.load([seconds * result.calls for seconds in result.samples])
+        benchmark.pedantic(_nothing, rounds=len(result.samples), iterations=result.calls)
+
+    return hand_over
+
+
+def _nothing() -> None:
+    """Stands in for the call, which has been timed already."""
+
+
+def conclude(result: Result) -> None:
+    """Ends the running test as ``result`` says: nothing is skipped without its reason."""
+    outcome = Outcome(result.outcome)
+    if outcome.fails_run:
+        pytest.fail(f"{outcome.value}: {result.message}", pytrace=False)
+    elif outcome is Outcome.EXPECTED_FAILURE:
+        pytest.xfail(result.message)
+    elif outcome is not Outcome.PASSED:
+        pytest.skip(f"{outcome.value}: {result.message}")
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" and _CURRENT is not None:
+        for name, value in report.user_properties:
+            if name == _RESULT:
+                result = decode(str(value))
+                assert isinstance(result, (Conformance, Throughput))
+                _CURRENT.results.append(result)
+                if _CURRENT.writer is not None:
+                    _CURRENT.writer.append(result)
+
+
+# pytest_runtest_logreport is given no config; one process runs one session at a time.
+_CURRENT: Session | None = None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
+    global _CURRENT
+    _CURRENT = session.config.stash.get(_SESSION, None)
+    yield
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    mine = session.config.stash.get(_SESSION, None)
+    if mine is not None and mine.worker is not None:
+        mine.worker.stop()
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    session = session_of(config)
+    lines = [f"torch {torch.__version__}, {torch.get_num_threads()} threads, devices: {', '.join(session.devices)}"]
+    for implementation in session.implementations:
+        reasons = {device: implementation.unavailable(device) for device in session.devices}
+        if all(reasons.values()):
+            lines.append(f"unavailable here: {implementation.id} ({'; '.join(str(reason) for reason in reasons.values())})")
+    return lines
+
+
+def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
+    session = config.stash.get(_SESSION, None)
+    if session is None or session.writer is None:
+        return
+    path = session.writer.close(int(exitstatus))
+    session.writer = None
+    if not session.results:
+        path.unlink()
+        return
+    terminalreporter.section("recurrent layers")
+    for line in summary(session.results):
+        terminalreporter.write_line(line)
+    terminalreporter.write_line(f"run file: {os.path.relpath(path)}")
+
+
+def summary(results: Sequence[Result]) -> list[str]:
+    """One line for each implementation: how many of its results ended how, and which contracts it broke."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    broken: dict[str, list[str]] = defaultdict(list)
+    for result in results:
+        counts[result.implementation][result.outcome] += 1
+        if isinstance(result, Conformance) and Outcome(result.outcome).fails_run and result.contract not in broken[result.implementation]:
+            broken[result.implementation].append(result.contract)
+    width = max(len(name) for name in counts)
+    lines = []
+    for name, found in counts.items():
+        lines.append(f"{name:{width}}  " + ", ".join(f"{found[o]} {o.value}" for o in Outcome if found[o]))
+        if broken[name]:
+            lines.append(f"{'':{width}}  breaks {len(broken[name])}: {', '.join(broken[name])}")
+    return lines

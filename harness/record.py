@@ -1,0 +1,175 @@
+"""The lines of a run file, typed: a header, results as they happen, a footer.
+
+A run file is JSON Lines. The header says what every id in it means, so that a report never needs today's catalogue to
+read yesterday's run. History of the schema: 1 is the first.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, ClassVar
+
+SCHEMA = 1
+
+
+class RecordError(ValueError):
+    """A line that is not a record of this schema; the message names the key, the value and what was expected."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """What was run, where and with what. Times are ISO 8601 in UTC.
+
+    ``implementations``: id -> {description, modes, source, availability: {device: null, or why it cannot run}}.
+    ``contracts``: id -> {statement, severity, source, topic, mutants}. ``workloads``: name -> its parameters.
+    ``policy``: what counts as close, and how samples were taken.
+    """
+
+    kind: ClassVar[str] = "header"
+    run: str
+    created: str
+    command: list[str]
+    environment: dict[str, Any]
+    implementations: dict[str, Any]
+    contracts: dict[str, Any] = field(default_factory=dict)
+    workloads: dict[str, Any] = field(default_factory=dict)
+    policy: dict[str, Any] = field(default_factory=dict)
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class Conformance:
+    """One contract on one implementation on one case.
+
+    ``case`` is the case's id and ``parameters`` its options. ``errors`` is one object per compared tensor: ``quantity``,
+    ``error`` (max-norm against the float64 oracle, scaled by the tensor's magnitude), ``floor`` (the same of a plain
+    eager loop), ``ratio`` = error / floor, ``allowance`` (how many floors pass), ``elements`` compared; error and ratio
+    are null when a value was not finite. ``kernels``: the recurrent kernels that torch dispatched. ``seconds``: how
+    long it took.
+    """
+
+    kind: ClassVar[str] = "conformance"
+    contract: str
+    implementation: str
+    case: str
+    outcome: str
+    severity: str
+    mode: str
+    device: str
+    dtype: str
+    message: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    errors: list[dict[str, Any]] = field(default_factory=list)
+    kernels: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """One implementation on one workload: a cell of the benchmark.
+
+    ``samples`` are seconds per call, in the order in which they were taken, each the mean of ``calls`` consecutive
+    calls; it is empty unless ``outcome`` is passed. ``rounds`` numbers the interleaved round of each sample, so that samples of
+    two implementations of one workload pair up. ``first_call``: seconds of the very first call. ``tokens``: T * B, of
+    one call; ``flops``: the analytic count of one call. ``tokens_per_second`` and ``flops_per_second``: from the median
+    sample. ``agreement``: the errors against the oracle on the timed instance, ``before`` and ``after`` the timed
+    calls, each as ``Conformance.errors``. ``threads``: torch's intra-op threads.
+    """
+
+    kind: ClassVar[str] = "throughput"
+    workload: str
+    workload_set: str
+    implementation: str
+    outcome: str
+    mode: str
+    device: str
+    dtype: str
+    timed_pass: str
+    sequence_length: int
+    batch_size: int
+    input_size: int
+    hidden_size: int
+    tokens: int
+    flops: int
+    num_layers: int = 1
+    bidirectional: bool = False
+    proj_size: int = 0
+    message: str = ""
+    samples: list[float] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
+    calls: int = 1
+    first_call: float | None = None
+    tokens_per_second: float | None = None
+    flops_per_second: float | None = None
+    agreement: dict[str, Any] = field(default_factory=dict)
+    kernels: list[str] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Footer:
+    """The last line: a run file without it was cut short. ``counts``: outcome -> how many lines have it."""
+
+    kind: ClassVar[str] = "footer"
+    finished: str
+    exit_status: int
+    results: int
+    counts: dict[str, int]
+    sha256: str
+
+
+Result = Conformance | Throughput
+Record = Header | Conformance | Throughput | Footer
+_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Header, Conformance, Throughput, Footer)}
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """The record as a plain object, its ``kind`` first."""
+    return {"kind": record.kind, **dataclasses.asdict(record)}
+
+
+def from_json(line: Any) -> Record:
+    """The record that a plain object describes. Raises :class:`RecordError` for anything that is not one.
+
+    Unknown keys are dropped, so that an older reader reads a file with more in it.
+    """
+    if not isinstance(line, dict):
+        raise RecordError(f"Expected a JSON object but got {type(line).__name__}")
+    cls = _KINDS.get(line.get("kind", ""))
+    if cls is None:
+        raise RecordError(f"Expected kind to be one of {', '.join(_KINDS)} but got kind={line.get('kind')!r}")
+    if cls is Header and line.get("schema", 0) > SCHEMA:
+        raise RecordError(f"Expected schema of at most {SCHEMA} but got schema={line['schema']}: update this project to read it")
+    values: dict[str, Any] = {}
+    for name, (accepted, required) in _fields(cls.kind).items():
+        if name not in line:
+            if required:
+                raise RecordError(f"Expected the key {name!r} in a {cls.kind} line but it is missing")
+            continue
+        value = line[name]
+        if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
+            expected = " or ".join(t.__name__ for t in accepted)
+            raise RecordError(f"Expected {name} of a {cls.kind} line to be {expected} but got {name}={value!r} ({type(value).__name__})")
+        values[name] = value
+    return cls(**values)
+
+
+@cache
+def _fields(kind: str) -> dict[str, tuple[tuple[type, ...], bool]]:
+    cls = _KINDS[kind]
+    hints = typing.get_type_hints(cls)
+    answer = {}
+    for f in dataclasses.fields(cls):
+        hint = hints[f.name]
+        options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+        accepted = tuple(typing.get_origin(option) or option for option in options)
+        if float in accepted:
+            accepted += (int,)
+        required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        answer[f.name] = (accepted, required)
+    return answer

@@ -1,0 +1,148 @@
+"""The expected answers of a case and the noise floor around them, worked out once and shared by all implementations.
+
+The expected answer is the float64 oracle's. The floor is the error of plain eager loops in the case's own dtype on the
+case's own device: two of them, which differ only in the order in which they sum, because one loop alone can be lucky.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from harness import oracle
+from harness.case import Array, Case
+from harness.implementation import equal_terms, switched
+from harness.layer import Layer, Mode
+from harness.tolerance import floor_of, scaled_error
+
+
+@dataclass(frozen=True)
+class Expected:
+    """Expected tensors by name (time-major, float64) and the noise floor of each."""
+
+    tensors: dict[str, Array]
+    floors: dict[str, float]
+
+
+@lru_cache(maxsize=64)
+def answer(case: Case) -> Expected:
+    """Expected output, h_n and c_n of ``case``. A case with no elements (B = 0) has no floor and cannot be asked for."""
+    return _with_floors(case, oracle.evaluate(case).tensors(), None)
+
+
+@lru_cache(maxsize=64)
+def gradients(case: Case, through: tuple[str, ...]) -> Expected:
+    """Expected gradients of x, h0, c0 and every weight, from the case's random cotangents of the tensors in ``through``."""
+    arrays = case.arrays
+    forward = oracle.evaluate(case)
+    cotangents = {name: arrays.cotangents[name] for name in through}
+    return _with_floors(case, oracle.backward(case.layer, arrays.weights, forward, case.valid, cotangents), through)
+
+
+def _with_floors(case: Case, expected: dict[str, Array], through: tuple[str, ...] | None) -> Expected:
+    errors: dict[str, list[float]] = {name: [] for name in expected}
+    for split_sums in (False, True):
+        for name, actual in _plain_loop(case, through, split_sums).items():
+            errors[name].append(scaled_error(actual, expected[name]))
+    return Expected(expected, {name: floor_of(values, case.dtype) for name, values in errors.items()})
+
+
+def _plain_loop(case: Case, through: tuple[str, ...] | None, split_sums: bool) -> dict[str, NDArray[Any]]:
+    """The tensors, or with ``through`` the gradients, that a plain loop gives for ``case``."""
+    arrays = case.arrays
+    with neutral(), torch.set_grad_enabled(through is not None):
+        leaves = {name: tensor(array, case).requires_grad_(through is not None) for name, array in arrays.weights.items()}
+        inputs = arrays.inputs()
+        leaves |= {name: tensor(array, case).requires_grad_(through is not None) for name, array in inputs.items()}
+        valid = torch.as_tensor(case.valid, device=case.device)
+        result = loop(case.layer, leaves, leaves["x"], leaves["h0"], leaves.get("c0"), valid, split_sums)
+        if through is None:
+            return {name: to_array(value) for name, value in result.items()}
+        names = [*inputs, *arrays.weights]
+        grads = torch.autograd.grad(
+            [result[name] for name in through],
+            [leaves[name] for name in names],
+            [tensor(arrays.cotangents[name], case) for name in through],
+            allow_unused=True,
+        )
+        return {name: np.zeros(leaves[name].shape) if g is None else to_array(g) for name, g in zip(names, grads, strict=True)}
+
+
+def tensor(array: Array, case: Case) -> Tensor:
+    """``array`` as a torch tensor of the case's dtype on the case's device; exact, because cases hold rounded values."""
+    return torch.tensor(array, dtype=getattr(torch, case.dtype), device=case.device)
+
+
+def to_array(value: Tensor) -> NDArray[Any]:
+    """``value`` as float64 on the host."""
+    return value.detach().to("cpu", torch.float64).numpy()
+
+
+@contextmanager
+def neutral() -> Iterator[None]:
+    """Torch's default switches, whatever an implementation under test has set: a floor must not depend on who asks."""
+    with switched("mkldnn", True), switched("cudnn", True), equal_terms(), torch.inference_mode(False):
+        yield
+
+
+def loop(
+    layer: Layer, weights: Mapping[str, Tensor], x: Tensor, h0: Tensor, c0: Tensor | None, valid: Tensor, split_sums: bool
+) -> dict[str, Tensor]:
+    """A plain masked loop in torch, every operation in the dtype of ``x``; shapes as in :func:`harness.oracle.forward`."""
+    output, h_n, c_n = x, [], []
+    for level in range(layer.num_layers):
+        sequence = []
+        for direction in range(layer.directions):
+            slot = level * layer.directions + direction
+            suffix = f"_l{level}" + ("_reverse" if direction else "")
+            w = {name: weights.get(name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")}
+            h, c = h0[slot], None if c0 is None else c0[slot]
+            ys: list[Tensor] = [output.new_zeros(0)] * len(x)
+            for t in range(len(x) - 1, -1, -1) if direction else range(len(x)):
+                alive = valid[t][:, None]
+                new_h, new_c = _cell(layer.mode, output[t], h, c, w, split_sums)
+                ys[t] = torch.where(alive, new_h, torch.zeros_like(new_h))
+                h = torch.where(alive, new_h, h)
+                c = None if c is None or new_c is None else torch.where(alive, new_c, c)
+            h_n.append(h)
+            c_n.append(c)
+            sequence.append(torch.stack(ys))
+        output = torch.cat(sequence, dim=2)
+    result = {"output": output, "h_n": torch.stack(h_n)}
+    return result if c0 is None else {**result, "c_n": torch.stack([c for c in c_n if c is not None])}
+
+
+def _cell(
+    mode: Mode, x: Tensor, h: Tensor, c: Tensor | None, w: Mapping[str, Tensor | None], split_sums: bool
+) -> tuple[Tensor, Tensor | None]:
+    from_x = _product(x, w["weight_ih"], w["bias_ih"], split_sums)
+    from_h = _product(h, w["weight_hh"], w["bias_hh"], split_sums)
+    if mode is Mode.LSTM:
+        assert c is not None
+        i, f, g, o = (from_x + from_h).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * c.tanh()
+        return (h if w["weight_hr"] is None else _product(h, w["weight_hr"], None, split_sums)), c
+    if mode is Mode.GRU:
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = from_x.chunk(3, 1), from_h.chunk(3, 1)
+        r, z = (x_r + h_r).sigmoid(), (x_z + h_z).sigmoid()
+        n = (x_n + r * h_n).tanh()
+        return (1 - z) * n + z * h, None
+    return (from_x + from_h).tanh() if mode is Mode.RNN_TANH else (from_x + from_h).relu(), None
+
+
+def _product(x: Tensor, weight: Tensor | None, bias: Tensor | None, split_sums: bool) -> Tensor:
+    assert weight is not None
+    if not split_sums:
+        return torch.nn.functional.linear(x, weight, bias)
+    half = x.shape[1] // 2
+    parts = [x[:, half:] @ weight[:, half:].T, x[:, :half] @ weight[:, :half].T]
+    return parts[0] + parts[1] if bias is None else (parts[0] + bias) + parts[1]

@@ -1,0 +1,161 @@
+"""Every implementation by name: the built-in families, and other people's by module or file."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache, partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from harness.implementation import Capabilities, Implementation
+from harness.layer import Layer, Mode
+
+#: The modules that hold the built-in families, in the order in which reports show them. The first of a device is its baseline.
+FAMILIES = ("harness.adapters.native", "harness.adapters.loop", "harness.adapters.script")
+
+_MODES = {"rnn": frozenset({Mode.RNN_TANH, Mode.RNN_RELU}), "gru": frozenset({Mode.GRU}), "lstm": frozenset({Mode.LSTM})}
+_BASES: tuple[tuple[str, type[nn.Module]], ...] = (("rnn", nn.RNN), ("gru", nn.GRU), ("lstm", nn.LSTM))
+
+
+class UnknownImplementation(ValueError):
+    """A reference that leads to no implementation; the message is one line that says why, and what is known."""
+
+
+@cache
+def builtin() -> dict[str, Implementation]:
+    """The built-in implementations by id."""
+    found = [i for family in FAMILIES for i in importlib.import_module(family).IMPLEMENTATIONS]
+    return {i.id: replace(i, reference=i.id) for i in found}
+
+
+def resolve_all(references: Sequence[str]) -> list[Implementation]:
+    """The implementations that ``references`` name, each once; all built-in ones where there are none."""
+    if not references:
+        return list(builtin().values())
+    found: dict[str, Implementation] = {}
+    for reference in references:
+        implementation = resolve(reference)
+        other = found.get(implementation.id)
+        if other is not None and other.reference != implementation.reference:
+            # Two files may hold a class of one name; their references tell them apart.
+            implementation = replace(implementation, id=reference)
+        found[implementation.id] = implementation
+    return list(found.values())
+
+
+def resolve(reference: str) -> Implementation:
+    """The implementation that ``reference`` names: a registry id, ``path/to/file.py:Name`` or ``package.module:Name``, the
+    latter two with ``rnn=``, ``gru=`` or ``lstm=`` before them where ``Name`` does not say itself which it is.
+
+    Raises :class:`UnknownImplementation` where it leads to none.
+    """
+    if reference in builtin():
+        return builtin()[reference]
+    kind, _, target = reference.rpartition("=") if reference.partition("=")[0] in _MODES else ("", "", reference)
+    place, separator, name = target.rpartition(":")
+    if not separator or not place or not name:
+        raise UnknownImplementation(_unknown(reference, "it is neither a registry id nor FILE.py:NAME nor MODULE:NAME"))
+    is_file = place.endswith(".py") or "/" in place
+    module = _load_file(reference, Path(place)) if is_file else _load_module(reference, place)
+    if not hasattr(module, name):
+        public = [n for n, value in vars(module).items() if _is_candidate(value, module)]
+        offers = f"; it has {', '.join(sorted(public))}" if public else ""
+        raise UnknownImplementation(_unknown(reference, f"{place} has no {name}{offers}"))
+    return _wrap(reference, kind, Path(place).stem if is_file else place, name, getattr(module, name))
+
+
+def _wrap(reference: str, kind: str, place: str, name: str, found: Any) -> Implementation:
+    if isinstance(found, Implementation):
+        return replace(found, reference=reference)
+    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        raise UnknownImplementation(_unknown(reference, f"{name} is {_kind_of(found)}, not an nn.Module class or an Implementation"))
+    if not kind:
+        kind = next((k for k, base in _BASES if issubclass(found, base)), "")
+    if not kind:
+        hint = f"say which of them it is: rnn={reference}, gru={reference} or lstm={reference}"
+        raise UnknownImplementation(
+            f"Cannot use --implementation {reference}: {name} subclasses none of nn.RNN, nn.GRU and nn.LSTM; {hint}"
+        )
+    summary = (found.__doc__ or "").strip().splitlines()
+    return Implementation(
+        id=f"{place}:{name}",
+        description=summary[0] if summary and found.__doc__ not in {base.__doc__ for _, base in _BASES} else f"{name} of {place}",
+        build=partial(_construct, found),
+        capabilities=Capabilities(modes=_MODES[kind]),
+        reference=reference,
+    )
+
+
+def _construct(cls: type[nn.Module], layer: Layer) -> nn.Module:
+    return cls(layer.input_size, layer.hidden_size, **layer.options())
+
+
+def _load_file(reference: str, path: Path) -> ModuleType:
+    path = path.expanduser().resolve()
+    if not path.is_file():
+        raise UnknownImplementation(_unknown(reference, f"there is no file {path}"))
+    # As `python file.py` does: the file's own folder comes first on the path.
+    if str(path.parent) not in sys.path:
+        sys.path.insert(0, str(path.parent))
+    name = path.stem
+    loaded = sys.modules.get(name)
+    if loaded is not None:
+        if getattr(loaded, "__file__", None) == str(path):
+            return loaded
+        name = f"{name}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        if name in sys.modules:
+            return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UnknownImplementation(_unknown(reference, f"{path} is not a Python file"))
+    module = importlib.util.module_from_spec(spec)
+    # Registered before it runs: dataclasses and pickle look a class's module up by name.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
+        del sys.modules[name]
+        raise UnknownImplementation(_unknown(reference, _why(error, path))) from error
+    return module
+
+
+def _load_module(reference: str, name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except (Exception, SystemExit) as error:
+        raise UnknownImplementation(_unknown(reference, _why(error, None))) from error
+
+
+def _why(error: BaseException, path: Path | None) -> str:
+    """One line on an exception that importing raised, with the line of the user's file where it began."""
+    where = ""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if path is not None and f.filename == str(path)]
+    if frames:
+        where = f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}"
+    elif isinstance(error, SyntaxError) and error.lineno:
+        where = f" at {Path(error.filename or '').name}:{error.lineno}"
+    message = error.msg if isinstance(error, SyntaxError) else str(error)
+    return f"importing it raised {type(error).__name__}{where}: {' '.join(message.split()) or 'no message'}"
+
+
+def _is_candidate(value: Any, module: ModuleType) -> bool:
+    if isinstance(value, Implementation):
+        return True
+    return isinstance(value, type) and issubclass(value, nn.Module) and value.__module__ == module.__name__
+
+
+def _kind_of(value: Any) -> str:
+    return f"the class {value.__name__}" if isinstance(value, type) else f"of type {type(value).__name__}"
+
+
+def _unknown(reference: str, why: str) -> str:
+    return f"Cannot use --implementation {reference}: {why}. Known ids: {', '.join(builtin())}"

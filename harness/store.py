@@ -1,0 +1,144 @@
+"""Run files on disk: written line by line as results happen, read back whole, never rewritten."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections import Counter
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from harness.record import Footer, Header, Record, RecordError, Result, from_json, to_json
+
+
+class StoreError(ValueError):
+    """A run file that cannot be written or read; the message names the file, the line and what to do."""
+
+
+def now() -> str:
+    """The time in UTC, ISO 8601, to the second."""
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+class RunWriter:
+    """An append-only run file. Each result is on disk when :meth:`append` returns; a file left without
+    :meth:`close` has no footer, and says so when it is read."""
+
+    def __init__(self, directory: Path, what: str, header: Header) -> None:
+        """Opens ``directory/<time>-<what>-<run>.jsonl`` and writes the header. Raises :class:`StoreError` where it cannot."""
+        stamp = header.created.replace("-", "").replace(":", "")
+        self.path = directory / f"{stamp}-{what}-{header.run[:8]}.jsonl"
+        self._digest = hashlib.sha256()
+        self._counts: Counter[str] = Counter()
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._file: TextIO = self.path.open("x", encoding="utf-8")
+        except OSError as error:
+            raise StoreError(f"Cannot write the run file {self.path}: {error.strerror or error}. Name another folder.") from error
+        self._write(header)
+
+    def append(self, result: Result) -> None:
+        self._counts[result.outcome] += 1
+        self._write(result)
+
+    def close(self, exit_status: int) -> Path:
+        """Writes the footer and closes the file; returns its path."""
+        self._write(Footer(now(), exit_status, self._counts.total(), dict(self._counts), self._digest.hexdigest()))
+        self._file.close()
+        return self.path
+
+    def _write(self, record: Record) -> None:
+        line = encode(record) + "\n"
+        self._digest.update(line.encode())
+        self._file.write(line)
+        self._file.flush()
+
+
+def encode(record: Record) -> str:
+    """The record as one line of JSON, without the newline."""
+    return json.dumps(_finite(to_json(record)), allow_nan=False, ensure_ascii=False)
+
+
+def decode(line: str) -> Record:
+    """The record that a line of JSON holds. Raises :class:`~harness.record.RecordError` or ``json.JSONDecodeError``."""
+    return from_json(json.loads(line))
+
+
+def _finite(value: Any) -> Any:
+    """``value`` with null for every number that JSON cannot hold."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run file as read: its header, its results, its footer if it has one, and what is wrong with it in sentences."""
+
+    path: Path
+    header: Header
+    results: list[Result]
+    footer: Footer | None
+    problems: list[str]
+
+    @property
+    def complete(self) -> bool:
+        return self.footer is not None and not self.problems
+
+
+def read(path: Path) -> Run:
+    """Reads a run file. A file that was cut short or altered is read as far as it goes, and ``problems`` says so.
+
+    Raises :class:`StoreError` if it is not a run file at all: no such file, not text, or no header.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except OSError as error:
+        raise StoreError(f"Cannot read the run file {path}: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise StoreError(f"Expected {path} to be JSON Lines in UTF-8, but it is not text: {error}.") from error
+
+    header: Header | None = None
+    footer: Footer | None = None
+    results: list[Result] = []
+    problems: list[str] = []
+    digest = hashlib.sha256()
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = decode(line)
+        except (json.JSONDecodeError, RecordError) as error:
+            if number == 1:
+                raise StoreError(f"Expected {path} to begin with the header of a run file, but line 1 is not one: {error}.") from error
+            cut_short = number == len(lines) and not line.endswith("\n")
+            problems.append(f"{path}:{number}: {'the last line was cut short' if cut_short else error}; the line was left out.")
+            continue
+        if number == 1:
+            if not isinstance(record, Header):
+                raise StoreError(f"Expected {path} to begin with the header of a run file, but line 1 is a {record.kind} line.")
+            header = record
+        elif footer is not None:
+            problems.append(f"{path}:{number}: a {record.kind} line after the footer; it was left out.")
+            continue
+        elif isinstance(record, Header):
+            problems.append(f"{path}:{number}: a second header; it was left out.")
+        elif isinstance(record, Footer):
+            footer = record
+            if record.sha256 != digest.hexdigest():
+                problems.append(
+                    f"{path}: the lines do not have the checksum that the footer gives: the file was altered after it was written."
+                )
+        else:
+            results.append(record)
+        digest.update(line.encode())
+    if header is None:
+        raise StoreError(f"Expected {path} to begin with the header of a run file, but the file is empty.")
+    if footer is None:
+        problems.append(f"{path}: no footer: the run was cut short after {len(results)} results.")
+    return Run(path, header, results, footer, problems)

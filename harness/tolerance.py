@@ -1,0 +1,156 @@
+"""What counts as close: errors in units of a noise floor, and the message when something is not.
+
+The error of a tensor is its largest absolute difference from the float64 oracle over the oracle's largest magnitude
+(max-norm, scaled). The noise floor is the same error of a plain eager loop in the same dtype on the same case. A fixed
+tolerance is either blind or noisy: the real error of nn.LSTM in float32 is 6e-8 to 3e-7, while common suites allow 1e-5 to 1e-1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.case import EPS, Array
+from harness.layer import Layer
+
+#: How many noise floors pass. Another order of summation or another tanh moves an error by a factor of about two either
+#: way; the smallest fault worth the name (one step in a lower precision) moves it by hundreds.
+FLOORS = 4.0
+
+#: The least floor, in eps of the dtype: on a tiny tensor the loop can be right to the last bit by luck.
+LEAST_FLOOR_EPS = 2.0
+
+#: A case can see a fault if that fault moves some tensor by at least this many allowances.
+SIGNAL = 10.0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One tensor against the oracle. ``error`` and ``floor`` are scaled max-norms; ``ratio`` is error / floor."""
+
+    quantity: str
+    error: float
+    floor: float
+    elements: int
+    allowance: float = FLOORS
+
+    @property
+    def ratio(self) -> float:
+        return self.error / self.floor
+
+    @property
+    def close(self) -> bool:
+        # Written so that NaN, for which every comparison is false, is never close.
+        return self.ratio <= self.allowance
+
+    def as_json(self) -> dict[str, Any]:
+        finite = math.isfinite(self.error)
+        return {**asdict(self), "error": self.error if finite else None, "ratio": self.ratio if finite else None}
+
+
+def scaled_error(actual: NDArray[Any], expected: Array) -> float:
+    """max|actual - expected| / max|expected|; the plain maximum where everything expected is zero; NaN if any value is not finite.
+
+    Raises ValueError where there is nothing to compare: a comparison of nothing would pass whatever it is given.
+    """
+    if actual.shape != expected.shape:
+        raise ValueError(f"Expected the shape {expected.shape} but got shape={actual.shape}")
+    if expected.size == 0:
+        raise ValueError(f"Expected something to compare but the shape is {expected.shape}")
+    if not np.isfinite(actual).all():
+        return math.nan
+    scale = float(np.abs(expected).max())
+    return float(np.abs(actual - expected).max()) / (scale or 1.0)
+
+
+def floor_of(loop_errors: list[float], dtype: str) -> float:
+    """The noise floor: the largest error among the plain loops, and at least ``LEAST_FLOOR_EPS`` eps of the dtype."""
+    return max(*loop_errors, LEAST_FLOOR_EPS * EPS[dtype])
+
+
+def compare(quantity: str, actual: NDArray[Any], expected: Array, floor: float) -> Comparison:
+    """Compares one tensor with the oracle's; whether it is close is the answer's ``close``."""
+    return Comparison(quantity, scaled_error(actual, expected), floor, expected.size)
+
+
+def signal(answers: Mapping[str, Array], others: Mapping[str, Array], floors: Mapping[str, float]) -> float:
+    """How far two answers lie apart, in allowances, in the tensor where they do so most."""
+    return max(scaled_error(others[name], answers[name]) / (FLOORS * floors[name]) for name in answers)
+
+
+def explain(comparison: Comparison, actual: NDArray[Any], expected: Array, layer: Layer) -> str:
+    """What differs, where it begins and how large it is, in a few lines."""
+    name = comparison.quantity
+    scale = float(np.abs(expected).max()) or 1.0
+    bad = ~(np.abs(actual - expected) / scale <= comparison.allowance * comparison.floor)
+    count = int(bad.sum())
+    lines = [f"{name}: {count} of {bad.size} elements ({count / bad.size:.0%}) are off"]
+    broken = ~np.isfinite(actual)
+    if broken.any():
+        where = tuple(int(i) for i in np.argwhere(broken)[0])
+        lines.append(f"  {int(broken.sum())} are not finite, the first at {_place(name, where, layer)}: {actual[where]}")
+        difference = np.where(broken, 0.0, np.abs(np.where(broken, 0.0, actual) - expected))
+    else:
+        difference = np.abs(actual - expected)
+        lines.append(
+            f"  error {comparison.error:.2e} of the largest magnitude; a plain loop has {comparison.floor:.2e}: "
+            f"{comparison.ratio:.3g} floors, at most {comparison.allowance:g} pass"
+        )
+    worst = tuple(int(i) for i in np.unravel_index(int(difference.argmax()), difference.shape))
+    relative = difference[worst] / abs(expected[worst]) if expected[worst] else math.inf
+    lines.append(
+        f"  worst at {_place(name, worst, layer)}: got {actual[worst]:.9g}, expected {expected[worst]:.9g} "
+        f"(absolute {difference[worst]:.2e}, relative {relative:.2e})"
+    )
+    first = tuple(int(i) for i in np.argwhere(bad)[0])
+    lines.append(f"  first at {_place(name, first, layer)}: got {actual[first]:.9g}, expected {expected[first]:.9g}")
+    items = _axis_extent(name, bad)
+    if items:
+        lines.append(f"  {items}")
+    return "\n".join(lines)
+
+
+def _place(quantity: str, index: tuple[int, ...], layer: Layer) -> str:
+    """An index in words: time step, batch item, layer, direction, gate."""
+    if quantity in ("output", "x") and len(index) == 3:
+        t, b, unit = index
+        if quantity == "x":
+            return f"x[{t}, {b}, {unit}] (time step {t}, batch item {b}, input feature {unit})"
+        direction, unit_in = divmod(unit, layer.state_size)
+        return f"output[{t}, {b}, {unit}] (time step {t}, batch item {b}, {_direction(direction, layer)}unit {unit_in})"
+    if quantity in ("h_n", "c_n", "h0", "c0") and len(index) == 3:
+        slot, b, unit = index
+        level, direction = divmod(slot, layer.directions)
+        return f"{quantity}[{slot}, {b}, {unit}] (layer {level}, {_direction(direction, layer)}batch item {b}, unit {unit})"
+    if quantity.startswith(("weight_ih", "weight_hh", "bias_")):
+        gate, unit = divmod(index[0], layer.hidden_size)
+        return f"{quantity}[{', '.join(map(str, index))}] (gate {layer.mode.gates[gate]}, unit {unit})"
+    return f"{quantity}[{', '.join(map(str, index))}]"
+
+
+def _direction(direction: int, layer: Layer) -> str:
+    return "" if not layer.bidirectional else ("reverse direction, " if direction else "forward direction, ")
+
+
+def _axis_extent(quantity: str, bad: NDArray[np.bool_]) -> str:
+    """Which time steps and batch items are touched at all: a fault in the padding or the last step shows here at once."""
+    axes = {"output": ("time steps", "batch items"), "x": ("time steps", "batch items")}.get(quantity, ())
+    if quantity in ("h_n", "c_n", "h0", "c0"):
+        axes = ("layers and directions", "batch items")
+    parts = []
+    for axis, label in enumerate(axes):
+        others = tuple(i for i in range(bad.ndim) if i != axis)
+        touched = np.flatnonzero(bad.any(axis=others))
+        parts.append(f"{label} touched: {_ranges(touched)} of {bad.shape[axis]}")
+    return "; ".join(parts)
+
+
+def _ranges(indices: NDArray[np.intp]) -> str:
+    runs = np.split(indices, np.flatnonzero(np.diff(indices) > 1) + 1)
+    shown = [f"{run[0]}" if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in runs[:6]]
+    return ", ".join(shown) + (", ..." if len(runs) > 6 else "")

@@ -1,0 +1,235 @@
+"""What a contract holds in its hands: one implementation on one case, its inputs, its answers, and the comparison."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+import harness
+from harness.case import Array, Case
+from harness.implementation import Implementation
+from harness.layer import Layer
+from harness.reference import Expected, tensor, to_array
+from harness.tolerance import Comparison, compare, explain
+
+
+class ContractError(AssertionError):
+    """A contract is broken."""
+
+
+class Mismatch(ContractError):
+    """Values are not close to the oracle's."""
+
+
+class Raised(ContractError):
+    """The implementation raised where it should have answered; the exception is the cause."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an implementation gave back: ``raw`` as it came, and its tensors by name, time-major, batched and padded."""
+
+    raw: Any
+    tensors: dict[str, Tensor]
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The tensors as float64 arrays, by name: output, h_n, and c_n for an LSTM."""
+        return {name: to_array(value) for name, value in self.tensors.items()}
+
+
+class Trial:
+    """One implementation on one case. A contract function takes a trial, and raises :class:`ContractError` or returns."""
+
+    def __init__(self, implementation: Implementation, case: Case) -> None:
+        self.implementation = implementation
+        self.case = case
+        self.comparisons: list[Comparison] = []
+        self.kernels: list[str] = []
+
+    # What the implementation is asked for.
+
+    def module(self, layer: Layer | None = None, weights: Mapping[str, Array] | None = None) -> nn.Module:
+        """A module of ``layer`` (the case's) with ``weights`` (the case's), in the case's dtype on its device."""
+        layer = layer or self.case.layer
+        weights = self.case.arrays.weights if weights is None else weights
+        with self.blamed(f"building {layer.expression()}"):
+            module = self.implementation.build(layer)
+            module = module.to(device=self.case.device, dtype=getattr(torch, self.case.dtype))
+        with self.blamed(f"load_state_dict with the parameters of nn.{layer.expression()}"):
+            module.load_state_dict({name: tensor(value, self.case) for name, value in weights.items()})
+        return module
+
+    def leaves(self, requires_grad: bool = False, case: Case | None = None) -> dict[str, Tensor]:
+        """x (T, B, I), h0 (L*D, B, H_out) and, for an LSTM, c0 (L*D, B, H) of the case, as fresh leaf tensors."""
+        case = case or self.case
+        return {name: tensor(array, case).requires_grad_(requires_grad) for name, array in case.arrays.inputs().items()}
+
+    def form(self, leaves: Mapping[str, Tensor], case: Case | None = None) -> tuple[Any, Any]:
+        """(input, hx) as the case's form has it: batch first, without batch axis, packed, without hx."""
+        case = case or self.case
+        x: Any = leaves["x"]
+        states = [leaves[name] for name in ("h0", "c0") if name in leaves]
+        if case.lengths is not None:
+            x = pack_padded_sequence(x, torch.tensor(case.lengths), enforce_sorted=case.enforce_sorted)
+        elif not case.batched:
+            x, states = x[:, 0], [state[:, 0] for state in states]
+        elif case.layer.batch_first:
+            x = x.transpose(0, 1).contiguous()
+        return x, (None if not case.given_state else tuple(states) if case.layer.has_cell_state else states[0])
+
+    def call(self, module: nn.Module, input: Any, hx: Any, case: Case | None = None) -> Answer:
+        """``module(input, hx)``, or ``module(input)`` where hx is None, checked for structure and brought to one form."""
+        case = case or self.case
+        with self.blamed("calling it"):
+            raw = module(input) if hx is None else module(input, hx)
+        return self.structured(raw, input, case)
+
+    def structured(self, raw: Any, input: Any, case: Case | None = None) -> Answer:
+        """``raw`` as the answer to ``input``; raises :class:`ContractError` on a wrong structure or shape."""
+        return Answer(raw, canonical(raw, input, case or self.case))
+
+    def answer(self, module: nn.Module | None = None, leaves: Mapping[str, Tensor] | None = None) -> Answer:
+        """The answer to the case's own inputs, without gradients."""
+        with torch.no_grad():
+            return self.call(module or self.module(), *self.form(leaves or self.leaves()))
+
+    def gradients(self, through: Sequence[str], module: nn.Module | None = None) -> dict[str, NDArray[Any]]:
+        """The gradients of x, h0, c0 and every weight, from the case's cotangents of the tensors in ``through``.
+
+        They come the way users have them: ``backward()``, then ``.grad`` of the leaves and of the module's parameters.
+        """
+        module = module or self.module()
+        leaves = self.leaves(requires_grad=True)
+        answer = self.call(module, *self.form(leaves))
+        outputs = [answer.tensors[name] for name in through]
+        detached = [name for name, value in zip(through, outputs, strict=True) if not value.requires_grad]
+        if detached:
+            raise ContractError(f"Expected a gradient to flow back from {', '.join(detached)}, but it does not require grad")
+        with self.blamed("backward"):
+            torch.autograd.backward(outputs, [tensor(self.case.arrays.cotangents[name], self.case) for name in through])
+        if not self.case.given_state:
+            del leaves["h0"]
+            leaves.pop("c0", None)
+        return self.collect({**leaves, **self.parameters(module)})
+
+    def parameters(self, module: nn.Module) -> dict[str, Tensor]:
+        """The module's parameters under nn's names."""
+        named = dict(module.named_parameters())
+        missing = [name for name in self.case.layer.parameter_shapes() if name not in named]
+        if missing:
+            raise ContractError(f"Expected named_parameters() to have {', '.join(missing)} but it has {', '.join(named) or 'none'}")
+        return {name: named[name] for name in self.case.layer.parameter_shapes()}
+
+    def collect(self, leaves: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+        """The gradients that arrived at ``leaves``, as arrays."""
+        missing = [name for name, leaf in leaves.items() if leaf.grad is None]
+        if missing:
+            raise ContractError(f"Expected a gradient of {', '.join(missing)} but backward left it None")
+        return {name: to_array(leaf.grad) for name, leaf in leaves.items() if leaf.grad is not None}
+
+    # What the answers are held against.
+
+    def agree(self, actual: Mapping[str, NDArray[Any]], expected: Expected, only: Sequence[str] | None = None) -> None:
+        """Raises :class:`Mismatch` unless every tensor in ``only`` (all that are expected) is close to what is expected."""
+        names = list(only) if only is not None else list(expected.tensors)
+        if not names:
+            raise ValueError("Expected at least one tensor to compare")
+        messages = []
+        for name in names:
+            right = expected.tensors[name]
+            if actual[name].shape != right.shape:
+                messages.append(f"{name}: Expected the shape {tuple(right.shape)} but got {tuple(actual[name].shape)}")
+                continue
+            comparison = compare(name, actual[name], right, expected.floors[name])
+            self.comparisons.append(comparison)
+            if not comparison.close:
+                messages.append(explain(comparison, actual[name], right, self.case.layer))
+        if messages:
+            raise Mismatch("\n".join(messages))
+
+    def refuses(self, what: str, module: nn.Module, input: Any, hx: Any) -> None:
+        """Raises :class:`ContractError` unless ``module(input, hx)`` raises an exception with a message."""
+        try:
+            with torch.no_grad():
+                raw = module(input) if hx is None else module(input, hx)
+        except Exception as error:  # any exception is a refusal; which one is up to the implementation
+            if not str(error).strip():
+                raise ContractError(f"Expected a message when given {what}, but {type(error).__name__} came without one") from error
+            return
+        raise ContractError(f"Expected an error when given {what}, but it answered with {_shape_of(raw)}")
+
+    @contextmanager
+    def blamed(self, action: str) -> Iterator[None]:
+        """What is raised inside is the implementation's doing. NotImplementedError and want of memory stay as they are."""
+        try:
+            yield
+        except (NotImplementedError, ContractError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # an implementation may raise anything
+            if "can't allocate memory" in str(error):
+                raise MemoryError(str(error)) from error
+            raise Raised(f"{action} raised {type(error).__name__}: {error}{_frames(error)}") from error
+
+
+def canonical(raw: Any, input: Any, case: Case) -> dict[str, Tensor]:
+    """The tensors of an answer by name, time-major, batched and padded. Raises :class:`ContractError` on a wrong structure or shape."""
+    layer = case.layer
+    if not isinstance(raw, tuple) or len(raw) != 2:
+        raise ContractError(f"Expected the pair (output, {'(h_n, c_n)' if layer.has_cell_state else 'h_n'}) but got {_shape_of(raw)}")
+    output, state = raw
+    if layer.has_cell_state and (not isinstance(state, tuple) or len(state) != 2):
+        raise ContractError(f"Expected the state of an LSTM to be the pair (h_n, c_n) but got {_shape_of(state)}")
+    states = dict(zip(("h_n", "c_n"), state if layer.has_cell_state else (state,), strict=False))
+    expected = {"h_n": layer.h_shape(case.batch), "c_n": layer.c_shape(case.batch)}
+    for name, value in states.items():
+        shape = expected[name] if case.batched else (expected[name][0], expected[name][2])
+        _require_tensor(name, value, shape)
+    if case.lengths is not None:
+        if not isinstance(output, PackedSequence):
+            raise ContractError(f"Expected a PackedSequence for a packed input but got {_shape_of(output)}")
+        _require_tensor("output.data", output.data, (sum(case.lengths), layer.output_size))
+        # Unpacked by the input's own order, so that wrong metadata is one fault and not two.
+        like_input = PackedSequence(output.data, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+        output, _ = pad_packed_sequence(like_input, total_length=case.steps)
+    elif not case.batched:
+        _require_tensor("output", output, (case.steps, layer.output_size))
+        output, states = output.unsqueeze(1), {name: value.unsqueeze(1) for name, value in states.items()}
+    else:
+        lead = (case.batch, case.steps) if layer.batch_first else (case.steps, case.batch)
+        _require_tensor("output", output, (*lead, layer.output_size))
+        output = output.transpose(0, 1) if layer.batch_first else output
+    return {"output": output, **states}
+
+
+def _require_tensor(name: str, value: Any, shape: tuple[int, ...]) -> None:
+    if not isinstance(value, Tensor):
+        raise ContractError(f"Expected {name} to be a tensor but got {_shape_of(value)}")
+    if tuple(value.shape) != shape:
+        raise ContractError(f"Expected {name} of shape {shape} but got {tuple(value.shape)}")
+
+
+def _shape_of(value: Any) -> str:
+    """What a value is, in a few words."""
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, PackedSequence):
+        return f"a PackedSequence with data of shape {tuple(value.data.shape)}"
+    if isinstance(value, (tuple, list)):
+        return f"a {type(value).__name__} of {len(value)}: " + ", ".join(_shape_of(item) for item in value[:4])
+    return f"{type(value).__name__}"
+
+
+def _frames(error: BaseException) -> str:
+    """The last frames of the traceback that lie outside the harness: where in the implementation it happened."""
+    own = str(Path(harness.__file__).parent)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(own) or "adapters" in f.filename]
+    return "".join(f"\n  at {Path(f.filename).name}:{f.lineno} in {f.name}: {f.line}" for f in frames[-2:])

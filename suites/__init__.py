@@ -1,0 +1,1 @@
+"""What: the contracts, the mutants that prove them, the workloads."""

@@ -1,0 +1,35 @@
+"""How a topic declares its contracts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from harness.case import Array, Case
+from harness.contract import Contract
+from harness.outcome import Severity
+from harness.trial import Trial
+from suites.conformance import mutants
+
+MUST, SHOULD, MAY = Severity.MUST, Severity.SHOULD, Severity.MAY
+
+
+def contract(
+    id: str,
+    statement: str,
+    severity: Severity,
+    source: str,
+    cases: Iterable[Case],
+    alternatives: Callable[[Case], Mapping[str, Mapping[str, Array]]] | None = None,
+) -> Callable[[Callable[[Trial], None]], Contract]:
+    """Makes a function that takes a trial into the contract ``id``; its mutants are those registered under this id."""
+
+    def declare(check: Callable[[Trial], None]) -> Contract:
+        proof = tuple(mutant.id for mutant in mutants.registered().get(id, ()))
+        return Contract(id, statement, severity, source, check, tuple(cases), proof, alternatives)
+
+    return declare
+
+
+def in_docs(heading: str) -> str:
+    """A heading of torch's documentation as a source."""
+    return f"torch.nn.{heading}"

@@ -1,0 +1,130 @@
+"""Errors: what does not fit is refused, never broadcast, cut off or converted in silence."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from harness.layer import Mode
+from harness.trial import Trial
+from suites.conformance.cases import LSTM, every
+from suites.conformance.declare import MUST, contract
+
+_SIZES = {"steps": 4, "batch": 2}
+
+
+@contract(
+    "errors.input_shape",
+    "An input with a wrong number of features or of dimensions is refused.",
+    MUST,
+    "torch.nn.LSTM: Shape; pytorch#114874, pytorch#4002",
+    [
+        *every(**_SIZES),
+        *every(**_SIZES, batch_first=True, given_state=False),
+        *every(input_size=1, hidden_size=4, **_SIZES, given_state=False),
+    ],
+)
+def input_shape(trial: Trial) -> None:
+    module = trial.module()
+    input, hx = trial.form(trial.leaves())
+    features = trial.case.layer.input_size
+    if features > 1:
+        # A single feature is the wrong size that broadcasts.
+        trial.refuses(f"1 input feature instead of {features}", module, input[..., :1], hx)
+    trial.refuses(f"{features + 1} input features instead of {features}", module, torch.cat([input, input[..., :1]], -1), hx)
+    trial.refuses("a 4-D input", module, input[None], hx)
+    trial.refuses("a 1-D input", module, input[0, 0], hx)
+
+
+@contract(
+    "errors.state_shape",
+    "A state with a wrong number of layers, of batch items or of features is refused, even where it would broadcast.",
+    MUST,
+    "torch.nn.LSTM: Inputs: h_0, c_0; pytorch#4002, pytorch#106769",
+    [
+        *every(**_SIZES, num_layers=2, hidden_size=4),
+        *every(**_SIZES, bidirectional=True, batch_first=True, hidden_size=4),
+        *every(LSTM, **_SIZES, num_layers=2, hidden_size=4, proj_size=2),
+        # Not for packed input: there nn itself checks little, and a drop-in owes no more (pytorch#195803).
+    ],
+)
+def state_shape(trial: Trial) -> None:
+    module = trial.module()
+    input, hx = trial.form(trial.leaves())
+    states = hx if isinstance(hx, tuple) else (hx,)
+    for index, name in enumerate(("h_0", "c_0")[: len(states)]):
+        for axis, what in enumerate(("layers and directions", "batch items", "features")):
+            size = states[index].shape[axis]
+            for wrong in (1, size - 1, size + 1):
+                if wrong in (0, size):
+                    continue
+                changed = list(states)
+                changed[index] = torch.zeros(
+                    *(wrong if i == axis else n for i, n in enumerate(states[index].shape)), dtype=states[index].dtype
+                )
+                changed[index] = changed[index].to(states[index].device)
+                trial.refuses(f"{name} with {wrong} {what} instead of {size}", module, input, _like(hx, changed))
+
+
+def _like(hx: Any, states: list[torch.Tensor]) -> Any:
+    return tuple(states) if isinstance(hx, tuple) else states[0]
+
+
+@contract(
+    "errors.state_form",
+    "A state of the other form is refused: 2-D for a batched input, 3-D for an unbatched one, one tensor for a pair.",
+    MUST,
+    "torch.nn.LSTM: Inputs; pytorch#106769",
+    [*every(**_SIZES), *every(steps=4, batch=1, batched=False)],
+)
+def state_form(trial: Trial) -> None:
+    module = trial.module()
+    input, hx = trial.form(trial.leaves())
+    states = list(hx) if isinstance(hx, tuple) else [hx]
+    if trial.case.batched:
+        trial.refuses("a 2-D state for a batched input", module, input, _like(hx, [state[:, 0] for state in states]))
+    else:
+        trial.refuses("a 3-D state for an unbatched input", module, input, _like(hx, [state[:, None] for state in states]))
+    if trial.case.layer.mode is Mode.LSTM:
+        trial.refuses("h_0 alone instead of the pair (h_0, c_0)", module, input, states[0])
+    else:
+        trial.refuses("a pair of states instead of h_0", module, input, (states[0], states[0]))
+
+
+@contract(
+    "errors.dtype",
+    "An input or a state of another dtype than the parameters' is refused.",
+    MUST,
+    "torch.nn.LSTM: Inputs; pytorch: 'RNN input dtype does not match weight dtype'",
+    [*every(**_SIZES), *every(**_SIZES, dtype="float64", batch_first=True)],
+)
+def dtype(trial: Trial) -> None:
+    module = trial.module()
+    input, hx = trial.form(trial.leaves())
+    states = list(hx) if isinstance(hx, tuple) else [hx]
+    other = torch.float64 if trial.case.dtype == "float32" else torch.float32
+    trial.refuses(f"an input of {other}", module, input.to(other), hx)
+    trial.refuses("an input of torch.int64", module, input.long(), hx)
+    # A c_0 of a narrower type is promoted by nn itself, exactly; a drop-in owes no more.
+    for index, name in enumerate(("h_0", "c_0")[: len(states) if other is torch.float64 else 1]):
+        changed = [state.to(other) if i == index else state for i, state in enumerate(states)]
+        trial.refuses(f"{name} of {other}", module, input, _like(hx, changed))
+
+
+@contract(
+    "errors.device",
+    "An input or a state on another device than the parameters' is refused.",
+    MUST,
+    "pytorch: 'Input and parameter tensors are not at the same device'",
+    [*every(**_SIZES)],
+)
+def device(trial: Trial) -> None:
+    module = trial.module()
+    input, hx = trial.form(trial.leaves())
+    states = list(hx) if isinstance(hx, tuple) else [hx]
+    # The meta device is on every machine.
+    trial.refuses("an input on the meta device", module, input.to("meta"), hx)
+    for index, name in enumerate(("h_0", "c_0")[: len(states)]):
+        changed = [state.to("meta") if i == index else state for i, state in enumerate(states)]
+        trial.refuses(f"{name} on the meta device", module, input, _like(hx, changed))

@@ -1,0 +1,138 @@
+"""What does not fit, accepted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from harness.layer import Mode
+from suites.conformance.mutants.base import Form, Sound, mutant
+
+
+@mutant("errors.input_shape")
+class OneFeatureBroadcast(Sound):
+    """A single input feature is repeated."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.shape[-1] == 1:
+            input = input.expand(*input.shape[:-1], self.layer.input_size)
+        return super().forward(input, hx)
+
+
+@mutant("errors.input_shape")
+class ExtraFeaturesCutOff(Sound):
+    """Surplus input features are left out."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(input[..., : self.layer.input_size] if isinstance(input, Tensor) else input, hx)
+
+
+@mutant("errors.input_shape")
+class FourDimensionsFlattened(Sound):
+    """A 4-D input is flattened to 3-D."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(input.flatten(0, -3) if isinstance(input, Tensor) and input.dim() == 4 else input, hx)
+
+
+@mutant("errors.state_shape")
+class StateBroadcastOverBatch(Sound):
+    """A state of one batch item serves all."""
+
+    def refuse_state(self, hx: Any, data: Tensor, batch: int, batched: bool) -> None:
+        states = tuple(hx) if isinstance(hx, tuple) else (hx,)
+        if batched and all(isinstance(s, Tensor) and s.dim() == 3 and s.shape[1] == 1 for s in states):
+            batch = 1
+        super().refuse_state(hx, data, batch, batched)
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        return [state.expand(-1, x.shape[1], -1) for state in super().initial(x, hx, form)]
+
+
+@mutant("errors.state_shape", Mode.LSTM)
+class CellStateNotChecked(Sound):
+    """c_0 is cut or repeated to size instead of checked."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(hx, tuple) and len(hx) == 2 and hx[0].dim() == hx[1].dim():
+            shape = (*hx[0].shape[:-1], self.layer.hidden_size)
+            c = hx[1].new_zeros(shape)
+            kept = tuple(slice(min(a, b)) for a, b in zip(shape, hx[1].shape, strict=True))
+            c[kept] = hx[1][kept]
+            hx = (hx[0], c)
+        return super().forward(input, hx)
+
+
+@mutant("errors.state_shape")
+class SurplusLayersIgnored(Sound):
+    """States of layers that do not exist are ignored."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        count = self.layer.num_layers * self.layer.directions
+        if isinstance(hx, tuple):
+            hx = tuple(state[:count] for state in hx)
+        elif hx is not None:
+            hx = hx[:count]
+        return super().forward(input, hx)
+
+
+@mutant("errors.state_form")
+class FlatStateUnsqueezed(Sound):
+    """A 2-D state for a batched input serves all batch items."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.dim() == 3 and hx is not None:
+            batch = input.shape[0 if self.layer.batch_first else 1]
+            states = tuple(hx) if isinstance(hx, (tuple, list)) else (hx,)
+            widened = tuple(s[:, None].expand(-1, batch, -1) if s.dim() == 2 else s for s in states)
+            hx = widened if isinstance(hx, (tuple, list)) else widened[0]
+        return super().forward(input, hx)
+
+
+@mutant("errors.state_form", Mode.LSTM)
+class MissingCellStateIsZero(Sound):
+    """h_0 alone is accepted, c_0 taken to be zero."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(hx, Tensor):
+            hx = (hx, hx.new_zeros(*hx.shape[:-1], self.layer.hidden_size))
+        return super().forward(input, hx)
+
+
+@mutant("errors.dtype")
+class InputConvertedInSilence(Sound):
+    """Input and state are converted to the parameters' dtype."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        dtype = next(self.parameters()).dtype
+        if isinstance(input, (Tensor, PackedSequence)):
+            input = input.to(dtype=dtype)
+        return super().forward(input, hx)
+
+
+@mutant("errors.dtype")
+class StateConvertedInSilence(Sound):
+    """The state is converted to the input's dtype."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and hx is not None:
+            hx = tuple(s.to(input.dtype) for s in hx) if isinstance(hx, tuple) else hx.to(input.dtype)
+        return super().forward(input, hx)
+
+
+@mutant("errors.device")
+class MetaInputAnswered(Sound):
+    """An input without data gives an answer without data."""
+
+    def refuse(self, input: Any, hx: Any) -> None:
+        data = input.data if isinstance(input, PackedSequence) else input
+        if data.device.type != "meta":
+            super().refuse(input, hx)
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.device.type == "meta":
+            return torch.zeros(*input.shape[:-1], self.layer.output_size, device="meta"), hx
+        return super().forward(input, hx)

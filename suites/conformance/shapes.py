@@ -1,0 +1,183 @@
+"""Shapes and layouts: which form of the input gives which form of the output."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from harness.case import Array, Case
+from harness.reference import answer, to_array
+from harness.tolerance import compare
+from harness.trial import ContractError, Mismatch, Trial
+from suites.conformance.cases import HEADLINE, LSTM, every
+from suites.conformance.declare import MUST, contract, in_docs
+
+
+@contract(
+    "shapes.headline",
+    "nn.RNN(10, 20) on an input (5, 3, 10) with h_0 (1, 3, 20) gives output (5, 3, 20) and h_n (1, 3, 20), and output[-1] == h_n.",
+    MUST,
+    in_docs("RNN: Examples"),
+    [HEADLINE],
+)
+def headline(trial: Trial) -> None:
+    reply = trial.answer()
+    trial.agree(reply.arrays(), answer(trial.case))
+    _same(trial, "h_n[-1]", reply.tensors["h_n"][-1], reply.tensors["output"][-1])
+
+
+@contract(
+    "shapes.output_ends_in_h_n",
+    "output[-1] is h_n of the last layer; of the reverse direction it is output[0].",
+    MUST,
+    in_docs("LSTM: Outputs: h_n"),
+    [
+        *every(),
+        *every(num_layers=3, batch_first=True),
+        *every(bidirectional=True, num_layers=2, steps=6),
+        *every(batch=1, batched=False, bidirectional=True),
+        *every(LSTM, proj_size=2, num_layers=2, bidirectional=True, dtype="float64"),
+    ],
+)
+def output_ends_in_h_n(trial: Trial) -> None:
+    layer, tensors = trial.case.layer, trial.answer().tensors
+    output, h_n, width = tensors["output"], tensors["h_n"], layer.state_size
+    _same(trial, "h_n of the forward direction", h_n[-layer.directions], output[-1][:, :width])
+    if layer.bidirectional:
+        _same(trial, "h_n of the reverse direction", h_n[-1], output[0][:, width:])
+
+
+def _same(trial: Trial, name: str, actual: torch.Tensor, expected: torch.Tensor) -> None:
+    """Two tensors of the implementation's own are one and the same to within the noise of h_n."""
+    comparison = compare(name, to_array(actual), to_array(expected), answer(trial.case).floors["h_n"])
+    trial.comparisons.append(comparison)
+    if not comparison.close:
+        raise Mismatch(f"Expected {name} to equal the end of the output, but they differ by {comparison.ratio:.3g} floors, at most 4 pass")
+
+
+def _read_time_major(case: Case) -> dict[str, dict[str, Array]]:
+    """What comes out where batch and time are taken for each other."""
+    right = answer(case).tensors
+    if case.steps != case.batch:
+        return {}
+    return {"batch and time exchanged": {**right, "output": right["output"].transpose(1, 0, 2)}}
+
+
+@contract(
+    "shapes.batch_first",
+    "With batch_first the input and the output are (B, T, features), and the states stay (L·D, B, features).",
+    MUST,
+    in_docs("LSTM: batch_first"),
+    [
+        *every(batch_first=True),
+        # Equal T and B: a layer that takes one for the other shows no wrong shape, only wrong values.
+        *every(batch_first=True, steps=4, batch=4, num_layers=2),
+        *every(batch_first=True, bidirectional=True, num_layers=2, steps=6, batch=1),
+        *every(batch_first=True, steps=1, batch=5, given_state=False),
+        *every(LSTM, batch_first=True, proj_size=2, steps=3, batch=3, dtype="float64"),
+    ],
+    _read_time_major,
+)
+def batch_first(trial: Trial) -> None:
+    trial.agree(trial.answer().arrays(), answer(trial.case))
+
+
+@contract(
+    "shapes.unbatched",
+    "An input (T, I) without batch axis gives an output (T, D·H_out) and states (L·D, features), with batch_first or without.",
+    MUST,
+    in_docs("LSTM: Inputs: input, unbatched"),
+    [
+        *every(batch=1, batched=False),
+        *every(batch=1, batched=False, given_state=False, num_layers=2, bidirectional=True),
+        *every(batch=1, batched=False, batch_first=True, steps=6),
+        *every(batch=1, batched=False, steps=1),
+        *every(LSTM, batch=1, batched=False, proj_size=3, num_layers=2, dtype="float64"),
+    ],
+)
+def unbatched(trial: Trial) -> None:
+    trial.agree(trial.answer().arrays(), answer(trial.case))
+
+
+@contract(
+    "shapes.batch_of_zero",
+    "A batch of no sequences gives an output (T, 0, D·H_out) and states (L·D, 0, features), and backward gives zero gradients.",
+    MUST,
+    "torch.nn.LSTM: Shape; pytorch#133751",
+    [
+        *every(batch=0),
+        *every(batch=0, given_state=False, batch_first=True, num_layers=2, bidirectional=True),
+        *every(LSTM, batch=0, proj_size=2),
+    ],
+)
+def batch_of_zero(trial: Trial) -> None:
+    module = trial.module()
+    leaves = trial.leaves(requires_grad=True)
+    reply = trial.call(module, *trial.form(leaves))
+    with trial.blamed("backward"):
+        torch.autograd.backward([value.sum() for value in reply.tensors.values()])
+    for name, gradient in trial.collect(trial.parameters(module)).items():
+        if gradient.any():
+            raise ContractError(
+                f"Expected the gradient of {name} to be zero for a batch of no sequences but got up to {abs(gradient).max():.3g}"
+            )
+
+
+@contract(
+    "shapes.sequence_of_zero",
+    "A sequence of no steps is refused with an error.",
+    MUST,
+    "pytorch: 'Expected sequence length to be larger than 0 in RNN'",
+    [*every(), *every(given_state=False, batch_first=True, bidirectional=True)],
+)
+def sequence_of_zero(trial: Trial) -> None:
+    input, hx = trial.form(trial.leaves())
+    empty = input[:, :0] if trial.case.layer.batch_first else input[:0]
+    trial.refuses("a sequence of no steps", trial.module(), empty, hx)
+
+
+@contract(
+    "shapes.dtype_device_layout",
+    "Output and states have the dtype and device of the input, are dense, and are contiguous where time comes first.",
+    MUST,
+    in_docs("LSTM: Outputs"),
+    [
+        *every(),
+        *every(dtype="float64", num_layers=2, bidirectional=True),
+        *every(dtype="bfloat16"),
+        *every(dtype="float16", given_state=False),
+        *every(steps=5, batch=3, lengths=(2, 5, 3), bidirectional=True),
+    ],
+)
+def dtype_device_layout(trial: Trial) -> None:
+    input, hx = trial.form(trial.leaves())
+    module = trial.module()
+    with torch.no_grad():
+        raw = trial.call(module, input, hx).raw
+    states = raw[1] if isinstance(raw[1], tuple) else (raw[1],)
+    output = raw[0] if trial.case.lengths is None else raw[0].data
+    given = input if trial.case.lengths is None else input.data
+    for name, value in zip(("output", "h_n", "c_n"), (output, *states), strict=False):
+        for what in ("dtype", "device", "layout"):
+            if getattr(value, what) != getattr(given, what):
+                raise ContractError(f"Expected {name}.{what} to be {getattr(given, what)} but got {getattr(value, what)}")
+        if not value.is_contiguous():
+            raise ContractError(f"Expected {name} to be contiguous but its strides are {value.stride()} for the shape {tuple(value.shape)}")
+
+
+@contract(
+    "shapes.change_between_calls",
+    "One layer answers inputs of changing T and B, call after call.",
+    MUST,
+    in_docs("LSTM: Shape"),
+    [*every(steps=6, batch=3), *every(steps=6, batch=2, num_layers=2, bidirectional=True, given_state=False)],
+)
+def change_between_calls(trial: Trial) -> None:
+    module = trial.module()
+    for steps, batch in ((6, 3), (2, 5), (9, 1), (1, 4), (6, 2)):
+        # The weights of a case depend on its seed and layer alone, so these share them.
+        case = replace(trial.case, steps=steps, batch=batch)
+        with torch.no_grad():
+            reply = trial.call(module, *trial.form(trial.leaves(case=case), case), case)
+        trial.agree(reply.arrays(), answer(case))

@@ -1,0 +1,159 @@
+"""The state: what goes in as h_0 and c_0, what comes out as h_n and c_n, and that one can be fed back as the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from harness.case import Array, Case
+from harness.contract import alternative
+from harness.reference import answer
+from harness.trial import Trial
+from suites.conformance.cases import LSTM, every
+from suites.conformance.declare import MUST, contract, in_docs
+
+
+@contract(
+    "state.default_is_zero",
+    "Without hx the initial state is zero, at every call.",
+    MUST,
+    in_docs("LSTM: Inputs: h_0, c_0 default to zeros"),
+    [
+        *every(given_state=False),
+        *every(given_state=False, num_layers=2, bidirectional=True, batch_first=True),
+        *every(given_state=False, steps=5, batch=3, lengths=(2, 5, 3)),
+        *every(given_state=False, batch=1, batched=False),
+        *every(LSTM, given_state=False, proj_size=2, dtype="float64"),
+    ],
+)
+def default_is_zero(trial: Trial) -> None:
+    module = trial.module()
+    for _ in range(2):
+        trial.agree(trial.answer(module).arrays(), answer(trial.case))
+
+
+def _wrong_states(case: Case) -> dict[str, dict[str, Array]]:
+    h0, c0 = case.arrays.h0, case.arrays.c0
+
+    def changed(change: Callable[[Array], Array]) -> dict[str, Array]:
+        return alternative(case, h0=change(h0), c0=None if c0 is None else change(c0))
+
+    wrong = {"h_0 zero": alternative(case, h0=0 * h0)}
+    if c0 is not None:
+        wrong["c_0 zero"] = alternative(case, c0=0 * c0)
+    if len(h0) > 1:
+        wrong["the layers' states in reverse order"] = changed(lambda state: state[::-1])
+        wrong["the first layer's state for all"] = changed(lambda state: 0 * state + state[:1])
+    if h0.shape[1] > 1:
+        wrong["the batch items' states rotated"] = changed(lambda state: state[:, [*range(1, state.shape[1]), 0]])
+    return wrong
+
+
+_STATES = [
+    *every(),
+    *every(num_layers=3, bidirectional=True, steps=4, weights="remembering"),
+    *every(num_layers=2, batch_first=True, batch=4),
+    *every(num_layers=2, batch=1, batched=False, bidirectional=True),
+    *every(num_layers=2, bidirectional=True, steps=5, batch=4, lengths=(2, 5, 1, 3)),
+    *every(LSTM, proj_size=2, num_layers=2, bidirectional=True),
+]
+
+
+@contract(
+    "state.given_is_used",
+    "A given h_0 (and c_0) is where every layer, direction and sequence starts, each from its own.",
+    MUST,
+    in_docs("LSTM: Inputs: h_0, c_0"),
+    _STATES,
+    _wrong_states,
+)
+def given_is_used(trial: Trial) -> None:
+    trial.agree(trial.answer().arrays(), answer(trial.case))
+
+
+@contract(
+    "state.carried_far",
+    "With gates that remember, the initial state is still seen in the output after hundreds of steps.",
+    MUST,
+    "torch.nn.LSTM: equations; pytorch PR#95137: tests passed because states were zeros",
+    [
+        *every(steps=100, weights="remembering", dtype="float64"),
+        *every(steps=200, weights="remembering", hidden_size=9, batch=2, dtype="float64"),
+    ],
+    _wrong_states,
+)
+def carried_far(trial: Trial) -> None:
+    trial.agree(trial.answer().arrays(), answer(trial.case))
+
+
+@contract(
+    "state.pair_order",
+    "hx of an LSTM is (h_0, c_0) and its state (h_n, c_n), in this order.",
+    MUST,
+    in_docs("LSTM: Inputs: input, (h_0, c_0)"),
+    [*every(LSTM), *every(LSTM, num_layers=2, bidirectional=True, batch_first=True), *every(LSTM, steps=5, batch=3, lengths=(2, 5, 3))],
+    lambda case: {"h_0 and c_0 exchanged": alternative(case, h0=case.arrays.c0, c0=case.arrays.h0)},
+)
+def pair_order(trial: Trial) -> None:
+    trial.agree(trial.answer().arrays(), answer(trial.case))
+
+
+def _wrong_layouts(case: Case) -> dict[str, dict[str, Array]]:
+    right, layer = answer(case).tensors, case.layer
+    order = [level * 2 + direction for direction in range(2) for level in range(layer.num_layers)]
+    states = [name for name in right if name != "output"]
+    return {
+        "directions before layers": {**right, **{name: right[name][order] for name in states}},
+        "last layer first": {**right, **{name: right[name][::-1] for name in states}},
+        "reverse before forward": {
+            **right,
+            **{name: right[name].reshape(-1, 2, *right[name].shape[1:])[:, ::-1].reshape(right[name].shape) for name in states},
+        },
+    }
+
+
+@contract(
+    "state.layout",
+    "h_n and c_n hold layer 0 forward, layer 0 reverse, layer 1 forward and so on, and h_0 and c_0 are read in that order.",
+    MUST,
+    in_docs("LSTM: Outputs: h_n; Inputs: h_0"),
+    [
+        *every(num_layers=3, bidirectional=True, steps=6, batch=2),
+        *every(num_layers=2, bidirectional=True, steps=5, batch=4, lengths=(2, 5, 1, 3)),
+        *every(LSTM, num_layers=3, bidirectional=True, proj_size=3, dtype="float64"),
+    ],
+    _wrong_layouts,
+)
+def layout(trial: Trial) -> None:
+    names = [name for name in answer(trial.case).tensors if name != "output"]
+    trial.agree(trial.answer().arrays(), answer(trial.case), only=names)
+
+
+@contract(
+    "state.carried_between_calls",
+    "A sequence read in pieces, each from the state that the one before it left, gives what it gives when read at once.",
+    MUST,
+    in_docs("LSTM: Outputs: h_n, c_n"),
+    [
+        *every(steps=7, batch=3),
+        *every(steps=12, num_layers=3, weights="remembering"),
+        *every(steps=9, batch=2, num_layers=2, batch_first=True),
+        *every(steps=7, batch=1, batched=False),
+        *every(LSTM, steps=8, proj_size=2, dtype="float64"),
+    ],
+    _wrong_states,
+)
+def carried_between_calls(trial: Trial) -> None:
+    case = trial.case
+    time = 1 if case.layer.batch_first and case.batched else 0
+    module = trial.module()
+    input, hx = trial.form(trial.leaves())
+    for pieces in ([3, case.steps - 3], [1] * case.steps):
+        outputs, state = [], hx
+        with torch.no_grad(), trial.blamed("calling it piece by piece"):
+            for piece in torch.split(input, pieces, dim=time):
+                output, state = module(piece, state)
+                outputs.append(output)
+        whole = trial.structured((torch.cat(outputs, time), state), input)
+        trial.agree(whole.arrays(), answer(case))

@@ -1,0 +1,50 @@
+"""Every contract can fail: it rejects each mutant that is registered under it, and lets the sound layer pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from harness.contract import Contract, blind_spots, checks, run
+from harness.implementation import Implementation
+from harness.outcome import Outcome
+from suites.conformance import mutants
+from suites.conformance.catalogue import CATALOGUE
+
+PAIRS = [(contract, mutant) for contract in CATALOGUE for mutant in mutants.registered()[contract.id]]
+
+
+@pytest.mark.parametrize(("contract", "mutant"), PAIRS, ids=[f"{contract.id}-{mutant.id}" for contract, mutant in PAIRS])
+def test_rejects_mutant(contract: Contract, mutant: Implementation) -> None:
+    outcomes = (run(check).outcome for check in checks([contract], [mutant], ["cpu"]))
+    assert Outcome.FAILED in outcomes, f"{mutant.id} ({mutant.description}) passed {contract.id} on every case: it survived"
+
+
+@pytest.mark.parametrize("contract", CATALOGUE, ids=lambda contract: contract.id)
+def test_lets_the_sound_layer_pass(contract: Contract) -> None:
+    findings = [run(check) for check in checks([contract], [mutants.SOUND], ["cpu"])]
+    wrong = [f"{finding.case}: {finding.message}" for finding in findings if finding.outcome != Outcome.PASSED]
+    assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.parametrize("contract", [c for c in CATALOGUE if c.alternatives], ids=lambda contract: contract.id)
+def test_uses_only_cases_that_can_see(contract: Contract) -> None:
+    blind = [sentence for case in contract.cases for sentence in blind_spots(contract, case)]
+    assert not blind, "\n".join(blind)
+
+
+def test_every_mutant_is_registered_under_a_contract_that_exists() -> None:
+    assert set(mutants.registered()) == {contract.id for contract in CATALOGUE}
+
+
+def test_ids_are_unique() -> None:
+    counts = Counter([contract.id for contract in CATALOGUE] + [mutant.id for _, mutant in PAIRS])
+    assert [id for id, count in counts.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("contract", CATALOGUE, ids=lambda contract: contract.id)
+def test_has_distinct_cases_and_a_statement_of_one_sentence(contract: Contract) -> None:
+    counts = Counter(case.id for case in contract.cases)
+    assert [id for id, count in counts.items() if count > 1] == []
+    assert contract.statement.endswith(".") and contract.source
