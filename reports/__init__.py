@@ -1,0 +1,7 @@
+"""Records in, tables, verdicts, figures and a page out. Knows run files, and nothing of how they came about."""
+
+from __future__ import annotations
+
+from reports.load import Frames, LoadError, load
+
+__all__ = ["Frames", "LoadError", "load"]

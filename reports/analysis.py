@@ -1,0 +1,225 @@
+"""What the records say: who conforms, contract by contract, and every number that the page prints about conformance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import cached_property
+
+import pandas as pd
+
+from harness.outcome import Outcome
+from reports import speed
+from reports.load import Frames
+from reports.tables import counted, rows
+
+WORST_FIRST = (
+    Outcome.CRASHED,
+    Outcome.TIMED_OUT,
+    Outcome.OUT_OF_MEMORY,
+    Outcome.FAILED,
+    Outcome.EXPECTED_FAILURE,
+    Outcome.UNSUPPORTED,
+    Outcome.PASSED,
+    Outcome.UNAVAILABLE,
+    Outcome.DOES_NOT_APPLY,
+)
+"""Which outcome of many cases a cell shows. What could not run stands below 'passed': it says nothing about the rest."""
+
+
+BREAKING = tuple(outcome for outcome in Outcome if outcome.fails_run)
+
+
+class Verdict(StrEnum):
+    """Whether an implementation can take the place of torch's own."""
+
+    DROP_IN = "drop-in"
+    SO_FAR = "no failure so far"
+    NOT_DROP_IN = "not a drop-in"
+    NOT_TESTED = "not tested"
+    UNAVAILABLE = "unavailable"
+
+    @property
+    def meaning(self) -> str:
+        return {
+            "drop-in": "every contract of the catalogue was run and none that applies was broken",
+            "no failure so far": "nothing was broken, but the run is not complete or did not cover the catalogue",
+            "not a drop-in": "a contract was broken, or a timed workload gave a wrong answer",
+            "not tested": "no contract was run on it",
+            "unavailable": "cannot run on any machine of this report",
+        }[self.value]
+
+    @property
+    def conforms(self) -> bool:
+        """Whether it may be called the fastest."""
+        return self in (Verdict.DROP_IN, Verdict.SO_FAR)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Frames and what follows from them, each computed once, when it is first asked for."""
+
+    frames: Frames
+
+    @cached_property
+    def implementations(self) -> list[str]:
+        """Every id, in the order of the first header that names it."""
+        named = [self.frames.implementations, self.frames.conformance, self.frames.throughput]
+        return list(dict.fromkeys(str(name) for frame in named for name in frame["implementation"]))
+
+    @cached_property
+    def timed(self) -> list[str]:
+        """Those that were timed, in the same order: what a figure of speed needs colours for."""
+        known = set(self.frames.throughput["implementation"])
+        return [name for name in self.implementations if name in known]
+
+    @cached_property
+    def current(self) -> Frames:
+        return current(self.frames)
+
+    @cached_property
+    def superseded(self) -> int:
+        """How many results of contracts do not count because a later run checked the same thing."""
+        return len(self.frames.conformance) - len(self.current.conformance)
+
+    @cached_property
+    def matrix(self) -> pd.DataFrame:
+        return matrix(self.current)
+
+    @cached_property
+    def verdicts(self) -> pd.DataFrame:
+        return verdicts(self.current, self.implementations, self.matrix)
+
+    @cached_property
+    def cells(self) -> pd.DataFrame:
+        return speed.cells(self.frames)
+
+    @cached_property
+    def relative(self) -> pd.DataFrame:
+        return speed.relative(self.frames, self.cells, self.implementations)
+
+    @cached_property
+    def fastest(self) -> pd.DataFrame:
+        conforming = [row.implementation for row in rows(self.verdicts) if Verdict(row.verdict).conforms]
+        return speed.fastest(self.frames, self.cells, self.implementations, conforming)
+
+
+def current(frames: Frames) -> Frames:
+    """The frames without the results that a later run on the same machine has replaced.
+
+    A run that follows a repair would otherwise be judged by the failures before it.
+    """
+    check = ["machine", "implementation", "contract", "case", "mode", "device", "dtype"]
+    created = frames.conformance["run"].map(frames.runs.set_index("run")["created"])
+    newest = created.groupby([frames.conformance[name] for name in check]).transform("max")
+    conformance = frames.conformance[created == newest]
+    return replace(frames, conformance=conformance, errors=frames.errors[frames.errors["line"].isin(conformance["line"])])
+
+
+def matrix(frames: Frames) -> pd.DataFrame:
+    """One row per contract and implementation that has a result: the worst outcome of its cases, and how many had which.
+
+    Columns: topic, contract, severity, implementation, outcome, cases, one count per :class:`Outcome`, worst_ratio (the
+    largest error over floor that was measured; infinite if an error was not finite).
+    """
+    counts = (
+        frames.conformance.groupby(["contract", "implementation", "outcome"])
+        .size()
+        .unstack("outcome", fill_value=0)
+        .reindex(columns=[str(outcome) for outcome in WORST_FIRST], fill_value=0)
+    )
+    answer = counts.copy()
+    answer.insert(0, "outcome", [next((o for o in counts.columns if row[o]), "") for _, row in counts.iterrows()])
+    answer.insert(1, "cases", counts.sum(axis=1))
+    ratios = frames.errors.assign(ratio=frames.errors["ratio"].where(frames.errors["finite"], float("inf")))
+    answer["worst_ratio"] = ratios.groupby(["contract", "implementation"])["ratio"].max().reindex(answer.index)
+    about = frames.contracts.set_index("contract")[["topic", "severity"]]
+    answer = answer.reset_index().join(about, on="contract")
+    answer.columns.name = None
+    order = {contract: place for place, contract in enumerate(frames.contracts["contract"])}
+    return answer.sort_values("contract", key=lambda column: column.map(order), kind="stable", ignore_index=True)
+
+
+def verdicts(frames: Frames, implementations: list[str], matrix: pd.DataFrame) -> pd.DataFrame:
+    """One row per implementation: what it is, and why.
+
+    Columns: implementation, verdict, reason, contracts (how many were run and apply), passed (how many of these passed in
+    every case), broken (list of ids), expected (ids that failed as declared), unsupported (ids), cases, worst_ratio.
+    """
+    answer = []
+    for name in implementations:
+        own = matrix[matrix["implementation"] == name]
+        asked = own[~own["outcome"].isin([Outcome.DOES_NOT_APPLY, Outcome.UNAVAILABLE])]
+        broken = asked[asked["outcome"].isin(BREAKING)]
+        timed = frames.throughput[frames.throughput["implementation"] == name]
+        wrong = timed[timed["outcome"].isin([Outcome.FAILED, Outcome.CRASHED])]
+        lines = frames.conformance[frames.conformance["implementation"] == name]
+        verdict, reason = _judge(frames, name, lines, asked, broken, wrong)
+        answer.append(
+            {
+                "implementation": name,
+                "verdict": str(verdict),
+                "reason": reason,
+                "contracts": len(asked),
+                "passed": int((asked["outcome"] == Outcome.PASSED).sum()),
+                "broken": list(broken["contract"]),
+                "expected": list(asked.loc[asked[str(Outcome.EXPECTED_FAILURE)] > 0, "contract"]),
+                "unsupported": list(asked.loc[asked[str(Outcome.UNSUPPORTED)] > 0, "contract"]),
+                "cases": int(asked["cases"].sum()),
+                "worst_ratio": float(asked["worst_ratio"].max()) if len(asked) else float("nan"),
+            }
+        )
+    return pd.DataFrame(answer, columns=list(_VERDICT_COLUMNS))
+
+
+_VERDICT_COLUMNS = (
+    "implementation",
+    "verdict",
+    "reason",
+    "contracts",
+    "passed",
+    "broken",
+    "expected",
+    "unsupported",
+    "cases",
+    "worst_ratio",
+)
+
+
+def _judge(
+    frames: Frames, name: str, lines: pd.DataFrame, asked: pd.DataFrame, broken: pd.DataFrame, wrong: pd.DataFrame
+) -> tuple[Verdict, str]:
+    if len(broken) or len(wrong):
+        reasons = []
+        if len(broken):
+            levels = broken["severity"].value_counts()
+            split = ", ".join(f"{levels[level]} {level}" for level in ("MUST", "SHOULD", "MAY") if level in levels)
+            reasons.append(f"breaks {counted(len(broken), 'contract')} of {len(asked)} ({split})")
+        if len(wrong):
+            reasons.append(f"wrong or no answer on {counted(len(wrong), 'timed workload')}")
+        return Verdict.NOT_DROP_IN, "; ".join(reasons)
+    if asked.empty:
+        places = frames.implementations[frames.implementations["implementation"] == name]
+        reasons = [f"{row.device or 'any device'}: {row.reason}" for row in rows(places) if row.reason]
+        if len(places) and not places["available"].any():
+            return Verdict.UNAVAILABLE, "; ".join(dict.fromkeys(reasons))
+        return Verdict.NOT_TESTED, "no contract was run on it"
+    gaps = _gaps(frames, lines)
+    summary = f"{counted(int(asked['cases'].sum()), 'case')} of {counted(len(asked), 'contract')}"
+    if gaps:
+        return Verdict.SO_FAR, f"{gaps}; nothing broken in {summary}"
+    return Verdict.DROP_IN, f"nothing broken in {summary}"
+
+
+def _gaps(frames: Frames, lines: pd.DataFrame) -> str:
+    """Why the results of one implementation are not all that there should be; empty if they are."""
+    runs = frames.runs[frames.runs["run"].isin(lines["run"].unique())]
+    # A contract that no implementation was given in a run was left out of that run; one that others were given and
+    # this one was not did not concern it.
+    given = frames.conformance.loc[frames.conformance["run"].isin(runs["run"]), "contract"].nunique()
+    reasons = []
+    if not runs["complete"].any():
+        reasons.append("the run was cut short")
+    if given < len(frames.contracts):
+        reasons.append(f"only {given} of {counted(len(frames.contracts), 'contract')} were run")
+    return "; ".join(reasons)

@@ -1,0 +1,106 @@
+"""Speed relative to the baseline over sequence length, with its interval; undecided cells are hollow."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator
+
+from reports import metrics
+from reports.analysis import Findings
+from reports.figures import style, throughput
+from reports.tables import rows
+
+
+def draw(findings: Findings) -> list[style.Drawing]:
+    """One figure per sweep that has a baseline and something beside it."""
+    return [_sweep(findings, keys, group) for keys, group in throughput.sweeps(findings.relative)]
+
+
+def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> style.Drawing:
+    looks = style.series(findings.timed)
+    modes = style.modes(list(group["mode"]))
+    labels = throughput.names(findings, set(group["implementation"]))
+    lengths = [int(value) for value in sorted(group["sequence_length"].unique())]
+    hover: dict[str, list[str]] = {}
+    what = f"{keys['timed_pass']} on {keys['place']}"
+    title = f"Speed relative to the baseline: {what}"
+    with style.house_style():
+        figure, axes = throughput.panels(modes)
+        style.heading(figure, title, keys["configuration"])
+        for panel, mode in zip(axes, modes, strict=True):
+            own = group[group["mode"] == mode]
+            style.length_axis(panel, lengths)
+            panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+            panel.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+            panel.axhspan(1 / (1 + metrics.MARGIN), 1 + metrics.MARGIN, color=style.RULE, alpha=0.6, linewidth=0)
+            panel.axhline(1, color=style.INK, linewidth=1.2)
+            panel.set_title(
+                f"1 = {style.shorten(own['baseline'].iloc[0], 24)}", loc="right", fontsize=9, fontweight="normal", color=style.MUTED
+            )
+            for position, name in enumerate(labels):
+                line = own[own["implementation"] == name].sort_values("sequence_length")
+                if line.empty:
+                    continue
+                gid = f"ratio-{findings.timed.index(name)}-{modes.index(mode)}"
+                # Side by side around each T, because intervals that lie on each other cannot be told apart.
+                shift = 2 ** (0.11 * (position - (len(labels) - 1) / 2))
+                look, x = looks[name], line["sequence_length"] * shift
+                panel.plot(x, line["ratio"], color=look.colour, linestyle=look.line, linewidth=1.0, alpha=0.55)
+                panel.vlines(x, line["low"], line["high"], color=look.colour, linewidth=1.6)
+                for decided, fill in ((True, look.colour), (False, style.PAPER)):
+                    shown = line[(line["standing"] != metrics.Standing.UNDECIDED) == decided]
+                    panel.plot(
+                        shown["sequence_length"] * shift,
+                        shown["ratio"],
+                        linestyle="none",
+                        marker=look.marker,
+                        markersize=5.5,
+                        color=look.colour,
+                        markerfacecolor=fill,
+                        markeredgewidth=1.2,
+                        gid=f"{gid}-{decided}",
+                    )
+                    hover[f"{gid}-{decided}"] = [
+                        f"{name} · {mode} · T={row.sequence_length}: {row.ratio:.2f}× ({row.low:.2f} to {row.high:.2f}), {row.standing}"
+                        for row in rows(shown)
+                    ]
+        figure.supylabel("relative speed", color=style.MUTED, fontsize=10)
+        _legend(figure, labels, looks)
+    undecided = int((group["standing"] == metrics.Standing.UNDECIDED).sum())
+    return style.Drawing(
+        name=style.slug("relative", keys["timed_pass"], keys["place"], keys["configuration"]),
+        title=title,
+        caption=f"{keys['configuration']}. Above 1 is faster. Bars: 95 % bootstrap interval of the median ratio over interleaved rounds. "
+        f"Grey: within {metrics.MARGIN:.0%}, the same for every practical purpose. Hollow: undecided ({undecided} of {len(group)}).",
+        alternative=_alternative(what, group, modes),
+        figure=figure,
+        data=group.sort_values(["mode", "implementation", "sequence_length"]),
+        hover=hover,
+    )
+
+
+def _legend(figure: Figure, labels: dict[str, str], looks: dict[str, style.Series]) -> None:
+    handles = [
+        Line2D([], [], color=looks[name].colour, linestyle=looks[name].line, marker=looks[name].marker, markersize=5.5, label=label)
+        for name, label in labels.items()
+    ]
+    hollow = Line2D(
+        [], [], linestyle="none", marker="o", color=style.MUTED, markerfacecolor=style.PAPER, markersize=5.5, label="hollow: undecided"
+    )
+    throughput.legend(figure, [*handles, hollow])
+
+
+def _alternative(what: str, group: pd.DataFrame, modes: list[str]) -> str:
+    sentences = [f"Speed of each implementation relative to the baseline over sequence length, {what}; above 1 is faster."]
+    for mode in modes:
+        own = group[group["mode"] == mode]
+        parts = []
+        for name in own["implementation"].unique():
+            values = own.loc[own["implementation"] == name, "ratio"]
+            parts.append(f"{name} {values.min():.2f} to {values.max():.2f}")
+        sentences.append(f"{style.MODE_NAMES.get(mode, mode)} relative to {own['baseline'].iloc[0]}: {', '.join(parts)}.")
+    return " ".join(sentences)

@@ -1,0 +1,376 @@
+"""Run files and pytest-benchmark files in, tidy data frames out."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import store
+from harness.outcome import Outcome
+from harness.record import Conformance, Throughput
+from reports.columns import COLUMNS
+
+
+class LoadError(ValueError):
+    """Something that cannot be loaded; the message is one line that names the file and what was expected."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Everything that the loaded files say, one tidy data frame per kind of fact; :data:`reports.columns.COLUMNS` documents the columns.
+
+    ``problems``: what is wrong with the files, one sentence each.
+    """
+
+    runs: pd.DataFrame
+    implementations: pd.DataFrame
+    contracts: pd.DataFrame
+    conformance: pd.DataFrame
+    errors: pd.DataFrame
+    throughput: pd.DataFrame
+    samples: pd.DataFrame
+    problems: tuple[str, ...]
+
+
+def load(paths: str | Path | Iterable[str | Path]) -> Frames:
+    """Reads run files, directories of run files and pytest-benchmark files into one set of frames.
+
+    Of a directory, every ``*.jsonl`` in it is read. A cell that a run file and the pytest-benchmark file of the same
+    session both hold is counted once. Raises :class:`LoadError` for a path that holds neither.
+    """
+    loader = _Loader()
+    benchmarks = []
+    seen: set[str] = set()
+    for path in _files([paths] if isinstance(paths, (str, Path)) else paths):
+        data = _bytes(path)
+        digest = hashlib.sha256(data).hexdigest()
+        if digest in seen:
+            loader.problems.append(f"{path}: the same file was given twice; it counts once.")
+            continue
+        seen.add(digest)
+        content = _sniff(path, data)
+        if content is None:
+            loader.run_file(path, digest)
+        else:
+            benchmarks.append((path, digest, content))
+    # Run files first: they say more, so of a cell that is in both the run file's is kept.
+    for path, digest, content in benchmarks:
+        loader.benchmark_file(path, digest, content)
+    return loader.frames()
+
+
+def _files(paths: Iterable[str | Path]) -> list[Path]:
+    answer: list[Path] = []
+    for given in paths:
+        path = Path(given)
+        if path.is_dir():
+            found = sorted(path.glob("*.jsonl"))
+            if not found:
+                raise LoadError(f"Expected run files (*.jsonl) in the directory {path} but it has none.")
+            answer += found
+        elif path.exists():
+            answer.append(path)
+        else:
+            raise LoadError(f"Expected a run file or a directory of run files but there is no {path}.")
+    if not answer:
+        raise LoadError("Expected at least one run file but got none.")
+    return answer
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LoadError(f"Cannot read {path}: {error.strerror or error}.") from error
+
+
+def _sniff(path: Path, data: bytes) -> dict[str, Any] | None:
+    """The content of a pytest-benchmark file, or None for what ought to be a run file."""
+    expected = f"Expected {path} to be a run file (JSON Lines that begin with a header) or the JSON of pytest-benchmark"
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise LoadError(f"{expected}, in UTF-8, but it is not text: {error}.") from error
+    if not text.strip():
+        raise LoadError(f"{expected}, but it is empty.")
+    try:
+        first = json.loads(text.split("\n", 1)[0])
+    except json.JSONDecodeError:
+        first = None
+    if isinstance(first, dict) and "kind" in first:
+        return None
+    try:
+        content = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise LoadError(f"{expected}, but it is neither: {error}.") from error
+    if not isinstance(content, dict) or not isinstance(content.get("benchmarks"), list):
+        raise LoadError(f"{expected}, but it is JSON without a list of 'benchmarks'.")
+    return content
+
+
+class _Loader:
+    """Gathers rows, file by file."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, list[dict[str, Any]]] = {name: [] for name in COLUMNS}
+        self.contracts: dict[str, dict[str, Any]] = {}
+        self.problems: list[str] = []
+        self._names: set[str] = set()
+        self._signatures: set[tuple[Any, ...]] = set()
+
+    def frames(self) -> Frames:
+        self.rows["contracts"] = list(self.contracts.values())
+        tables = {name: _table(rows, COLUMNS[name]) for name, rows in self.rows.items()}
+        return Frames(**tables, problems=tuple(self.problems))
+
+    def run_file(self, path: Path, digest: str) -> None:
+        try:
+            run = store.read(path)
+        except store.StoreError as error:
+            raise LoadError(str(error)) from error
+        self.problems += run.problems
+        header, footer = run.header, run.footer
+        name = self._name(path)
+        machine = str(header.environment.get("machine", "unnamed"))
+        self.rows["runs"].append(
+            {
+                "run": name,
+                "session": header.run,
+                "path": str(path),
+                "format": "run file",
+                "sha256": digest,
+                "created": header.created,
+                "finished": footer.finished if footer else "",
+                "complete": run.complete,
+                "exit_status": footer.exit_status if footer else None,
+                "results": len(run.results),
+                "command": shlex.join(header.command),
+                "machine": machine,
+                "environment": header.environment,
+                "workloads": header.workloads,
+                "policy": header.policy,
+            }
+        )
+        for implementation, facts in header.implementations.items():
+            self._implementation(name, machine, implementation, _mapping(facts))
+        for contract, facts in header.contracts.items():
+            self._contract(contract, _mapping(facts))
+        for number, result in enumerate(run.results, start=1):
+            if result.outcome not in set(Outcome):
+                self.problems.append(f"{path}: result {number} has the unknown outcome {result.outcome!r}; it was left out.")
+            elif isinstance(result, Conformance):
+                self._conformance(name, machine, result)
+            else:
+                self._signatures.add(_signature(machine, result))
+                self._throughput(name, machine, result)
+
+    def benchmark_file(self, path: Path, digest: str, content: dict[str, Any]) -> None:
+        name = self._name(path)
+        info = _mapping(content.get("machine_info"))
+        machine = str(info.get("node") or "unnamed")
+        environment: dict[str, Any] = {
+            "system": " ".join(str(info[key]) for key in ("system", "release", "machine") if info.get(key)),
+            "cpu": str(_mapping(info.get("cpu")).get("brand_raw") or ""),
+            "versions": {"python": info.get("python_version"), "pytest-benchmark": content.get("version")},
+        }
+        kept = 0
+        for index, benchmark in enumerate(content["benchmarks"]):
+            try:
+                result = _from_benchmark(benchmark)
+            except (TypeError, ValueError) as error:
+                raise LoadError(f"Expected benchmark {index} of {path} to be as pytest-benchmark writes it, but: {error}") from error
+            given = _mapping(_mapping(_mapping(benchmark).get("extra_info")).get("environment"))
+            if given.get("machine"):
+                environment, machine = dict(given), str(given["machine"])
+            if result.outcome not in set(Outcome):
+                self.problems.append(f"{path}: benchmark {index} has the unknown outcome {result.outcome!r}; it was left out.")
+                continue
+            signature = _signature(machine, result)
+            if signature not in self._signatures:
+                self._signatures.add(signature)
+                self._throughput(name, machine, result)
+                kept += 1
+        self.rows["runs"].append(
+            {
+                "run": name,
+                "session": "",
+                "path": str(path),
+                "format": "pytest-benchmark",
+                "sha256": digest,
+                "created": str(content.get("datetime") or ""),
+                "finished": str(content.get("datetime") or ""),
+                "complete": True,
+                "exit_status": None,
+                "results": kept,
+                "command": "",
+                "machine": machine,
+                "environment": environment,
+                "workloads": {},
+                "policy": {},
+            }
+        )
+
+    def _name(self, path: Path) -> str:
+        name, number = path.stem, 1
+        while name in self._names:
+            number += 1
+            name = f"{path.stem} ({number})"
+        self._names.add(name)
+        return name
+
+    def _implementation(self, run: str, machine: str, implementation: str, facts: Mapping[str, Any]) -> None:
+        modes = facts.get("modes") or []
+        for device, reason in (_mapping(facts.get("availability")) or {"": None}).items():
+            self.rows["implementations"].append(
+                {
+                    "run": run,
+                    "machine": machine,
+                    "implementation": implementation,
+                    "device": device,
+                    "available": reason is None,
+                    "reason": "" if reason is None else str(reason),
+                    "description": str(facts.get("description") or ""),
+                    "source": str(facts.get("source") or ""),
+                    "modes": ", ".join(map(str, modes)) if isinstance(modes, (list, tuple)) else str(modes),
+                }
+            )
+
+    def _contract(self, contract: str, facts: Mapping[str, Any]) -> None:
+        mutants = facts.get("mutants") or []
+        self.contracts[contract] = {
+            "contract": contract,
+            "topic": str(facts.get("topic") or contract.partition(".")[0]),
+            "severity": str(facts.get("severity") or ""),
+            "statement": str(facts.get("statement") or ""),
+            "source": str(facts.get("source") or ""),
+            "mutants": [str(mutant) for mutant in mutants] if isinstance(mutants, (list, tuple, dict)) else [str(mutants)],
+        }
+
+    def _conformance(self, run: str, machine: str, result: Conformance) -> None:
+        line = len(self.rows["conformance"])
+        if result.contract not in self.contracts:
+            self._contract(result.contract, {"severity": result.severity})
+        shared = {name: getattr(result, name) for name in ("contract", "implementation", "mode", "device", "dtype", "outcome")}
+        self.rows["conformance"].append(
+            {
+                **shared,
+                "line": line,
+                "run": run,
+                "machine": machine,
+                "case": result.case,
+                "severity": result.severity,
+                "message": result.message,
+                "parameters": result.parameters,
+                "kernels": ", ".join(map(str, result.kernels)),
+                "seconds": result.seconds,
+            }
+        )
+        for error in result.errors:
+            numbers = {key: _number(error.get(key)) for key in ("error", "floor", "ratio", "allowance")}
+            finite = numbers["error"] is not None
+            self.rows["errors"].append(
+                {
+                    **shared,
+                    **numbers,
+                    "line": line,
+                    "quantity": str(error.get("quantity", "")),
+                    "elements": int(_number(error.get("elements")) or 0),
+                    "finite": finite,
+                }
+            )
+
+    def _throughput(self, run: str, machine: str, result: Throughput) -> None:
+        cell = len(self.rows["throughput"])
+        own = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in ("samples", "rounds", "agreement", "kernels")}
+        self.rows["throughput"].append(
+            {
+                **own,
+                "cell": cell,
+                "run": run,
+                "machine": machine,
+                "agreement_before": _worst(result.agreement.get("before")),
+                "agreement_after": _worst(result.agreement.get("after")),
+                "kernels": ", ".join(map(str, result.kernels)),
+            }
+        )
+        rounds = result.rounds if len(result.rounds) == len(result.samples) else [-1] * len(result.samples)
+        self.rows["samples"] += [
+            {"cell": cell, "sample": index, "round": number, "seconds": seconds}
+            for index, (number, seconds) in enumerate(zip(rounds, result.samples, strict=True))
+        ]
+
+
+def _from_benchmark(benchmark: Any) -> Throughput:
+    """One benchmark of a pytest-benchmark file as a cell; what the file does not say is empty or 0."""
+    if not isinstance(benchmark, dict) or not isinstance(benchmark.get("stats"), dict):
+        raise ValueError("Expected an object with 'stats'")
+    extra, stats = _mapping(benchmark.get("extra_info")), benchmark["stats"]
+    name = str(benchmark.get("fullname") or benchmark.get("name") or "unnamed")
+    texts = ("mode", "device", "dtype", "timed_pass", "workload_set", "message")
+    counts = ("sequence_length", "batch_size", "input_size", "hidden_size", "tokens", "flops", "num_layers", "proj_size", "threads")
+    described: dict[str, Any] = {key: str(extra.get(key) or "") for key in texts}
+    described |= {key: int(_number(extra.get(key)) or 0) for key in counts}
+    data = stats.get("data")
+    samples = data if isinstance(data, list) else [stats["median"]] if "median" in stats else []
+    rounds = extra.get("rounds")
+    outcome = str(extra.get("outcome") or Outcome.PASSED)
+    measured = [float(value) for value in samples] if outcome == Outcome.PASSED else []
+    return Throughput(
+        workload=str(extra.get("workload") or benchmark.get("group") or name),
+        implementation=str(extra.get("implementation") or benchmark.get("name") or name),
+        outcome=outcome,
+        samples=measured,
+        rounds=[int(value) for value in rounds] if isinstance(rounds, list) else [],
+        calls=int(_number(stats.get("iterations")) or 1),
+        bidirectional=bool(extra.get("bidirectional", False)),
+        first_call=_number(extra.get("first_call")),
+        tokens_per_second=_number(extra.get("tokens_per_second")),
+        flops_per_second=_number(extra.get("flops_per_second")),
+        agreement=dict(_mapping(extra.get("agreement"))),
+        kernels=list(extra.get("kernels") or []),
+        settings=dict(_mapping(extra.get("settings"))),
+        **described,
+    )
+
+
+def _signature(machine: str, result: Throughput) -> tuple[Any, ...]:
+    """What two records of one measurement share, whichever file they are in."""
+    names = (
+        "implementation",
+        "mode",
+        "device",
+        "dtype",
+        "timed_pass",
+        "sequence_length",
+        "batch_size",
+        "input_size",
+        "hidden_size",
+        "outcome",
+    )
+    return machine, *(getattr(result, name) for name in names), len(result.samples), f"{sum(result.samples):.6e}"
+
+
+def _worst(errors: Any) -> float | None:
+    if not isinstance(errors, list) or not errors:
+        return None
+    ratios = [_number(_mapping(error).get("ratio")) for error in errors]
+    return max(float("inf") if ratio is None else ratio for ratio in ratios)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _table(rows: list[dict[str, Any]], columns: Mapping[str, tuple[str, str]]) -> pd.DataFrame:
+    return pd.DataFrame({name: pd.Series([row[name] for row in rows], dtype=dtype) for name, (dtype, _) in columns.items()})

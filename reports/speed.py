@@ -1,0 +1,237 @@
+"""What the timed cells say: rates, speed relative to the baseline, and the fastest implementation for each use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness.outcome import Outcome
+from reports import metrics
+from reports.load import Frames
+from reports.tables import rows
+
+IDENTITY = ["mode", "timed_pass", "place", "configuration", "sequence_length"]
+"""What two cells must share for their times to be compared."""
+
+LENGTHS = (("one step", 1, 1), ("short", 2, 63), ("long", 64, 10**9))
+"""Uses by sequence length T: name, first T, last T."""
+
+
+def cells(frames: Frames) -> pd.DataFrame:
+    """One row per cell: the throughput frame with what follows from the samples.
+
+    Adds: place (device, with the machine where there are several), configuration (everything but T that a time depends
+    on), samples (how many), seconds, seconds_low, seconds_high (median and quartiles, s per call), rate, rate_low,
+    rate_high (tokens/s from these), gflops (1e9 floating-point operations per second).
+    """
+    answer = frames.throughput.copy()
+    several = answer["machine"].nunique() > 1
+    answer["place"] = [_device(row.device) + (f" · {row.machine}" if several else "") for row in rows(answer)]
+    answer["configuration"] = [_configuration(row) for row in rows(answer)]
+    by_cell = frames.samples.groupby("cell")["seconds"]
+    answer["samples"] = by_cell.size().reindex(answer["cell"], fill_value=0).to_numpy()
+    for column, share in (("seconds", 0.5), ("seconds_low", 0.25), ("seconds_high", 0.75)):
+        answer[column] = by_cell.quantile(share).reindex(answer["cell"]).to_numpy(dtype=float)
+    for column, seconds in (("rate", "seconds"), ("rate_low", "seconds_high"), ("rate_high", "seconds_low")):
+        answer[column] = [metrics.per_second(n, s) for n, s in zip(answer["tokens"], answer[seconds], strict=True)]
+    answer["gflops"] = [metrics.per_second(n, s) / 1e9 for n, s in zip(answer["flops"], answer["seconds"], strict=True)]
+    return answer
+
+
+def _device(name: str) -> str:
+    return name.upper() if name in ("cpu", "cuda") else name
+
+
+def _configuration(row: Any) -> str:
+    if not row.hidden_size:
+        return ""
+    sizes = f"I=H={row.hidden_size}" if row.input_size == row.hidden_size else f"I={row.input_size}, H={row.hidden_size}"
+    parts = [f"B={row.batch_size}", sizes]
+    if row.num_layers > 1:
+        parts.append(f"L={row.num_layers}")
+    if row.proj_size:
+        parts.append(f"P={row.proj_size}")
+    if row.bidirectional:
+        parts.append("bidirectional")
+    parts.append(row.dtype)
+    if row.threads and row.device == "cpu":
+        parts.append(f"{row.threads} thread{'' if row.threads == 1 else 's'}")
+    return ", ".join(parts)
+
+
+def latest(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The cells of the most recent run for each identity, so that one figure never mixes two runs of one workload."""
+    if cells.empty:
+        return cells
+    created = runs.set_index("run")["created"]
+    ordered = cells.assign(created=cells["run"].map(created)).sort_values(["created", "cell"], kind="stable")
+    newest = ordered.groupby(IDENTITY)["run"].transform("last")
+    # Within the newest run of an identity a cell may still be there twice: the last one taken counts.
+    kept = ordered[ordered["run"] == newest].drop_duplicates([*IDENTITY, "implementation"], keep="last")
+    return kept.drop(columns="created").sort_values("cell")
+
+
+def baselines(cells: pd.DataFrame, frames: Frames, implementations: list[str]) -> dict[tuple[str, str], str]:
+    """(mode, place) -> the implementation that the others are compared with.
+
+    It is the one that the run's policy names under ``baseline``, else the first of the family ``torch`` that was timed
+    there, else the first that was.
+    """
+    named = [policy["baseline"] for policy in frames.runs["policy"] if isinstance(policy.get("baseline"), str)]
+    own = [name for name in implementations if name.partition(":")[0] == "torch"]
+    order = list(dict.fromkeys([*named, *own, *implementations]))
+    answer: dict[tuple[str, str], str] = {}
+    there: dict[tuple[str, str], set[str]] = {}
+    for row in rows(cells[cells["samples"] > 0]):
+        there.setdefault((row.mode, row.place), set()).add(row.implementation)
+    for key, names in there.items():
+        answer[key] = next(name for name in order if name in names)
+    return answer
+
+
+def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str]) -> pd.DataFrame:
+    """One row per timed cell beside its baseline: ratio (above 1 is faster), low, high (95 % interval), pairs, standing, baseline."""
+    current = latest(cells, frames.runs)
+    rounds = _rounds(frames)
+    reference = baselines(current, frames, implementations)
+    answer = []
+    for identity, group in current[(current["samples"] > 0) & (current["sequence_length"] > 0)].groupby(IDENTITY):
+        keys = dict(zip(IDENTITY, identity, strict=True))
+        baseline = reference[str(keys["mode"]), str(keys["place"])]
+        base = group[group["implementation"] == baseline]
+        if base.empty:
+            continue
+        for row in rows(group):
+            if row.implementation == baseline:
+                continue
+            found = metrics.relative_speed([_log_ratios(rounds, int(row.cell), int(base["cell"].iloc[0]))])
+            ratio = found.ratio if found.pairs else float(base["seconds"].iloc[0] / row.seconds)
+            answer.append(
+                {
+                    **keys,
+                    "implementation": row.implementation,
+                    "baseline": baseline,
+                    "ratio": ratio,
+                    "low": found.low,
+                    "high": found.high,
+                    "pairs": found.pairs,
+                    "standing": str(found.standing),
+                }
+            )
+    return pd.DataFrame(answer, columns=[*IDENTITY, "implementation", "baseline", "ratio", "low", "high", "pairs", "standing"])
+
+
+def fastest(frames: Frames, cells: pd.DataFrame, implementations: list[str], conforming: list[str]) -> pd.DataFrame:
+    """One row per use: the fastest conforming implementation, or why there is none.
+
+    A use is a mode, pass, place and configuration with the lengths of one of :data:`LENGTHS`. Only an implementation that
+    was timed on all its workloads can win; it wins if it is faster than every other at a level of 95 % for the use as a whole
+    (each comparison gets its share of the 5 %).
+
+    Columns: mode, timed_pass, place, configuration, length, lengths (list of T), winner (empty if undecided), leader,
+    runner_up (the next, or the one that it cannot be set apart from), ratio, low, high (leader over runner-up), standing,
+    passed_over (list of sentences).
+    """
+    current = latest(cells, frames.runs)
+    rounds = _rounds(frames)
+    answer = []
+    for keys, length, use in _uses(current):
+        workloads = sorted(use["sequence_length"].unique())
+        timed = use[use["samples"] > 0]
+        full = timed.groupby("implementation")["sequence_length"].nunique()
+        logs = timed.assign(log=np.log(timed["seconds"])).groupby("implementation")["log"].mean()
+        whole = [name for name in implementations if full.get(name, 0) == len(workloads)]
+        ranked = sorted((name for name in whole if name in conforming), key=lambda name: float(logs[name]))
+        row = {**keys, "length": length, "lengths": workloads, "winner": "", "leader": "", "runner_up": "", "ratio": np.nan}
+        row |= {"low": np.nan, "high": np.nan, "standing": "", "passed_over": _passed_over(use, whole, ranked, conforming, logs)}
+        if ranked:
+            row |= _contest(ranked, workloads, timed, rounds)
+        answer.append(row)
+    return pd.DataFrame(answer, columns=list(_FASTEST_COLUMNS))
+
+
+_FASTEST_COLUMNS = (
+    "mode", "timed_pass", "place", "configuration", "length", "lengths", "winner", "leader", "runner_up",
+    "ratio", "low", "high", "standing", "passed_over",
+)  # fmt: skip
+
+
+def _contest(ranked: list[str], workloads: list[int], timed: pd.DataFrame, rounds: dict[int, dict[int, float]]) -> dict[str, Any]:
+    """The fields of a use that follow from comparing ``ranked``, quickest median first, with each other."""
+    places = {(row.implementation, row.sequence_length): row for row in rows(timed)}
+    level = 1 - 0.05 / max(len(ranked) - 1, 1)
+
+    def beside(name: str, other: str) -> metrics.Speed:
+        pairs = [(places[name, length].cell, places[other, length].cell) for length in workloads]
+        return metrics.relative_speed([_log_ratios(rounds, *pair) for pair in pairs], level)
+
+    leader = ranked[0]
+    for other in ranked[1:]:
+        # Medians of whole samples can mislead where the machine drifted; the paired rounds have the last word.
+        if beside(leader, other).standing == metrics.Standing.SLOWER:
+            leader = other
+    found = {other: beside(leader, other) for other in ranked if other != leader}
+    if not found:
+        return {"winner": leader, "leader": leader}
+    doubt = (metrics.Standing.UNDECIDED, metrics.Standing.SLOWER, metrics.Standing.SAME)
+    rival = next((other for kind in doubt for other, speed in found.items() if speed.standing == kind), next(iter(found)))
+    closest = found[rival]
+    # Leader and rival may each beat a third that beats the other; nothing is decided then.
+    standing = metrics.Standing.UNDECIDED if closest.standing == metrics.Standing.SLOWER else closest.standing
+    ratio = closest.ratio
+    if not closest.pairs:
+        ratio = float(np.exp(np.mean([np.log(places[rival, length].seconds / places[leader, length].seconds) for length in workloads])))
+    winner = leader if standing == metrics.Standing.FASTER else ""
+    return {
+        "winner": winner,
+        "leader": leader,
+        "runner_up": rival,
+        "ratio": ratio,
+        "low": closest.low,
+        "high": closest.high,
+        "standing": str(standing),
+    }
+
+
+def _uses(cells: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
+    known = cells[cells["sequence_length"] > 0]
+    keys = ["place", "configuration", "timed_pass", "mode"]
+    for values, group in known.groupby(keys, sort=False):
+        for length, low, high in LENGTHS:
+            use = group[group["sequence_length"].between(low, high)]
+            if len(use):
+                yield dict(zip(keys, values, strict=True)), length, use
+
+
+def _passed_over(use: pd.DataFrame, whole: list[str], ranked: list[str], conforming: list[str], logs: pd.Series[float]) -> list[str]:
+    """Who was not considered although it may be of interest: faster but not conforming, or without a time for every T."""
+    answer = []
+    for name in whole:
+        if name not in conforming and (not ranked or logs[name] < logs[ranked[0]]):
+            answer.append(f"{name} took less time but does not conform" if ranked else f"{name} was timed but does not conform")
+    lost = use[use["outcome"] != Outcome.PASSED]
+    for name in lost["implementation"].astype(str).unique():
+        group = lost[lost["implementation"] == name]
+        if name in conforming and name not in whole and not (group["outcome"] == Outcome.UNAVAILABLE).all():
+            what = ", ".join(f"{row.outcome} at T={row.sequence_length}" for row in rows(group))
+            answer.append(f"{name}: {what}")
+    return answer
+
+
+def _rounds(frames: Frames) -> dict[int, dict[int, float]]:
+    """cell -> round -> seconds, the median where a round has several samples."""
+    known = frames.samples[frames.samples["round"] >= 0]
+    answer: dict[int, dict[int, float]] = {}
+    for row in rows(known.groupby(["cell", "round"])["seconds"].median().reset_index()):
+        answer.setdefault(row.cell, {})[row.round] = row.seconds
+    return answer
+
+
+def _log_ratios(rounds: dict[int, dict[int, float]], candidate: int, baseline: int) -> metrics.Array:
+    """``ln(baseline seconds / candidate seconds)`` of the rounds that both cells have."""
+    own, other = rounds.get(candidate, {}), rounds.get(baseline, {})
+    shared = sorted(own.keys() & other.keys())
+    return np.log(np.array([other[number] / own[number] for number in shared], dtype=np.float64))

@@ -1,0 +1,1 @@
+"""Tests of the reports, and the made-up run that they read."""

@@ -1,0 +1,243 @@
+"""A made-up run with one of everything: every outcome, hostile names, missing numbers, cells that went wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.outcome import Outcome
+from harness.record import Conformance, Header, Throughput
+from harness.store import RunWriter
+
+HOSTILE = "evil:<script>alert(1)</script> \"q\" 'a' & $x_1$ 名前"
+IMPLEMENTATIONS = ("torch:onednn", "torch:native", "loop:textbook", "loop:hoisted", "script:hoisted", HOSTILE)
+MODES = ("rnn_tanh", "gru", "lstm")
+PASSES = ("inference", "training")
+LENGTHS = tuple(2**k for k in range(11))
+TOPICS = {"values": 18, "state": 6, "shapes": 7, "gradients": 8, "packed": 7, "errors": 3}
+MESSAGE = """Expected y to agree with the float64 oracle, but 37 of 480 elements do not.
+    worst absolute  3.1e-02 at (t=4, b=1, h=7), allowance 9.5e-07 (4 floors)
+    worst relative  5.2e-01
+    first bad step  t=3, layer 1, reverse direction
+Reproduce:
+    import torch
+    layer = build("<b>evil</b>", mode="gru", input_size=3, hidden_size=8)
+    layer(torch.randn(5, 3, 3))"""
+
+_STEP = {"torch:onednn": 6e-6, "torch:native": 9e-6, "loop:textbook": 4e-5, "loop:hoisted": 9.3e-6, "script:hoisted": 1.9e-5, HOSTILE: 3e-6}
+_MODE_COST = {"rnn_tanh": 0.45, "gru": 1.3, "lstm": 1.0}
+
+
+def header(run: str = "5eed5eed0001", **changes: Any) -> Header:
+    """The header of a specimen; ``changes`` replace its fields."""
+    environment = {
+        "machine": "specimen",
+        "system": "Linux 6.1 x86_64",
+        "cpu": "An Imaginary CPU @ 2.50GHz",
+        "cores": 2,
+        "memory": 25_000_000_000,
+        "gpus": [],
+        "versions": {"python": "3.11.9", "torch": "2.13.0", "numpy": "2.4.6", "cuda": None, "onednn": "3.10"},
+        "settings": {"threads": 1, "float32_matmul_precision": "highest", "variables": {"OMP_NUM_THREADS": "1"}},
+        "load": 0.42,
+    }
+    implementations = {
+        name: {
+            "description": f"What {name} does, in one sentence",
+            "modes": list(MODES),
+            "source": "harness.adapters",
+            "availability": {"cpu": None, "cuda": "torch sees no CUDA device"},
+        }
+        for name in (*IMPLEMENTATIONS, "vendor:untested")
+    }
+    implementations["torch:cudnn"] = {
+        "description": "nn's own modules on cuDNN",
+        "modes": list(MODES),
+        "source": "harness.adapters",
+        "availability": {"cpu": "cuDNN serves CUDA devices only", "cuda": "torch sees no CUDA device"},
+    }
+    values: dict[str, Any] = {
+        "run": run,
+        "created": "2026-01-02T03:04:05Z",
+        "command": ["pytest", "--results", "some where"],
+        "environment": environment,
+        "implementations": implementations,
+        "contracts": contracts(),
+        "workloads": {"lstm-T64": {"sequence_length": 64}},
+        "policy": {"allowance": "4 floors", "rounds": 11},
+    }
+    return Header(**{**values, **changes})
+
+
+def contracts() -> dict[str, Any]:
+    """The catalogue of the specimen: id -> facts."""
+    answer = {}
+    for topic, count in TOPICS.items():
+        for k in range(count):
+            severity = "MUST" if k % 5 else "SHOULD"
+            source = "https://github.com/pytorch/pytorch/issues/95118" if k % 2 else "torch.nn.LSTM: Outputs"
+            statement = f"The {topic} of a layer are what its equation number {k + 1} says, for every t, b and layer"
+            facts = {"statement": statement, "severity": severity, "source": source, "topic": topic, "mutants": [f"mutant_{k}"]}
+            answer[f"{topic}.property_{k + 1}"] = facts
+    return answer
+
+
+def conformance(cases: int = 4) -> list[Conformance]:
+    """Results of every outcome: ``script:hoisted`` breaks contracts in four ways, the hostile one gives wrong values."""
+    odd = {
+        ("script:hoisted", "packed.property_2"): Outcome.CRASHED,
+        ("script:hoisted", "packed.property_3"): Outcome.TIMED_OUT,
+        ("script:hoisted", "gradients.property_8"): Outcome.OUT_OF_MEMORY,
+        ("loop:textbook", "packed.property_7"): Outcome.EXPECTED_FAILURE,
+        ("loop:hoisted", "packed.property_7"): Outcome.UNSUPPORTED,
+        ("torch:native", "errors.property_3"): Outcome.DOES_NOT_APPLY,
+        ("torch:native", "shapes.property_7"): Outcome.UNAVAILABLE,
+    }
+    generator = np.random.default_rng(7)
+    answer = []
+    for contract, facts in contracts().items():
+        answer.append(
+            Conformance(contract, "torch:cudnn", "unavailable", "unavailable", facts["severity"], "", "", "", "torch sees no CUDA device")
+        )
+        for implementation in IMPLEMENTATIONS:
+            for case in range(cases):
+                outcome = odd.get((implementation, contract), Outcome.PASSED) if case % 2 == 0 else Outcome.PASSED
+                if outcome in (Outcome.UNSUPPORTED, Outcome.DOES_NOT_APPLY) or (
+                    (implementation, contract) in odd and outcome != Outcome.PASSED
+                ):
+                    outcome = odd[implementation, contract]
+                if implementation == HOSTILE and facts["topic"] in ("values", "gradients") and case == 1:
+                    outcome = Outcome.FAILED
+                dtype = ("float32", "bfloat16")[case % 2]
+                floor = {"float32": 1.2e-7, "bfloat16": 4e-3}[dtype]
+                errors = []
+                if facts["topic"] in ("values", "state", "gradients", "packed") and outcome in (Outcome.PASSED, Outcome.FAILED):
+                    for quantity in ("y", "h_n"):
+                        ratio = float(np.exp(generator.normal(0.1, 0.45))) * (400 if outcome == Outcome.FAILED else 1)
+                        lost = implementation == HOSTILE and quantity == "h_n" and outcome == Outcome.FAILED
+                        exact = implementation == "torch:onednn" and case == 0 and quantity == "h_n"
+                        errors.append(
+                            {
+                                "quantity": quantity,
+                                "error": None if lost else 0.0 if exact else ratio * floor,
+                                "floor": floor,
+                                "ratio": float("nan")
+                                if lost
+                                else 0.0
+                                if exact
+                                else min(ratio, 3.9)
+                                if outcome == Outcome.PASSED
+                                else ratio,
+                                "allowance": 4.0,
+                                "elements": 480,
+                            }
+                        )
+                answer.append(
+                    Conformance(
+                        contract=contract,
+                        implementation=implementation,
+                        case=f"{MODES[case % 3]}-T5-B3-I3-H8-{dtype}-cpu-{case}",
+                        outcome=str(outcome),
+                        severity=facts["severity"],
+                        mode=MODES[case % 3],
+                        device="cpu",
+                        dtype=dtype,
+                        message="" if outcome == Outcome.PASSED else MESSAGE,
+                        parameters={"input_size": 3, "hidden_size": 8, "bidirectional": bool(case % 2)},
+                        errors=errors,
+                        kernels=["aten::mkldnn_rnn_layer"] if implementation == "torch:onednn" else [],
+                        seconds=0.01,
+                    )
+                )
+    return answer
+
+
+def throughput(device: str = "cpu", rounds: int = 11) -> list[Throughput]:
+    """A sweep over T in which one cell disagrees, some run out of memory, and one row cannot run."""
+    generator = np.random.default_rng(11)
+    answer = []
+    batch, size = 16, 128
+    for mode in MODES:
+        gates = {"rnn_tanh": 1, "gru": 3, "lstm": 4}[mode]
+        for timed_pass in PASSES:
+            for length in LENGTHS:
+                drift = np.exp(generator.normal(0, 0.12, rounds))
+                for implementation in IMPLEMENTATIONS:
+                    outcome = Outcome.PASSED
+                    if implementation == "loop:textbook" and timed_pass == "training" and length == 1024:
+                        outcome = Outcome.OUT_OF_MEMORY
+                    if implementation == "script:hoisted" and mode == "gru" and length == 128:
+                        outcome = Outcome.FAILED
+                    if implementation == "torch:onednn" and mode != "lstm":
+                        outcome = Outcome.UNAVAILABLE
+                    step = _STEP[implementation] * _MODE_COST[mode] * batch * (3.1 if timed_pass == "training" else 1.0)
+                    seconds = (6e-5 + length * step) * drift * np.exp(generator.normal(0, 0.03, rounds))
+                    tokens, flops = length * batch, 2 * length * batch * gates * size * 2 * size
+                    passed = outcome == Outcome.PASSED
+                    answer.append(
+                        Throughput(
+                            workload=f"{mode}-{timed_pass}-T{length}",
+                            workload_set="sweep",
+                            implementation=implementation,
+                            outcome=str(outcome),
+                            mode=mode,
+                            device=device,
+                            dtype="float32",
+                            timed_pass=timed_pass,
+                            sequence_length=length,
+                            batch_size=batch,
+                            input_size=size,
+                            hidden_size=size,
+                            tokens=tokens,
+                            flops=flops,
+                            message="" if passed else MESSAGE,
+                            samples=[float(value) for value in seconds] if passed else [],
+                            rounds=list(range(rounds)) if passed else [],
+                            calls=max(1, 1024 // length),
+                            first_call=float(seconds[0]) * 9 if passed else None,
+                            tokens_per_second=tokens / float(np.median(seconds)) if passed else None,
+                            flops_per_second=flops / float(np.median(seconds)) if passed else None,
+                            agreement={
+                                when: [{"quantity": "y", "ratio": 1.2}, {"quantity": "h_n", "ratio": 0.8}] for when in ("before", "after")
+                            },
+                            kernels=["aten::mkldnn_rnn_layer"] if implementation == "torch:onednn" else ["aten::lstm_cell"],
+                            threads=1,
+                        )
+                    )
+    return answer
+
+
+def write(directory: Path, *, complete: bool = True, what: str = "all", results: list[Any] | None = None, **changes: Any) -> Path:
+    """A specimen run file in ``directory``; without its footer if it is not ``complete``."""
+    writer = RunWriter(directory, what, header(**changes))
+    everything: list[Any] = [*conformance(), *throughput()]
+    for result in everything if results is None else results:
+        writer.append(result)
+    path = writer.close(1)
+    if not complete:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[:-1]), encoding="utf-8")
+    return path
+
+
+def benchmark_json(path: Path, cells: list[Throughput]) -> Path:
+    """The pytest-benchmark file that a session with these cells would leave beside its run file."""
+    names = ("workload", "workload_set", "implementation", "outcome", "mode", "device", "dtype", "timed_pass", "sequence_length",
+             "batch_size", "input_size", "hidden_size", "tokens", "flops", "tokens_per_second", "flops_per_second", "agreement",
+             "kernels", "threads", "rounds")  # fmt: skip
+    benchmarks = [
+        {
+            "group": cell.workload,
+            "name": f"test_throughput[{cell.implementation}]",
+            "fullname": f"suites/test_throughput.py::test_throughput[{cell.implementation}]",
+            "extra_info": {**{name: getattr(cell, name) for name in names}, "environment": header().environment},
+            "stats": {"data": cell.samples, "median": float(np.median(cell.samples)), "iterations": 1},
+        }
+        for cell in cells
+        if cell.samples
+    ]
+    path.write_text(json.dumps({"machine_info": {"node": "specimen"}, "benchmarks": benchmarks, "datetime": "2026-01-02", "version": "5"}))
+    return path

@@ -1,0 +1,264 @@
+"""Verdicts, the matrix and the fastest against values worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.outcome import Outcome
+from harness.record import Conformance, Throughput
+from reports import load
+from reports.analysis import WORST_FIRST, Findings, Verdict
+from reports.tests import specimen
+from reports.tests.specimen import HOSTILE
+
+
+def check(implementation: str, contract: str, outcome: Outcome = Outcome.PASSED, **changes: Any) -> Conformance:
+    values: dict[str, Any] = {"case": "c", "severity": "MUST", "mode": "gru", "device": "cpu", "dtype": "float32", **changes}
+    return Conformance(contract=contract, implementation=implementation, outcome=str(outcome), **values)
+
+
+def cell(implementation: str, seconds: list[float], length: int = 8, outcome: Outcome = Outcome.PASSED, **changes: Any) -> Throughput:
+    found = Throughput(
+        workload=f"gru-T{length}", workload_set="t", implementation=implementation, outcome=str(outcome), mode="gru", device="cpu",
+        dtype="float32", timed_pass="inference", sequence_length=length, batch_size=2, input_size=4, hidden_size=4,
+        tokens=2 * length, flops=1000 * length, samples=seconds, rounds=list(range(len(seconds))),
+    )  # fmt: skip
+    return replace(found, **changes)
+
+
+def findings_of(
+    directory: Path, *results: Any, complete: bool = True, contracts: tuple[str, ...] = ("a.one", "a.two"), **changes: Any
+) -> Findings:
+    facts = {name: {"statement": name, "severity": "MUST", "source": "", "topic": "a", "mutants": []} for name in contracts}
+    header: dict[str, Any] = {"implementations": {}, "contracts": facts, **changes}
+    return Findings(load(specimen.write(directory, results=list(results), complete=complete, **header)))
+
+
+def verdict(findings: Findings, implementation: str) -> tuple[str, str]:
+    row = findings.verdicts.set_index("implementation").loc[implementation]
+    return str(row["verdict"]), str(row["reason"])
+
+
+def test_an_implementation_that_broke_nothing_is_a_drop_in(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.one"), check("x:a", "a.two"))
+    assert verdict(findings, "x:a") == (Verdict.DROP_IN, "nothing broken in 3 cases of 2 contracts")
+
+
+@pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome.fails_run])
+@pytest.mark.parametrize("severity", ["MUST", "SHOULD", "MAY"])
+def test_one_case_that_fails_at_any_level_is_enough_not_to_be_one(outcome: Outcome, severity: str, tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.one", outcome, severity=severity), check("x:a", "a.two"))
+    assert verdict(findings, "x:a") == (Verdict.NOT_DROP_IN, "breaks 1 contract of 2 (1 MUST)")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.EXPECTED_FAILURE, Outcome.UNSUPPORTED, Outcome.DOES_NOT_APPLY, Outcome.UNAVAILABLE])
+def test_what_was_declared_or_does_not_concern_it_does_not_disqualify(outcome: Outcome, tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, check("x:a", "a.one", outcome), check("x:a", "a.two"))
+    assert verdict(findings, "x:a")[0] == Verdict.DROP_IN
+    row = findings.verdicts.iloc[0]
+    assert row["expected"] == (["a.one"] if outcome == Outcome.EXPECTED_FAILURE else [])
+    assert row["unsupported"] == (["a.one"] if outcome == Outcome.UNSUPPORTED else [])
+
+
+def test_a_run_that_was_cut_short_proves_nothing(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.two"), complete=False)
+    assert verdict(findings, "x:a") == (Verdict.SO_FAR, "the run was cut short; nothing broken in 2 cases of 2 contracts")
+
+
+def test_a_part_of_the_catalogue_proves_nothing(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, check("x:a", "a.one"))
+    assert verdict(findings, "x:a") == (Verdict.SO_FAR, "only 1 of 2 contracts were run; nothing broken in 1 case of 1 contract")
+
+
+def test_a_later_run_of_the_same_case_on_the_same_machine_replaces_the_earlier(tmp_path: Path) -> None:
+    paths = [
+        specimen.write(tmp_path, results=[check("x:a", "values.property_1", outcome)], created=created, what=what)
+        for outcome, created, what in (
+            (Outcome.PASSED, "2026-01-02T00:00:00Z", "after"),
+            (Outcome.FAILED, "2026-01-01T00:00:00Z", "before"),
+        )
+    ]
+    findings = Findings(load(paths))
+    assert findings.matrix["outcome"].tolist() == ["passed"]
+    assert findings.superseded == 1
+
+
+def test_a_wrong_answer_in_a_timed_workload_disqualifies(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.two"), cell("x:a", [], outcome=Outcome.FAILED))
+    assert verdict(findings, "x:a") == (Verdict.NOT_DROP_IN, "wrong or no answer on 1 timed workload")
+
+
+def test_running_out_of_memory_in_a_timed_workload_does_not(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.two"), cell("x:a", [], outcome=Outcome.OUT_OF_MEMORY))
+    assert verdict(findings, "x:a")[0] == Verdict.DROP_IN
+
+
+def test_the_untested_and_the_unavailable_are_named_with_the_reason(findings: Findings) -> None:
+    assert verdict(findings, "vendor:untested")[0] == Verdict.NOT_TESTED
+    kind, reason = verdict(findings, "torch:cudnn")
+    assert kind == Verdict.UNAVAILABLE
+    assert reason == "cpu: cuDNN serves CUDA devices only; cuda: torch sees no CUDA device"
+
+
+def test_the_specimen_has_the_verdicts_that_were_planted(findings: Findings) -> None:
+    assert dict(zip(findings.verdicts["implementation"], findings.verdicts["verdict"], strict=True)) == {
+        "torch:onednn": "drop-in",
+        "torch:native": "drop-in",
+        "loop:textbook": "drop-in",
+        "loop:hoisted": "drop-in",
+        "script:hoisted": "not a drop-in",
+        HOSTILE: "not a drop-in",
+        "vendor:untested": "not tested",
+        "torch:cudnn": "unavailable",
+    }
+
+
+def test_a_cell_of_the_matrix_shows_its_worst_outcome_and_counts_all(tmp_path: Path) -> None:
+    results = [check("x:a", "a.one", outcome) for outcome in (Outcome.PASSED, Outcome.PASSED, Outcome.TIMED_OUT, Outcome.DOES_NOT_APPLY)]
+    row = findings_of(tmp_path, *results).matrix.iloc[0]
+    assert (row["outcome"], row["cases"], row["passed"], row["timed-out"], row["does-not-apply"], row["failed"]) == (
+        "timed-out",
+        4,
+        2,
+        1,
+        1,
+        0,
+    )
+
+
+def test_what_could_not_run_does_not_hide_what_passed(tmp_path: Path) -> None:
+    matrix = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.one", Outcome.UNAVAILABLE)).matrix
+    assert matrix["outcome"].tolist() == ["passed"]
+
+
+def test_every_outcome_has_its_place_among_the_worst() -> None:
+    assert set(WORST_FIRST) == set(Outcome)
+
+
+def test_the_worst_error_of_a_cell_is_its_largest_ratio_and_infinite_if_one_was_not_finite(tmp_path: Path) -> None:
+    good = {"quantity": "y", "error": 1e-7, "floor": 1e-7, "ratio": 1.0, "allowance": 4.0, "elements": 3}
+    lost = {**good, "error": None, "ratio": None}
+    results = [check("x:a", "a.one", errors=[good, {**good, "ratio": 2.5}]), check("x:a", "a.two", errors=[good, lost])]
+    assert findings_of(tmp_path, *results).matrix["worst_ratio"].tolist() == [2.5, float("inf")]
+
+
+def test_rates_follow_from_the_median_and_agree_with_what_was_recorded(findings: Findings, tmp_path: Path) -> None:
+    own = findings_of(tmp_path, cell("x:a", [0.1, 0.2, 0.4])).cells.iloc[0]
+    assert (own["seconds"], own["rate"], own["gflops"]) == pytest.approx((0.2, 80.0, 4e-5))
+    assert own["configuration"] == "B=2, I=H=4, float32, 1 thread"
+    timed = findings.cells[findings.cells["samples"] > 0]
+    assert timed["rate"].to_numpy() == pytest.approx(timed["tokens_per_second"].to_numpy())
+
+
+def passing(*implementations: str) -> list[Conformance]:
+    return [check(name, contract) for name in implementations for contract in ("a.one", "a.two")]
+
+
+ROUNDS = [1.0, 1.1, 0.9, 1.2, 1.05, 0.95]
+
+
+def slower(by: float) -> list[float]:
+    return [seconds * by for seconds in ROUNDS]
+
+
+def test_the_baseline_is_the_first_of_torchs_own_rows_that_was_timed(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, cell("x:a", ROUNDS), cell("torch:b", slower(2)), cell("torch:c", slower(4)))
+    rows = findings.relative.set_index("implementation")
+    assert set(rows["baseline"]) == {"torch:b"}
+    assert rows["ratio"].to_dict() == pytest.approx({"x:a": 2.0, "torch:c": 0.5})
+    assert rows["standing"].to_dict() == {"x:a": "faster", "torch:c": "slower"}
+
+
+def test_the_baseline_that_the_policy_names_is_used(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, cell("x:a", ROUNDS), cell("torch:b", slower(2)), policy={"baseline": "x:a"})
+    assert findings.relative["baseline"].tolist() == ["x:a"]
+
+
+def test_samples_without_rounds_are_never_decided(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, cell("torch:a", slower(3), rounds=[]), cell("x:b", ROUNDS, rounds=[]))
+    row = findings.relative.iloc[0]
+    assert (row["ratio"], row["pairs"], row["standing"]) == (pytest.approx(3.0), 0, "undecided")
+
+
+def test_the_fastest_conforming_implementation_is_named_with_its_margin(tmp_path: Path) -> None:
+    cells = [cell("x:a", slower(1.5)), cell("x:b", ROUNDS), cell("x:c", slower(3))]
+    row = findings_of(tmp_path, *passing("x:a", "x:b", "x:c"), *cells).fastest.iloc[0]
+    assert (row["winner"], row["runner_up"], row["length"], row["standing"]) == ("x:b", "x:a", "short", "faster")
+    assert (row["ratio"], row["low"], row["high"]) == pytest.approx((1.5, 1.5, 1.5))
+
+
+def test_an_implementation_that_breaks_a_contract_is_never_the_fastest(tmp_path: Path) -> None:
+    cells = [cell("x:a", slower(1.5)), cell("x:b", ROUNDS)]
+    findings = findings_of(tmp_path, *passing("x:a", "x:b"), check("x:b", "a.one", Outcome.FAILED), *cells)
+    row = findings.fastest.iloc[0]
+    assert row["winner"] == "x:a"
+    assert row["passed_over"] == ["x:b took less time but does not conform"]
+
+
+def test_nobody_is_the_fastest_where_nobody_is_known_to_conform(tmp_path: Path) -> None:
+    row = findings_of(tmp_path, cell("x:a", ROUNDS)).fastest.iloc[0]
+    assert (row["winner"], row["leader"]) == ("", "")
+
+
+def test_the_specimen_never_names_one_that_does_not_conform(findings: Findings) -> None:
+    conforming = set(findings.verdicts.loc[findings.verdicts["verdict"] == "drop-in", "implementation"])
+    assert set(findings.fastest["winner"]) - {""} <= conforming
+    assert len(findings.fastest) == 18
+
+
+def test_two_that_are_alike_are_the_same_and_two_that_cannot_be_told_apart_are_undecided(tmp_path: Path) -> None:
+    same = findings_of(tmp_path / "same", *passing("x:a", "x:b"), cell("x:a", ROUNDS), cell("x:b", slower(1.01))).fastest.iloc[0]
+    assert (same["winner"], same["standing"]) == ("", "same")
+    noisy = [1.3, 0.8, 1.2, 0.85, 1.25, 0.75]
+    undecided = findings_of(tmp_path / "noise", *passing("x:a", "x:b"), cell("x:a", ROUNDS), cell("x:b", noisy)).fastest.iloc[0]
+    assert (undecided["winner"], undecided["standing"]) == ("", "undecided")
+
+
+def test_being_the_same_as_any_other_is_not_winning(tmp_path: Path) -> None:
+    noisy = [seconds * (1.4 if k % 2 else 0.75) for k, seconds in enumerate(ROUNDS)]
+    cells = [cell("x:a", ROUNDS), cell("x:b", slower(1.5)), cell("x:c", slower(1.01)), cell("x:d", noisy)]
+    findings = findings_of(tmp_path, *passing("x:a", "x:b", "x:c"), *cells)
+    row = findings.fastest.iloc[0]
+    assert (row["winner"], row["leader"], row["runner_up"], row["standing"]) == ("", "x:a", "x:c", "same")
+
+
+def test_paired_rounds_overrule_medians_that_a_drift_has_turned_round(tmp_path: Path) -> None:
+    paired = [1.0, 1.1, 0.9, 1.2, 1.0, 1.1]
+    # The better one was also sampled in seven rounds of its own, while the machine was busy.
+    better = [*[seconds * 0.8 for seconds in paired], 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0]
+    findings = findings_of(tmp_path, *passing("x:a", "x:b"), cell("x:a", better), cell("x:b", paired))
+    row = findings.fastest.iloc[0]
+    assert (row["winner"], row["ratio"]) == ("x:a", pytest.approx(1.25))
+
+
+def test_one_that_lost_a_length_cannot_win_the_use_and_the_reason_is_given(tmp_path: Path) -> None:
+    cells = [cell("x:a", slower(2), 8), cell("x:a", slower(4), 16), cell("x:b", ROUNDS, 8), cell("x:b", [], 16, Outcome.OUT_OF_MEMORY)]
+    row = findings_of(tmp_path, *passing("x:a", "x:b"), *cells).fastest.iloc[0]
+    assert (row["winner"], row["lengths"]) == ("x:a", [8, 16])
+    assert row["passed_over"] == ["x:b: out-of-memory at T=16"]
+
+
+def test_lengths_are_cut_into_one_step_short_and_long(tmp_path: Path) -> None:
+    cells = [cell("x:a", ROUNDS, length) for length in (1, 2, 63, 64, 4096)]
+    fastest = findings_of(tmp_path, *passing("x:a"), *cells).fastest
+    assert dict(zip(fastest["length"], fastest["lengths"], strict=True)) == {"one step": [1], "short": [2, 63], "long": [64, 4096]}
+
+
+def test_of_two_runs_of_one_workload_the_later_one_counts(tmp_path: Path) -> None:
+    paths = [
+        specimen.write(tmp_path, results=[cell("torch:a", slower(by)), cell("x:b", ROUNDS)], created=created, what=what)
+        for by, created, what in ((2, "2026-01-02T00:00:00Z", "late"), (8, "2026-01-01T00:00:00Z", "early"))
+    ]
+    assert Findings(load(paths)).relative["ratio"].tolist() == pytest.approx([2.0])
+
+
+def test_machines_are_kept_apart(tmp_path: Path) -> None:
+    paths = []
+    for name in ("one", "two"):
+        environment = {**specimen.header().environment, "machine": name}
+        paths.append(specimen.write(tmp_path, results=[cell("torch:a", ROUNDS), cell("x:b", ROUNDS)], environment=environment, what=name))
+    assert set(Findings(load(paths)).relative["place"]) == {"CPU · one", "CPU · two"}

@@ -1,0 +1,129 @@
+"""Figures: what they show, that nothing is dropped, and that they come out the same every time."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.lines import Line2D
+
+from harness.outcome import Outcome
+from reports import load
+from reports.analysis import Findings
+from reports.figures import FIGURES, Drawing, matrix, numerics, relative, style, throughput
+from reports.inline import inline
+from reports.tests import specimen
+from reports.tests.specimen import HOSTILE
+
+
+@pytest.fixture(scope="module")
+def drawings(findings: Findings) -> list[Drawing]:
+    return [drawing for _, draw in FIGURES for drawing in draw(findings)]
+
+
+def points(line: Line2D) -> int:
+    return len(np.asarray(line.get_xdata()))
+
+
+def test_every_figure_has_a_name_of_its_own_words_for_it_and_its_data(drawings: list[Drawing]) -> None:
+    assert len({drawing.name for drawing in drawings}) == len(drawings) == 6
+    for drawing in drawings:
+        assert re.fullmatch(r"[a-z0-9-]+", drawing.name)
+        assert drawing.title
+        assert drawing.caption
+        assert drawing.alternative
+        assert len(drawing.data) > 0
+
+
+def test_a_figure_is_the_same_to_the_byte_when_it_is_drawn_again(findings: Findings, drawings: list[Drawing]) -> None:
+    again = throughput.draw(findings)[0]
+    first = next(drawing for drawing in drawings if drawing.name == again.name)
+    assert style.svg(again.figure) == style.svg(first.figure)
+    assert style.png(again.figure) == style.png(first.figure)
+
+
+def test_the_throughput_figures_have_a_panel_per_mode_and_every_cell_with_or_without_a_time(findings: Findings) -> None:
+    figures = throughput.draw(findings)
+    assert [figure.title.split(": ")[1] for figure in figures] == ["inference on CPU", "training on CPU"]
+    for drawing in figures:
+        assert [axes.get_title(loc="left") for axes in drawing.figure.axes] == ["RNN (tanh)", "GRU", "LSTM"]
+        assert len(drawing.data) == len(specimen.MODES) * len(specimen.LENGTHS) * len(specimen.IMPLEMENTATIONS)
+        timed = sum(len(texts) for texts in drawing.hover.values())
+        lost = drawing.data["outcome"].ne("passed").sum()
+        assert timed + lost == len(drawing.data)
+        strip = [line for axes in drawing.figure.axes for line in axes.lines if line.get_transform() == axes.get_xaxis_transform()]
+        assert sum(map(points, strip)) == lost
+
+
+def test_a_line_does_not_cross_a_length_without_a_time(findings: Findings) -> None:
+    training = throughput.draw(findings)[1]
+    gru = training.figure.axes[1]
+    colour = style.series(findings.timed)["script:hoisted"].colour
+    line = next(line for line in gru.lines if line.get_color() == colour and line.get_linestyle() != "None")
+    values = dict(zip(specimen.LENGTHS, np.asarray(line.get_ydata()), strict=True))
+    assert values[128] != values[128]
+    assert values[64] == values[64]
+
+
+def test_undecided_ratios_are_hollow_and_decided_ones_filled(findings: Findings) -> None:
+    for drawing in relative.draw(findings):
+        hollow = sum(len(t) for gid, t in drawing.hover.items() if gid.endswith("False"))
+        assert hollow == drawing.data["standing"].eq("undecided").sum() > 0
+        for axes in drawing.figure.axes:
+            for line in axes.lines:
+                if (line.get_gid() or "").endswith("False"):
+                    assert line.get_markerfacecolor() == style.PAPER
+                elif (line.get_gid() or "").endswith("True"):
+                    assert line.get_markerfacecolor() == line.get_color()
+
+
+def test_the_matrix_has_one_glyph_for_every_contract_of_every_implementation(findings: Findings) -> None:
+    figure = matrix.draw(findings)[0].figure
+    glyphs = sum(points(line) for line in figure.axes[0].lines if line.get_linestyle() == "None")
+    assert glyphs == len(findings.matrix)
+
+
+def test_values_that_were_not_finite_are_counted_in_the_figure_of_errors(findings: Findings) -> None:
+    drawing = numerics.draw(findings)[0]
+    lost = drawing.data.set_index(["implementation", "dtype"])["not_finite"]
+    assert lost[HOSTILE, "bfloat16"] == 26
+    assert lost.drop((HOSTILE, "bfloat16")).eq(0).all()
+    assert "26" in [text.get_text() for axes in drawing.figure.axes for text in axes.texts]
+
+
+def test_outcomes_differ_in_shape_alone_and_so_do_the_first_eleven_implementations() -> None:
+    assert set(style.GLYPHS) == set(Outcome)
+    assert len({(glyph.marker, glyph.filled) for glyph in style.GLYPHS.values()}) == len(style.GLYPHS)
+    looks = style.series([str(k) for k in range(11)])
+    assert len({look.marker for look in looks.values()}) == 11
+    assert len({look.colour for look in list(looks.values())[:8]}) == 8
+
+
+def test_every_colour_of_a_line_stands_out_from_the_light_page() -> None:
+    for look in style.series([str(k) for k in range(8)]).values():
+        red, green, blue = (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in to_rgb(look.colour))
+        contrast = 1.05 / (0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05)
+        assert contrast > 2.0, look.colour
+
+
+def test_a_figure_in_the_page_has_ids_of_its_own_hover_texts_and_no_reference_outward(findings: Findings) -> None:
+    drawing = throughput.draw(findings)[0]
+    text = inline(drawing, style.svg(drawing.figure))
+    assert "http" not in text
+    assert "<metadata" not in text
+    assert "<style" not in text
+    ids = set(re.findall(r' id="([^"]+)"', text))
+    assert ids
+    assert all(name.startswith(drawing.name) for name in ids)
+    assert set(re.findall(r'href="#([^"]+)"', text)) | set(re.findall(r"url\(#([^)]+)\)", text)) <= ids
+    assert text.count("<title>") == sum(len(texts) for texts in drawing.hover.values())
+    assert "<script>" not in text
+    assert style.INK not in text
+
+
+def test_without_lengths_or_results_there_is_no_figure(tmp_path: Path) -> None:
+    findings = Findings(load(specimen.write(tmp_path, results=[])))
+    assert [drawing for _, draw in FIGURES for drawing in draw(findings)] == []

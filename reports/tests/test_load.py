@@ -1,0 +1,166 @@
+"""What is read from run files and from pytest-benchmark files, and what is said of files that are neither."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from reports import Frames, LoadError, load
+from reports.columns import COLUMNS
+from reports.tests import specimen
+
+
+def test_every_frame_has_exactly_its_documented_columns_and_types(frames: Frames) -> None:
+    names = [f.name for f in fields(frames) if f.name != "problems"]
+    assert names == list(COLUMNS)
+    for name in names:
+        frame: pd.DataFrame = getattr(frames, name)
+        assert {column: str(dtype) for column, dtype in frame.dtypes.items()} == {
+            column: dtype for column, (dtype, _) in COLUMNS[name].items()
+        }
+
+
+def test_an_empty_run_gives_empty_frames_with_the_same_columns(tmp_path: Path) -> None:
+    frames = load(specimen.write(tmp_path, results=[]))
+    assert list(frames.errors.columns) == list(COLUMNS["errors"])
+    assert frames.errors.empty
+    assert frames.samples.empty
+    assert frames.runs["complete"].all()
+
+
+def test_every_line_of_a_run_file_becomes_a_row(frames: Frames) -> None:
+    checked, timed = specimen.conformance(), specimen.throughput()
+    assert len(frames.conformance) == len(checked)
+    assert len(frames.throughput) == len(timed)
+    assert len(frames.errors) == sum(len(result.errors) for result in checked)
+    assert len(frames.samples) == sum(len(cell.samples) for cell in timed)
+
+
+def test_an_error_that_was_not_finite_is_told_from_one_of_zero(frames: Frames) -> None:
+    lost = frames.errors[~frames.errors["finite"]]
+    assert len(lost) > 0
+    assert lost["ratio"].isna().all()
+    assert (frames.errors.loc[frames.errors["ratio"] == 0, "finite"]).all()
+
+
+def test_availability_is_a_row_per_device_with_its_reason(frames: Frames) -> None:
+    own = frames.implementations[frames.implementations["implementation"] == "torch:cudnn"].set_index("device")
+    assert not own["available"].any()
+    assert own.loc["cpu", "reason"] == "cuDNN serves CUDA devices only"
+
+
+def test_a_directory_is_read_as_all_its_run_files(tmp_path: Path) -> None:
+    specimen.write(tmp_path, results=specimen.throughput()[:6], what="a")
+    specimen.write(tmp_path, results=specimen.throughput()[6:12], what="b")
+    (tmp_path / "notes.txt").write_text("not a run file")
+    frames = load([tmp_path])
+    assert len(frames.runs) == 2
+    assert len(frames.throughput) == 12
+    assert frames.throughput["cell"].is_unique
+
+
+def test_a_run_without_its_footer_is_read_and_said_to_be_incomplete(tmp_path: Path) -> None:
+    frames = load(specimen.write(tmp_path, complete=False, results=specimen.throughput()[:6]))
+    assert not frames.runs["complete"].any()
+    assert len(frames.throughput) == 6
+    assert "no footer" in frames.problems[0]
+
+
+def test_a_file_that_is_given_twice_counts_once(run_file: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(run_file.read_bytes())
+    frames = load([run_file, copy])
+    assert len(frames.runs) == 1
+    assert "given twice" in frames.problems[0]
+
+
+def test_files_of_one_name_in_two_directories_stay_apart(tmp_path: Path) -> None:
+    paths = [specimen.write(tmp_path / name, results=specimen.throughput()[:number]) for name, number in (("a", 3), ("b", 4))]
+    frames = load(paths)
+    assert frames.runs["run"].is_unique
+    assert frames.throughput.groupby("run").size().tolist() == [3, 4]
+
+
+def test_a_cell_in_both_the_run_file_and_the_benchmark_file_of_a_session_counts_once(tmp_path: Path) -> None:
+    cells = specimen.throughput()
+    both = load([specimen.benchmark_json(tmp_path / "b.json", cells), specimen.write(tmp_path, results=cells)])
+    assert len(both.throughput) == len(cells)
+    assert set(both.runs["format"]) == {"run file", "pytest-benchmark"}
+
+
+def test_our_own_benchmark_file_alone_gives_the_same_cells_and_pairs(tmp_path: Path) -> None:
+    cells = [cell for cell in specimen.throughput() if cell.samples]
+    frames = load(specimen.benchmark_json(tmp_path / "b.json", cells))
+    assert list(frames.throughput["implementation"]) == [cell.implementation for cell in cells]
+    assert frames.throughput["agreement_before"].eq(1.2).all()
+    assert (frames.samples["round"] >= 0).all()
+    assert frames.runs["machine"].tolist() == ["specimen"]
+
+
+def test_a_foreign_benchmark_file_loads_with_what_it_says(tmp_path: Path) -> None:
+    path = tmp_path / "foreign.json"
+    benchmark = {
+        "group": "sorting",
+        "name": "test_sort[big]",
+        "fullname": "t.py::test_sort[big]",
+        "extra_info": {},
+        "stats": {"data": [0.1, 0.3]},
+    }
+    path.write_text(
+        json.dumps({"machine_info": {"node": "elsewhere"}, "benchmarks": [benchmark], "datetime": "2026-01-01", "version": "5"})
+    )
+    frames = load(path)
+    row = frames.throughput.iloc[0]
+    assert (row["workload"], row["implementation"], row["machine"]) == ("sorting", "test_sort[big]", "elsewhere")
+    assert (row["mode"], row["sequence_length"]) == ("", 0)
+    assert frames.samples["seconds"].tolist() == [0.1, 0.3]
+
+
+def test_an_outcome_that_nobody_knows_is_left_out_and_named(tmp_path: Path) -> None:
+    path = specimen.write(tmp_path, results=specimen.throughput()[:2])
+    path.write_text(path.read_text().replace('"outcome": "passed"', '"outcome": "splendid"', 1))
+    frames = load(path)
+    assert len(frames.throughput) == 1
+    assert any("splendid" in problem for problem in frames.problems)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        pytest.param("", "it is empty", id="empty"),
+        pytest.param("{broken", "it is neither", id="not JSON"),
+        pytest.param('{"a": 1}', "without a list of 'benchmarks'", id="JSON of something else"),
+        pytest.param('{"kind": "header", "run": 5}', "begin with the header", id="broken header"),
+        pytest.param('{"kind": "footer"}', "begin with the header", id="no header"),
+        pytest.param('{"benchmarks": [{"stats": {"data": ["fast"]}}]}', "benchmark 0", id="broken benchmark"),
+        pytest.param('{"benchmarks": ["fast"]}', "benchmark 0", id="benchmark of another shape"),
+    ],
+)
+def test_a_bad_file_is_one_line_that_names_the_file_and_what_was_expected(content: str, expected: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text(content)
+    with pytest.raises(LoadError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert expected in message
+    assert str(path) in message
+    assert "\n" not in message
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(LoadError, match="not text"):
+        load(tmp_path / "bad.json")
+
+
+def test_a_missing_file_and_a_directory_without_runs_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"there is no .*nowhere"):
+        load(tmp_path / "nowhere.jsonl")
+    with pytest.raises(LoadError, match="it has none"):
+        load(tmp_path)
+    with pytest.raises(LoadError, match="at least one"):
+        load([])

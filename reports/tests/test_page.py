@@ -1,0 +1,177 @@
+"""The page as HTML and on the command line; how it behaves in a browser is in test_browser.py."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from harness.outcome import Outcome
+from reports import page
+from reports.__main__ import main
+from reports.load import load
+from reports.tests import specimen
+from reports.tests.specimen import HOSTILE
+
+
+@pytest.fixture(scope="module")
+def html(built_page: Path) -> str:
+    return built_page.read_text(encoding="utf-8")
+
+
+class _Reader(HTMLParser):
+    """Tags with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self._raw = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attributes)))
+        self._raw = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._raw:
+            self.texts.append(data)
+
+
+def test_the_page_leads_with_the_verdict(html: str) -> None:
+    text = " ".join(_Reader(html).texts)
+    assert text.index("4 of 6 tested implementations are drop-ins") < text.index("Who was tested") < text.index("Every contract")
+
+
+def test_the_page_needs_nothing_from_outside(html: str) -> None:
+    for tag, attributes in _Reader(html).tags:
+        for name in ("src", "srcset", "action", "data", "poster"):
+            assert name not in attributes, (tag, attributes)
+        if tag == "link":
+            assert attributes["href"] == "data:,"
+        if tag == "use":
+            assert (attributes["href"] or "").startswith("#")
+    assert "@import" not in html
+    assert "xlink:href" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_every_name_from_a_user_is_escaped(html: str) -> None:
+    reader = _Reader(html)
+    assert sum(tag == "script" for tag, _ in reader.tags) == 1
+    assert not any(tag == "b" for tag, _ in reader.tags)
+    assert not any(name.startswith("on") for _, attributes in reader.tags for name in attributes)
+    assert any(HOSTILE in text for text in reader.texts)
+
+
+def test_a_source_is_a_link_only_where_it_is_an_address_of_the_web(tmp_path: Path) -> None:
+    facts = {"statement": "s", "severity": "MUST", "topic": "a", "mutants": []}
+    contracts = {"a.one": {**facts, "source": "javascript:alert(1)"}, "a.two": {**facts, "source": "https://example.org/x"}}
+    results = [specimen.conformance(1)[1]]
+    text = page.write(load(specimen.write(tmp_path, results=results, contracts=contracts)), tmp_path / "out").read_text()
+    links = [attributes.get("href") for tag, attributes in _Reader(text).tags if tag == "a"]
+    assert "https://example.org/x" in links
+    assert not any((link or "").startswith("javascript") for link in links)
+
+
+def test_every_outcome_and_its_meaning_is_explained(html: str) -> None:
+    text = " ".join(_Reader(html).texts)
+    for outcome in Outcome:
+        assert outcome.meaning in text
+
+
+def test_the_unavailable_are_listed_with_the_reason_and_messages_keep_their_lines(html: str) -> None:
+    text = "\n".join(_Reader(html).texts)
+    assert "cuDNN serves CUDA devices only" in text
+    assert specimen.MESSAGE in text
+
+
+def test_every_internal_link_leads_somewhere_and_no_id_is_used_twice(html: str) -> None:
+    tags = _Reader(html).tags
+    ids = [attributes["id"] for _, attributes in tags if attributes.get("id")]
+    assert len(ids) == len(set(ids))
+    for _, attributes in tags:
+        if (attributes.get("href") or "").startswith("#"):
+            assert (attributes["href"] or "")[1:] in ids, attributes
+
+
+def test_every_figure_has_its_text_and_its_data_in_the_page_and_its_files_beside_it(html: str, built_page: Path) -> None:
+    reader = _Reader(html)
+    assert sum(tag == "figure" for tag, _ in reader.tags) == sum(tag == "textarea" for tag, _ in reader.tags) == 6
+    names = {path.name for path in (built_page.parent / "figures").iterdir()}
+    assert {Path(name).suffix for name in names} == {".png", ".svg"}
+    assert len(names) == 12
+
+
+def test_a_run_that_was_cut_short_is_shown_as_incomplete(tmp_path: Path) -> None:
+    run = specimen.write(tmp_path, complete=False, results=specimen.conformance(1)[:60])
+    text = " ".join(_Reader(page.write(load(run), tmp_path / "out").read_text()).texts)
+    assert "This report is not complete" in text
+    assert "no footer" in text
+    assert "never: the run was cut short" in text
+
+
+def test_times_alone_make_a_page_that_claims_no_conformance(tmp_path: Path) -> None:
+    cells = specimen.throughput()[:66]
+    out = page.write(load(specimen.benchmark_json(tmp_path / "b.json", cells)), tmp_path / "out")
+    text = " ".join(_Reader(out.read_text()).texts)
+    assert "Speed only: no contract was run" in text
+    assert "none conforms" in text
+
+
+def test_a_foreign_benchmark_file_makes_a_page(tmp_path: Path) -> None:
+    benchmark = {"group": None, "name": "test_sort", "stats": {"data": [0.1, 0.2]}}
+    (tmp_path / "f.json").write_text(json.dumps({"benchmarks": [benchmark]}))
+    text = page.write(load(tmp_path / "f.json"), tmp_path / "out").read_text()
+    assert "test_sort" in text
+
+
+def test_a_large_run_makes_a_page_of_bearable_size(tmp_path: Path) -> None:
+    results = [*specimen.conformance(68), *specimen.throughput()]
+    assert len(results) > 20_000
+    out = page.write(load(specimen.write(tmp_path, results=results)), tmp_path / "out")
+    assert out.stat().st_size < 3_000_000
+
+
+def test_the_command_writes_the_page_and_prints_its_path_last(run_file: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "reports", "page", str(run_file.parent), "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == str(tmp_path / "out" / "index.html")
+    assert (tmp_path / "out" / "index.html").exists()
+
+
+@pytest.mark.parametrize("name", ["missing.jsonl", "broken.jsonl", "empty"])
+def test_what_cannot_be_read_is_one_line_and_status_2(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "broken.jsonl").write_text("{")
+    (tmp_path / "empty").mkdir()
+    assert main(["page", str(tmp_path / name), "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert len(told.err.splitlines()) == 1
+    assert name in told.err
+    assert told.err.startswith("error: ")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_one_line_and_status_2(run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out").write_text("a file")
+    assert main(["page", str(run_file), "--out", str(tmp_path / "out")]) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_reports_do_not_load_torch(run_file: Path) -> None:
+    code = f"import sys, reports.__main__; from reports import load; load({str(run_file)!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
