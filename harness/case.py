@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
@@ -49,6 +50,8 @@ class Case:
             raise ValueError(f"Expected dtype to be one of {', '.join(EPS)} but got dtype={self.dtype!r}")
         if not self.batched and (self.batch != 1 or self.lengths is not None):
             raise ValueError(f"Expected batch=1 and no lengths for an unbatched case but got batch={self.batch}, lengths={self.lengths}")
+        if self.lengths is None and self.enforce_sorted:
+            raise ValueError("Expected lengths with enforce_sorted=True but got lengths=None")
         if self.lengths is not None:
             if len(self.lengths) != self.batch or max(self.lengths) != self.steps or min(self.lengths) < 1:
                 raise ValueError(
@@ -69,11 +72,12 @@ class Case:
         parts += [f"P{layer.proj_size}"] if layer.proj_size else []
         parts += [] if layer.bias else ["nobias"]
         parts += ["batchfirst"] if layer.batch_first else []
-        parts += [f"p{layer.dropout:g}"] if layer.dropout else []
+        parts += [f"p{layer.dropout}"] if layer.dropout else []
         parts += [f"T{self.steps}", f"B{self.batch}" if self.batched else "unbatched"]
         if self.lengths is not None:
-            # Long batches are told apart by their seed; only short ones are worth spelling out.
-            shown = ",".join(map(str, self.lengths)) if self.batch <= 8 else str(self.batch)
+            shown = ",".join(map(str, self.lengths))
+            if self.batch > 8:  # too long to read
+                shown = f"{self.batch}:{hashlib.sha256(shown.encode()).hexdigest()[:8]}"
             parts.append(f"{'sorted' if self.enforce_sorted else 'packed'}({shown})")
         parts += [] if self.given_state else ["nostate"]
         parts += ["remembering"] if self.weights == "remembering" else []

@@ -12,7 +12,7 @@ import torch
 
 from harness import oracle
 from harness.case import Array, Case
-from harness.implementation import Implementation, equal_terms
+from harness.implementation import ExpectedFailure, Implementation, equal_terms
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance
 from harness.reference import answer
@@ -75,16 +75,17 @@ def blind_spots(contract: Contract, case: Case) -> list[str]:
 
 @dataclass(frozen=True)
 class Check:
-    """One thing to check. ``case`` is None where the implementation cannot run on this machine, and ``unavailable`` says why."""
+    """One thing to check. ``case`` is None where there is nothing to run: ``settled`` is then the outcome, and ``reason`` says why."""
 
     contract: Contract
     implementation: Implementation
     case: Case | None
-    unavailable: str = ""
+    settled: Outcome | None = None
+    reason: str = ""
 
     @property
     def id(self) -> str:
-        return f"{self.contract.id}-{self.implementation.id}-{self.case.id if self.case else 'unavailable'}"
+        return f"{self.contract.id}-{self.implementation.id}-{self.case.id if self.case else self.settled}"
 
 
 def devices() -> list[str]:
@@ -95,8 +96,8 @@ def devices() -> list[str]:
 def checks(contracts: Iterable[Contract], implementations: Sequence[Implementation], on: Sequence[str]) -> Iterator[Check]:
     """Every (contract, implementation, case) that has a meaning, on the devices ``on``; the order shares what cases share.
 
-    An implementation is asked only for the modes that it offers. One that can run on none of the devices gives one check for
-    each contract, so that its row is seen and not missing.
+    An implementation is asked only for the modes that it offers. Each contract gives at least one check for each implementation:
+    that it cannot run on any of the devices, or that the contract says nothing about its modes, is seen and not missing.
     """
     reasons = {i.id: {device: i.unavailable(device) for device in on} for i in implementations}
     for contract in contracts:
@@ -105,17 +106,21 @@ def checks(contracts: Iterable[Contract], implementations: Sequence[Implementati
                 for implementation in implementations:
                     if reasons[implementation.id][device] is None and case.layer.mode in implementation.capabilities.modes:
                         yield Check(contract, implementation, replace(case, device=device))
+        modes = {case.layer.mode for case in contract.cases}
         for implementation in implementations:
             why = reasons[implementation.id]
             if all(why.values()):
-                yield Check(contract, implementation, None, "; ".join(str(reason) for reason in why.values()))
+                yield Check(contract, implementation, None, Outcome.UNAVAILABLE, "; ".join(map(str, why.values())))
+            elif not modes & implementation.capabilities.modes:
+                yield Check(contract, implementation, None, Outcome.DOES_NOT_APPLY, f"it is about {', '.join(sorted(modes))}")
 
 
 def run(check: Check) -> Conformance:
     """Runs one check in this process and says what came of it; raises only for faults of the suite itself."""
     contract, implementation, case = check.contract, check.implementation, check.case
     if case is None:
-        return finding(check, Outcome.UNAVAILABLE, check.unavailable)
+        assert check.settled is not None
+        return finding(check, check.settled, check.reason)
     trial = Trial(implementation, case)
     lacks = implementation.capabilities.lacks(case)
     known = implementation.expected_failure(contract.id, case)
@@ -126,6 +131,8 @@ def run(check: Check) -> Conformance:
             contract.check(trial)
     except NotImplementedError as error:
         outcome, message = Outcome.UNSUPPORTED, lacks or f"NotImplementedError: {error}"
+        if known is not None and lacks is None:
+            outcome, message = _as_declared(known, error, message)
     except (MemoryError, torch.OutOfMemoryError) as error:
         outcome, message = Outcome.OUT_OF_MEMORY, str(error)
     except ContractError as error:
@@ -133,12 +140,13 @@ def run(check: Check) -> Conformance:
         cause = error.__cause__ or error
         if lacks is not None and error.__cause__ is not None:
             outcome, message = Outcome.UNSUPPORTED, f"{lacks}; it {error}"
-        elif known is not None and isinstance(cause, known.exception):
-            outcome, message = Outcome.EXPECTED_FAILURE, f"{known.reason} ({known.kind}, {known.link})"
         elif known is not None:
-            message = f"Expected to fail with {known.exception.__name__} ({known.reason}) but failed otherwise: {message}"
+            outcome, message = _as_declared(known, cause, message)
     else:
-        if lacks is not None:
+        if lacks is not None and not trial.answered:
+            # A contract about errors: whoever refuses everything refuses that too.
+            outcome, message = Outcome.UNSUPPORTED, lacks
+        elif lacks is not None:
             outcome, message = Outcome.FAILED, f"{lacks}, but it answered, and rightly: the declaration is false"
         elif known is not None:
             outcome, message = Outcome.FAILED, f"Expected to fail ({known.reason}) but passed: remove the declaration"
@@ -148,6 +156,13 @@ def run(check: Check) -> Conformance:
         kernels=trial.kernels,
         seconds=time.perf_counter() - started,
     )
+
+
+def _as_declared(known: ExpectedFailure, cause: BaseException, message: str) -> tuple[Outcome, str]:
+    """What a failure is that was declared: expected if it has the declared exception, else a failure."""
+    if isinstance(cause, known.exception):
+        return Outcome.EXPECTED_FAILURE, f"{known.reason} ({known.kind}, {known.link})"
+    return Outcome.FAILED, f"Expected to fail with {known.exception.__name__} ({known.reason}) but failed otherwise: {message}"
 
 
 def finding(check: Check, outcome: Outcome, message: str) -> Conformance:

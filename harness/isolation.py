@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import pickle
 import signal
+import sys
 import traceback
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,10 +17,13 @@ import torch
 from harness.contract import Check, finding, run
 from harness.outcome import Outcome
 from harness.record import Conformance
-from harness.registry import resolve_all
+from harness.registry import FOLDERS, resolve_all
 
 #: Seconds that a new process is given to import torch and everybody's modules.
 STARTUP = 120.0
+
+#: Seconds that a process which has closed its end of the pipe is given to end.
+_FAREWELL = 5.0
 
 
 class Worker:
@@ -35,20 +40,18 @@ class Worker:
 
     def run(self, check: Check) -> Conformance:
         """What came of ``check``; a death of the worker and a hang are outcomes too. Raises what the suite itself raised."""
-        fresh = self._pipe is None
-        if fresh:
-            self._start()
-        assert self._pipe is not None
         try:
+            if self._pipe is None:
+                self._start()
+            assert self._pipe is not None
             self._pipe.send((check.contract, check.implementation.id, check.case))
-            # A new process has torch and the implementations to load before it answers its first check.
-            if not self._pipe.poll(self._limit + (STARTUP if fresh else 0)):
+            if not self._pipe.poll(self._limit):
                 self.stop()
                 message = f"no answer within {self._limit:g} s; the process was ended (--time-limit gives it longer)"
                 return replace(finding(check, Outcome.TIMED_OUT, message), seconds=self._limit)
             answer = self._pipe.recv()
-        except (EOFError, BrokenPipeError, ConnectionResetError):
-            self._process.join()
+        except (EOFError, OSError):
+            self._process.join(_FAREWELL)
             died = _death(self._process.exitcode)
             self.stop()
             return finding(check, Outcome.CRASHED, f"the process that ran it {died}")
@@ -70,8 +73,20 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, self._references, torch.get_num_threads()), daemon=True)
-        self._process.start()
+        # A file that is called like a module of the standard library must not stand in for it while the process starts; the process
+        # puts the folders of these files on its path itself, when it loads them.
+        path = list(sys.path)
+        sys.path[:] = [folder for folder in path if folder not in FOLDERS]
+        try:
+            self._process.start()
+        finally:
+            sys.path[:] = path
         theirs.close()
+        # Loading torch and everybody's modules is no part of the time that a check takes.
+        if not self._pipe.poll(STARTUP):
+            self.stop()
+            raise RuntimeError(f"The worker process was not ready within {STARTUP:g} s")
+        self._pipe.recv()
 
 
 def _serve(pipe: Connection, references: Sequence[str], threads: int) -> None:
@@ -79,19 +94,25 @@ def _serve(pipe: Connection, references: Sequence[str], threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(threads)
     implementations = {implementation.id: implementation for implementation in resolve_all(references)}
+    pipe.send("ready")
     while True:
         try:
-            contract, id, case = pipe.recv()
+            received = pipe.recv_bytes()
         except EOFError:
             return
+        answer: Any
         try:
-            pipe.send(run(Check(contract, implementations[id], case)))
+            contract, id, case = pickle.loads(received)
+            answer = run(Check(contract, implementations[id], case))
         except Exception:  # whatever it is, the parent raises it
-            pipe.send(traceback.format_exc())
+            answer = traceback.format_exc()
+        pipe.send(answer)
 
 
 def _death(code: int | None) -> str:
-    if code is None or code >= 0:
+    if code is None:
+        return "closed its connection"
+    if code >= 0:
         return f"ended with exit status {code}"
     try:
         return f"was ended by {signal.Signals(-code).name}"

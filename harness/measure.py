@@ -19,7 +19,7 @@ from harness.outcome import Outcome
 from harness.record import Throughput
 from harness.reference import Expected, answer, gradients, tensor, to_array
 from harness.sampling import Budget, Subject, interleave, sample
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Trial, lacks_memory
 from harness.workload import Pass, Workload, flops
 
 #: The outputs through which the training pass goes back, and the inputs that it goes back to besides the weights.
@@ -49,7 +49,14 @@ def measure(workload: Workload, implementations: Sequence[Implementation], budge
 
     def conclude(id: str, outcome: Outcome, message: str) -> None:
         records[id] = replace(
-            records[id], outcome=outcome.value, message=message, samples=[], rounds=[], tokens_per_second=None, flops_per_second=None
+            records[id],
+            outcome=outcome.value,
+            message=message,
+            samples=[],
+            rounds=[],
+            first_call=None,
+            tokens_per_second=None,
+            flops_per_second=None,
         )
         cells.pop(id, None)
 
@@ -157,7 +164,7 @@ def _agreement(workload: Workload, cell: _Cell, inputs_seed: int) -> list[dict[s
 
     Raises :class:`~harness.trial.ContractError` where they disagree.
     """
-    fresh = replace(workload.case, inputs_seed=inputs_seed)
+    fresh = replace(workload.case, inputs_seed=workload.case.inputs_seed + inputs_seed)
     _load(cell, fresh)
     with cell.trial.blamed("a timed call"), cell.subject.context():
         raw = cell.subject.call()
@@ -195,11 +202,12 @@ def _concluding(id: str, conclude: Callable[[str, Outcome, str], None]) -> Itera
         yield
     except NotImplementedError as error:
         conclude(id, Outcome.UNSUPPORTED, f"NotImplementedError: {error}")
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        conclude(id, Outcome.OUT_OF_MEMORY, str(error).splitlines()[0])
     except ContractError as error:
         conclude(id, Outcome.FAILED, str(error))
-    except Exception as error:  # other people's code may raise anything
-        conclude(id, Outcome.FAILED, f"a timed call raised {type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # other people's code may raise anything
+        if lacks_memory(error):
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            conclude(id, Outcome.OUT_OF_MEMORY, (str(error) or type(error).__name__).splitlines()[0])
+        else:
+            conclude(id, Outcome.FAILED, f"a timed call raised {type(error).__name__}: {error}")

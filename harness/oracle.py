@@ -15,7 +15,7 @@ direction, which runs from T-1 down, begins at that end too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,15 @@ import numpy as np
 
 from harness.case import Array, Case
 from harness.layer import Layer, Mode
+
+
+#: What is done to every intermediate result: nothing, or what a narrower arithmetic would do to it.
+Rounding = Callable[[Array], Array]
+
+
+def exact(a: Array) -> Array:
+    """No rounding beyond float64's own."""
+    return a
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Answer:
     h_n: Array
     c_n: Array | None
     _tape: list[_Slot] = field(default_factory=list, repr=False)
+    _rounding: Rounding = field(default=exact, repr=False)
 
     def tensors(self) -> dict[str, Array]:
         """The answer by name: output, h_n, and c_n for an LSTM."""
@@ -68,10 +78,12 @@ def forward(
     c0: Array | None,
     valid: Any,
     masks: Sequence[Array] | None = None,
+    rounding: Rounding = exact,
 ) -> Answer:
     """Runs the layer on x (T, B, I) from h0 (L*D, B, H_out) and c0 (L*D, B, H); ``valid`` (T, B) says which steps exist.
 
     ``masks``: one array (T, B, D*H_out) for each layer but the last, multiplied onto its output (dropout with a known mask).
+    ``rounding`` is applied to pre-activations, gates and states of every step, and to the gradients of the backward pass that follows.
     """
     steps = x.shape[0]
     tape: list[_Slot] = []
@@ -91,7 +103,7 @@ def forward(
         ys = np.zeros((steps, x.shape[1], layer.state_size))
         for t in order:
             alive = valid[t][:, None]
-            new_h, new_c, saved = _step(layer, weights, suffix, output[t], h, c)
+            new_h, new_c, saved = _step(layer, weights, suffix, output[t], h, c, rounding)
             slot.steps[t] = saved
             ys[t] = np.where(alive, new_h, 0.0)
             h = np.where(alive, new_h, h)
@@ -101,7 +113,7 @@ def forward(
             c_n[index] = c
         sequence.append(ys)
         tape.append(slot)
-    return Answer(np.concatenate(sequence, axis=2), h_n, c_n, tape)
+    return Answer(np.concatenate(sequence, axis=2), h_n, c_n, tape, rounding)
 
 
 def backward(
@@ -130,7 +142,7 @@ def backward(
             alive = valid[t][:, None]
             d_new_h = np.where(alive, d_h + d_output[t][:, span], 0.0)
             d_new_c = None if d_c is None else np.where(alive, d_c, 0.0)
-            d_x_t, d_prev_h, d_prev_c = _step_backward(layer, weights, slot, t, d_new_h, d_new_c, gradients)
+            d_x_t, d_prev_h, d_prev_c = _step_backward(layer, weights, slot, t, d_new_h, d_new_c, gradients, answer._rounding)
             d_x[t] += d_x_t
             d_h = np.where(alive, d_prev_h, d_h)
             d_c = None if d_c is None else np.where(alive, d_prev_c, d_c)
@@ -145,33 +157,43 @@ def _sigmoid(a: Array) -> Array:
     return 0.5 * (1.0 + np.tanh(0.5 * a))
 
 
-def _step(layer: Layer, weights: Mapping[str, Array], suffix: str, x: Array, h: Array, c: Array | None) -> tuple[Array, Array | None, Any]:
+def _step(
+    layer: Layer, weights: Mapping[str, Array], suffix: str, x: Array, h: Array, c: Array | None, rounding: Rounding
+) -> tuple[Array, Array | None, Any]:
     """One step of one cell: the new h, the new c, and what the backward pass needs."""
     from_x = x @ weights[f"weight_ih{suffix}"].T
     from_h = h @ weights[f"weight_hh{suffix}"].T
     if layer.bias:
         from_x = from_x + weights[f"bias_ih{suffix}"]
         from_h = from_h + weights[f"bias_hh{suffix}"]
+    from_x, from_h = rounding(from_x), rounding(from_h)
     if layer.mode is Mode.LSTM:
         assert c is not None
         i, f, g, o = np.split(from_x + from_h, 4, axis=1)
-        i, f, g, o = _sigmoid(i), _sigmoid(f), np.tanh(g), _sigmoid(o)
-        new_c = f * c + i * g
-        squashed = np.tanh(new_c)
+        i, f, g, o = rounding(_sigmoid(i)), rounding(_sigmoid(f)), rounding(np.tanh(g)), rounding(_sigmoid(o))
+        new_c = rounding(f * c + i * g)
+        squashed = rounding(np.tanh(new_c))
         m = o * squashed
         new_h = m @ weights[f"weight_hr{suffix}"].T if layer.proj_size else m
-        return new_h, new_c, (h, c, i, f, g, o, squashed, m)
+        return rounding(new_h), new_c, (h, c, i, f, g, o, squashed, m)
     if layer.mode is Mode.GRU:
         (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(from_x, 3, axis=1), np.split(from_h, 3, axis=1)
-        r, z = _sigmoid(x_r + h_r), _sigmoid(x_z + h_z)
-        n = np.tanh(x_n + r * h_n)
-        return (1.0 - z) * n + z * h, None, (h, r, z, n, h_n)
-    new_h = np.tanh(from_x + from_h) if layer.mode is Mode.RNN_TANH else np.maximum(from_x + from_h, 0.0)
+        r, z = rounding(_sigmoid(x_r + h_r)), rounding(_sigmoid(x_z + h_z))
+        n = rounding(np.tanh(x_n + r * h_n))
+        return rounding((1.0 - z) * n + z * h), None, (h, r, z, n, h_n)
+    new_h = rounding(np.tanh(from_x + from_h) if layer.mode is Mode.RNN_TANH else np.maximum(from_x + from_h, 0.0))
     return new_h, None, (h, new_h)
 
 
 def _step_backward(
-    layer: Layer, weights: Mapping[str, Array], slot: _Slot, t: int, d_h: Array, d_c: Array | None, gradients: dict[str, Array]
+    layer: Layer,
+    weights: Mapping[str, Array],
+    slot: _Slot,
+    t: int,
+    d_h: Array,
+    d_c: Array | None,
+    gradients: dict[str, Array],
+    rounding: Rounding,
 ) -> tuple[Array, Array, Array | None]:
     """The step's chain rule: returns the gradients of x, h and c before it, and adds those of the weights to ``gradients``."""
     suffix = slot.suffix
@@ -188,23 +210,23 @@ def _step_backward(
         d_from_x = np.concatenate(
             [d_c * g * i * (1 - i), d_c * c * f * (1 - f), d_c * i * (1 - g**2), d_m * squashed * o * (1 - o)], axis=1
         )
-        d_from_h = d_from_x
-        d_prev_c = d_c * f
+        d_from_x = d_from_h = rounding(d_from_x)
+        d_prev_c = rounding(d_c * f)
     elif layer.mode is Mode.GRU:
         h, r, z, n, h_n = slot.steps[t]
         d_n = d_h * (1.0 - z) * (1.0 - n**2)
         d_r = d_n * h_n * r * (1.0 - r)
         d_z = d_h * (h - n) * z * (1.0 - z)
-        d_from_x = np.concatenate([d_r, d_z, d_n], axis=1)
-        d_from_h = np.concatenate([d_r, d_z, d_n * r], axis=1)
+        d_from_x = rounding(np.concatenate([d_r, d_z, d_n], axis=1))
+        d_from_h = rounding(np.concatenate([d_r, d_z, d_n * r], axis=1))
         direct_h = d_h * z
     else:
         h, new_h = slot.steps[t]
-        d_from_x = d_h * (1.0 - new_h**2) if layer.mode is Mode.RNN_TANH else d_h * (new_h > 0)
-        d_from_h = d_from_x
+        d_from_x = d_from_h = rounding(d_h * (1.0 - new_h**2) if layer.mode is Mode.RNN_TANH else d_h * (new_h > 0))
     gradients[f"weight_ih{suffix}"] += d_from_x.T @ slot.x[t]
     gradients[f"weight_hh{suffix}"] += d_from_h.T @ h
     if layer.bias:
         gradients[f"bias_ih{suffix}"] += d_from_x.sum(axis=0)
         gradients[f"bias_hh{suffix}"] += d_from_h.sum(axis=0)
-    return d_from_x @ weights[f"weight_ih{suffix}"], d_from_h @ weights[f"weight_hh{suffix}"] + direct_h, d_prev_c
+    d_x, d_prev_h = d_from_x @ weights[f"weight_ih{suffix}"], d_from_h @ weights[f"weight_hh{suffix}"] + direct_h
+    return rounding(d_x), rounding(d_prev_h), d_prev_c

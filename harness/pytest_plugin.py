@@ -117,8 +117,6 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = Worker([i.reference for i in implementations], config.getoption("time_limit"))
     session = Session(implementations, _devices(config), workloads, worker)
     config.stash[_SESSION] = session
-    if not config.option.collectonly and not hasattr(config, "workerinput"):
-        session.writer = _open_run(config, session)
 
 
 def _devices(config: pytest.Config) -> list[str]:
@@ -147,7 +145,12 @@ def _open_run(config: pytest.Config, session: Session) -> RunWriter | None:
             for c in contracts
         },
         workloads={w.on(d).id: w.on(d).as_json() for w in session.workloads for d in session.devices} if measuring else {},
-        policy={"floors": tolerance.FLOORS, "least_floor_eps": tolerance.LEAST_FLOOR_EPS, "tf32": False},
+        policy={
+            "floors": tolerance.FLOORS,
+            "least_floor_eps": tolerance.LEAST_FLOOR_EPS,
+            "sum_floor_eps": tolerance.SUM_FLOOR_EPS,
+            "tf32": False,
+        },
     )
     try:
         return RunWriter(Path(config.getoption("results")), "throughput" if measuring else "conformance", header)
@@ -217,7 +220,7 @@ def settle(request: pytest.FixtureRequest, record_result: Callable[[Result], Non
     isolate = request.config.getoption("isolate")
 
     def settled(check: Check) -> None:
-        apart = isolate == "always" or (isolate == "auto" and check.implementation.id not in builtin())
+        apart = isolate == "always" or (isolate == "auto" and check.implementation.reference not in builtin())
         result = session.worker.run(check) if apart and check.case is not None and session.worker is not None else run(check)
         record_result(result)
         conclude(result)
@@ -284,6 +287,9 @@ _CURRENT: Session | None = None
 def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
     global _CURRENT
     _CURRENT = session.config.stash.get(_SESSION, None)
+    # Not when pytest is configured, which it also is to print its options.
+    if _CURRENT is not None and not session.config.option.collectonly and not hasattr(session.config, "workerinput"):
+        _CURRENT.writer = _open_run(session.config, _CURRENT)
     yield
 
 

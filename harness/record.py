@@ -140,13 +140,14 @@ def from_json(line: Any) -> Record:
     """
     if not isinstance(line, dict):
         raise RecordError(f"Expected a JSON object but got {type(line).__name__}")
-    cls = _KINDS.get(line.get("kind", ""))
+    kind = line.get("kind")
+    cls = _KINDS.get(kind) if isinstance(kind, str) else None
     if cls is None:
-        raise RecordError(f"Expected kind to be one of {', '.join(_KINDS)} but got kind={line.get('kind')!r}")
-    if cls is Header and line.get("schema", 0) > SCHEMA:
+        raise RecordError(f"Expected kind to be one of {', '.join(_KINDS)} but got kind={kind!r}")
+    if cls is Header and isinstance(line.get("schema"), int) and line["schema"] > SCHEMA:
         raise RecordError(f"Expected schema of at most {SCHEMA} but got schema={line['schema']}: update this project to read it")
     values: dict[str, Any] = {}
-    for name, (accepted, required) in _fields(cls.kind).items():
+    for name, (accepted, items, required) in _fields(cls.kind).items():
         if name not in line:
             if required:
                 raise RecordError(f"Expected the key {name!r} in a {cls.kind} line but it is missing")
@@ -155,12 +156,16 @@ def from_json(line: Any) -> Record:
         if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
             expected = " or ".join(t.__name__ for t in accepted)
             raise RecordError(f"Expected {name} of a {cls.kind} line to be {expected} but got {name}={value!r} ({type(value).__name__})")
+        if items and any(not isinstance(item, items) or isinstance(item, bool) for item in value):
+            expected = " or ".join(t.__name__ for t in items)
+            raise RecordError(f"Expected {name} of a {cls.kind} line to be a list of {expected} but got {name}={value!r}")
         values[name] = value
     return cls(**values)
 
 
 @cache
-def _fields(kind: str) -> dict[str, tuple[tuple[type, ...], bool]]:
+def _fields(kind: str) -> dict[str, tuple[tuple[type, ...], tuple[type, ...], bool]]:
+    """Name -> the types accepted, for a list those of its items, and whether the key must be there."""
     cls = _KINDS[kind]
     hints = typing.get_type_hints(cls)
     answer = {}
@@ -168,8 +173,8 @@ def _fields(kind: str) -> dict[str, tuple[tuple[type, ...], bool]]:
         hint = hints[f.name]
         options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
         accepted = tuple(typing.get_origin(option) or option for option in options)
-        if float in accepted:
-            accepted += (int,)
+        items = tuple(typing.get_origin(item) or item for item in typing.get_args(hint)) if accepted == (list,) else ()
+        accepted, items = (types_ + (int,) * (float in types_) for types_ in (accepted, items))
         required = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-        answer[f.name] = (accepted, required)
+        answer[f.name] = (accepted, items, required)
     return answer

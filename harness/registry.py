@@ -26,6 +26,10 @@ _MODES = {"rnn": frozenset({Mode.RNN_TANH, Mode.RNN_RELU}), "gru": frozenset({Mo
 _BASES: tuple[tuple[str, type[nn.Module]], ...] = (("rnn", nn.RNN), ("gru", nn.GRU), ("lstm", nn.LSTM))
 
 
+#: The folders that files were loaded from: on sys.path, as if each file were the program.
+FOLDERS: list[str] = []
+
+
 class UnknownImplementation(ValueError):
     """A reference that leads to no implementation; the message is one line that says why, and what is known."""
 
@@ -60,7 +64,7 @@ def resolve(reference: str) -> Implementation:
     """
     if reference in builtin():
         return builtin()[reference]
-    kind, _, target = reference.rpartition("=") if reference.partition("=")[0] in _MODES else ("", "", reference)
+    kind, _, target = reference.partition("=") if reference.partition("=")[0] in _MODES else ("", "", reference)
     place, separator, name = target.rpartition(":")
     if not separator or not place or not name:
         raise UnknownImplementation(_unknown(reference, "it is neither a registry id nor FILE.py:NAME nor MODULE:NAME"))
@@ -104,8 +108,10 @@ def _load_file(reference: str, path: Path) -> ModuleType:
     if not path.is_file():
         raise UnknownImplementation(_unknown(reference, f"there is no file {path}"))
     # As `python file.py` does: the file's own folder comes first on the path.
-    if str(path.parent) not in sys.path:
-        sys.path.insert(0, str(path.parent))
+    folder = str(path.parent)
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+        FOLDERS.append(folder)
     name = path.stem
     loaded = sys.modules.get(name)
     if loaded is not None:

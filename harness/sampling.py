@@ -47,7 +47,7 @@ class Samples:
     calls: int = 1
     seconds: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
-    error: Exception | None = None
+    error: Exception | SystemExit | None = None
 
 
 def sample(subject: Subject, clock: Clock, calls: int) -> float:
@@ -62,14 +62,15 @@ def sample(subject: Subject, clock: Clock, calls: int) -> float:
 
 def calibrate(subject: Subject, clock: Clock, budget: Budget) -> int:
     """How many calls make a sample of ``budget.sample_seconds``; also warms the subject up for ``budget.warmup_seconds``."""
-    spent, calls = 0.0, 1
+    # The first call can take very much longer than the rest: it warms up, and nothing is concluded from it.
+    spent, calls = sample(subject, clock, 1), 1
     while True:
         seconds = sample(subject, clock, calls)
         spent += seconds * calls
         wanted = max(1, math.ceil(budget.sample_seconds / max(seconds, 1e-9)))
         if spent >= budget.warmup_seconds:
             return wanted
-        # Grown by steps, because the first call can take very much longer than the rest.
+        # Grown by steps, because a few more calls can still be slow.
         calls = min(wanted, calls * 4)
 
 
@@ -81,7 +82,7 @@ def interleave(subjects: Mapping[str, Subject], clock: Clock, budget: Budget, se
     def attempt(name: str, action: Callable[[], Any]) -> Any:
         try:
             return action()
-        except Exception as error:  # other people's code: whatever it raises ends its own samples and nobody else's
+        except (Exception, SystemExit) as error:  # other people's code: whatever it raises ends its own samples and nobody else's
             taken[name].error = error
             alive.remove(name)
             return None
@@ -112,7 +113,6 @@ class Replay:
 
     def __init__(self) -> None:
         self._durations: list[float] = []
-        self._now = 0.0
         self._running = False
 
     def load(self, durations: Iterable[float]) -> None:
@@ -121,10 +121,9 @@ class Replay:
         self._running = False
 
     def __call__(self) -> float:
-        if self._running:
-            self._now += self._durations.pop()
+        # Each round begins at zero: a difference of large numbers would not be the sample to the last digit.
         self._running = not self._running
-        return self._now
+        return 0.0 if self._running else self._durations.pop()
 
 
 #: One for the process: pytest-benchmark is given its timer when tests are collected.

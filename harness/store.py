@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
-from harness.record import Footer, Header, Record, RecordError, Result, from_json, to_json
+from harness.record import Footer, Header, Record, Result, from_json, to_json
 
 
 class StoreError(ValueError):
@@ -35,7 +35,7 @@ class RunWriter:
         self._counts: Counter[str] = Counter()
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            self._file: TextIO = self.path.open("x", encoding="utf-8")
+            self._file: TextIO = self.path.open("x", encoding="utf-8", newline="\n")
         except OSError as error:
             raise StoreError(f"Cannot write the run file {self.path}: {error.strerror or error}. Name another folder.") from error
         self._write(header)
@@ -59,7 +59,8 @@ class RunWriter:
 
 def encode(record: Record) -> str:
     """The record as one line of JSON, without the newline."""
-    return json.dumps(_finite(to_json(record)), allow_nan=False, ensure_ascii=False)
+    # In ASCII: other people's messages may hold what UTF-8 cannot, and a file may be cut short anywhere.
+    return json.dumps(_finite(to_json(record)), allow_nan=False)
 
 
 def decode(line: str) -> Record:
@@ -99,11 +100,11 @@ def read(path: Path) -> Run:
     Raises :class:`StoreError` if it is not a run file at all: no such file, not text, or no header.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        # Only at newlines: what else str.splitlines takes for the end of a line may stand within a message.
+        with path.open("rb") as file:
+            lines = file.readlines()
     except OSError as error:
         raise StoreError(f"Cannot read the run file {path}: {error.strerror or error}.") from error
-    except UnicodeDecodeError as error:
-        raise StoreError(f"Expected {path} to be JSON Lines in UTF-8, but it is not text: {error}.") from error
 
     header: Header | None = None
     footer: Footer | None = None
@@ -112,11 +113,11 @@ def read(path: Path) -> Run:
     digest = hashlib.sha256()
     for number, line in enumerate(lines, start=1):
         try:
-            record = decode(line)
-        except (json.JSONDecodeError, RecordError) as error:
+            record = decode(line.decode("utf-8"))
+        except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, not a record, or JSON that Python will not read
             if number == 1:
                 raise StoreError(f"Expected {path} to begin with the header of a run file, but line 1 is not one: {error}.") from error
-            cut_short = number == len(lines) and not line.endswith("\n")
+            cut_short = number == len(lines) and not line.endswith(b"\n")
             problems.append(f"{path}:{number}: {'the last line was cut short' if cut_short else error}; the line was left out.")
             continue
         if number == 1:
@@ -136,7 +137,7 @@ def read(path: Path) -> Run:
                 )
         else:
             results.append(record)
-        digest.update(line.encode())
+        digest.update(line)
     if header is None:
         raise StoreError(f"Expected {path} to begin with the header of a run file, but the file is empty.")
     if footer is None:

@@ -54,6 +54,8 @@ class Trial:
         self.case = case
         self.comparisons: list[Comparison] = []
         self.kernels: list[str] = []
+        #: Whether the implementation gave any answer that could be one.
+        self.answered = False
 
     # What the implementation is asked for.
 
@@ -95,7 +97,9 @@ class Trial:
 
     def structured(self, raw: Any, input: Any, case: Case | None = None) -> Answer:
         """``raw`` as the answer to ``input``; raises :class:`ContractError` on a wrong structure or shape."""
-        return Answer(raw, canonical(raw, input, case or self.case))
+        answer = Answer(raw, canonical(raw, input, case or self.case))
+        self.answered = True
+        return answer
 
     def answer(self, module: nn.Module | None = None, leaves: Mapping[str, Tensor] | None = None) -> Answer:
         """The answer to the case's own inputs, without gradients."""
@@ -175,9 +179,14 @@ class Trial:
         except (NotImplementedError, ContractError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # an implementation may raise anything
-            if "can't allocate memory" in str(error):
+            if lacks_memory(error):
                 raise MemoryError(str(error)) from error
             raise Raised(f"{action} raised {type(error).__name__}: {error}{_frames(error)}") from error
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that there was not enough memory; on a CPU torch says so with a RuntimeError."""
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
 
 
 def canonical(raw: Any, input: Any, case: Case) -> dict[str, Tensor]:
@@ -215,6 +224,9 @@ def _require_tensor(name: str, value: Any, shape: tuple[int, ...]) -> None:
         raise ContractError(f"Expected {name} to be a tensor but got {_shape_of(value)}")
     if tuple(value.shape) != shape:
         raise ContractError(f"Expected {name} of shape {shape} but got {tuple(value.shape)}")
+    # What else could not be compared: the meta device has no values, and a conversion would drop an imaginary part.
+    if value.is_meta or value.layout is not torch.strided or not value.is_floating_point():
+        raise ContractError(f"Expected {name} to hold floating-point values but got {value.dtype}, {value.layout} on {value.device}")
 
 
 def _shape_of(value: Any) -> str:

@@ -23,7 +23,7 @@ class Pass(StrEnum):
 
     @property
     def meaning(self) -> str:
-        return {"inference": "forward without gradients", "training": "forward with gradients, then backward to input, state and weights"}[
+        return {"inference": "forward without gradients", "training": "forward with gradients, then backward to input and weights"}[
             self.value
         ]
 

@@ -133,4 +133,4 @@ WIDTHS = (
 def widths(mode: Mode) -> tuple[Case, ...]:
     """One layer, one direction, at every size in :data:`WIDTHS`."""
     # From 2, because at H = 1 the first two seeds give a relu that is dead.
-    return tuple(make(mode, i, h, steps=t, batch=b, seed=k + 2) for k, (i, h, t, b) in enumerate(WIDTHS))
+    return tuple(make(mode, i, h, steps=t, batch=b, seed=k + 3) for k, (i, h, t, b) in enumerate(WIDTHS))
