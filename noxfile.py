@@ -43,7 +43,7 @@ def report(session: nox.Session) -> None:
     # What conformance and throughput found is in the report, failures included: they must not keep it from being written.
     verdicts = [0, 1]
     session.run("python", "-m", "pytest", *_parallel(session), *common, success_codes=verdicts)
-    session.run("python", "-m", "pytest", "--benchmark-only", *common, success_codes=verdicts)
+    session.run("python", "-m", "pytest", "--benchmark-only", "--benchmark-quiet", "--sampling-time=0.5", *common, success_codes=verdicts)
     session.run("python", "-m", "reports", "page", str(results), "--out", "report")
 
 

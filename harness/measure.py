@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -127,7 +128,9 @@ def _build(workload: Workload, implementation: Implementation) -> _Cell:
     case = workload.case
     trial = Trial(implementation, case)
     training = workload.timed is Pass.TRAINING
-    with equal_terms(), implementation.switches():
+    with equal_terms(), implementation.switches(), warnings.catch_warnings():
+        # What other people's code warns of breaks no contract, whatever pytest makes of warnings here.
+        warnings.simplefilter("ignore")
         module = trial.module().train(training)
     leaves = trial.leaves()
     leaves["x"].requires_grad_(training)
@@ -152,7 +155,8 @@ def _build(workload: Workload, implementation: Implementation) -> _Cell:
 
     @contextmanager
     def context() -> Iterator[None]:
-        with equal_terms(), implementation.switches(), torch.set_grad_enabled(training):
+        with equal_terms(), implementation.switches(), torch.set_grad_enabled(training), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             yield
 
     subject = Subject(train if training else infer, context)

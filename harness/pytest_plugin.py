@@ -316,7 +316,7 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     path = session.writer.close(int(exitstatus))
     session.writer = None
     if not session.results:
-        path.unlink()
+        path.unlink(missing_ok=True)
         return
     terminalreporter.section("recurrent layers")
     for line in summary(session.results):

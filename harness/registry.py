@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import importlib
 import importlib.util
@@ -164,4 +165,6 @@ def _kind_of(value: Any) -> str:
 
 
 def _unknown(reference: str, why: str) -> str:
-    return f"Cannot use --implementation {reference}: {why}. Known ids: {', '.join(builtin())}"
+    near = difflib.get_close_matches(reference, builtin(), n=1)
+    hint = f" Did you mean {near[0]}?" if near else ""
+    return f"Cannot use --implementation {reference}: {why}.{hint} Known ids: {', '.join(builtin())}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -242,6 +243,6 @@ def _shape_of(value: Any) -> str:
 
 def _frames(error: BaseException) -> str:
     """The last frames of the traceback that lie outside the harness: where in the implementation it happened."""
-    own = str(Path(harness.__file__).parent)
+    own = str(Path(harness.__file__).parent) + os.sep
     frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(own) or "adapters" in f.filename]
     return "".join(f"\n  at {Path(f.filename).name}:{f.lineno} in {f.name}: {f.line}" for f in frames[-2:])
