@@ -1,0 +1,222 @@
+"""A number appears only for who was right before and after it was taken."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from harness.clock import FakeClock
+from harness.implementation import Capabilities, switched
+from harness.layer import Layer, Mode
+from harness.measure import measure
+from harness.record import Throughput
+from harness.registry import builtin
+from harness.sampling import Budget
+from harness.tests.samples import CASE, Doubled, implementation, label
+from harness.workload import Pass, Workload, WorkloadError, chosen, flops
+
+BUDGET = Budget(seconds=0.0, least_rounds=3, sample_seconds=0.0, warmup_seconds=0.0)
+INFERENCE, TRAINING = (Workload("tests", CASE, timed) for timed in Pass)
+
+
+def _ticking(clock: FakeClock, behaviour: Callable[..., Any] = nn.GRU.forward, seconds: float = 0.5) -> Callable[..., Any]:
+    """A forward that lets time pass."""
+
+    def forward(self: nn.GRU, *arguments: Any) -> Any:
+        clock.advance(seconds)
+        return behaviour(self, *arguments)
+
+    return forward
+
+
+def _one(behaviour: Any, workload: Workload = INFERENCE, **options: Any) -> Throughput:
+    clock = FakeClock()
+    cell = implementation(behaviour if isinstance(behaviour, type) else _ticking(clock, behaviour), **options)
+    (record,) = measure(workload, [cell], BUDGET, clock)
+    return record
+
+
+def _has_no_number(record: Throughput) -> bool:
+    times = (record.first_call, record.tokens_per_second, record.flops_per_second)
+    return record.samples == [] and record.rounds == [] and times == (None, None, None)
+
+
+@pytest.mark.parametrize("workload", [INFERENCE, TRAINING], ids=["inference", "training"])
+def test_who_is_right_has_samples_rates_and_agreement(workload: Workload) -> None:
+    record = _one(nn.GRU.forward, workload)
+    assert (record.outcome, record.message) == ("passed", "")
+    assert record.samples == [0.5] * 3 and record.rounds == [0, 1, 2] and record.first_call == 0.5
+    assert record.tokens == 8 and record.tokens_per_second == 16.0
+    assert record.flops == flops(workload) and record.flops_per_second == 2 * record.flops
+    quantities = {"output", "h_n"} if workload is INFERENCE else {"x", *CASE.layer.parameter_shapes()}
+    for when in ("before", "after"):
+        assert {one["quantity"] for one in record.agreement[when]} == quantities
+    assert record.agreement["before"] != record.agreement["after"]
+    assert record.settings["grad"] == (workload is TRAINING) and record.timed_pass == workload.timed.value
+
+
+def _wrong_gradient(self: nn.GRU, *arguments: Any) -> Any:
+    output, h_n = nn.GRU.forward(self, *arguments)
+    return output.detach() + 2 * (output - output.detach()), h_n
+
+
+def _late(self: Any, *arguments: Any) -> Any:
+    """Right seven times, then wrong: before the last samples are taken, and after the first agreement."""
+    self.count = getattr(self, "count", 0) + 1
+    output, h_n = nn.GRU.forward(self, *arguments)
+    return (output if self.count <= 7 else 1.01 * output), h_n
+
+
+def _remembered(self: Any, *arguments: Any) -> Any:
+    """Gives back its first answer for ever."""
+    if not hasattr(self, "first"):
+        self.first = nn.GRU.forward(self, *arguments)
+    return self.first
+
+
+def _raising(error: BaseException, calls: int = 0) -> Callable[..., Any]:
+    def forward(self: Any, *arguments: Any) -> Any:
+        self.count = getattr(self, "count", 0) + 1
+        if self.count > calls:
+            raise error
+        return nn.GRU.forward(self, *arguments)
+
+    return forward
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "workload", "outcome", "message"),
+    [
+        (Doubled, INFERENCE, "failed", "output: 32 of 32 elements"),
+        (Doubled, TRAINING, "failed", "x: 24 of 24 elements"),
+        (_wrong_gradient, TRAINING, "failed", "x: 24 of 24 elements"),
+        (_late, INFERENCE, "failed", "output: "),
+        (_late, TRAINING, "failed", "x: "),
+        (_remembered, INFERENCE, "failed", "output: "),
+        (lambda self, *arguments: None, INFERENCE, "failed", "Expected the pair (output, h_n) but got NoneType"),
+        (_raising(ValueError("no good")), INFERENCE, "failed", "a timed call raised ValueError: no good"),
+        (_raising(ValueError("no good"), 6), INFERENCE, "failed", "a timed call raised ValueError: no good"),
+        (_raising(SystemExit(0)), INFERENCE, "failed", "a timed call raised SystemExit: 0"),
+        (_raising(NotImplementedError("no gru")), INFERENCE, "unsupported", "NotImplementedError: no gru"),
+        (_raising(MemoryError("too much")), INFERENCE, "out-of-memory", "too much"),
+        (_raising(MemoryError()), INFERENCE, "out-of-memory", "MemoryError"),
+        (_raising(torch.OutOfMemoryError("too much\nand more")), TRAINING, "out-of-memory", "too much"),
+        (_raising(RuntimeError("can't allocate memory: you tried")), INFERENCE, "out-of-memory", "can't allocate memory"),
+        (_raising(RuntimeError("can't allocate memory: you tried"), 6), INFERENCE, "out-of-memory", "can't allocate memory"),
+    ],
+    ids=label,
+)
+def test_who_is_not_right_has_an_outcome_and_no_number(behaviour: Any, workload: Workload, outcome: str, message: str) -> None:
+    record = _one(behaviour, workload)
+    assert record.outcome == outcome and message in record.message, record.message
+    assert _has_no_number(record)
+
+
+def test_what_cannot_allocate_on_this_machine_is_out_of_memory() -> None:
+    record = _one(lambda self, *arguments: torch.zeros(10**15))
+    assert record.outcome == "out-of-memory" and _has_no_number(record)
+
+
+def test_the_late_one_was_right_before() -> None:
+    record = _one(_late)
+    assert set(record.agreement) == {"before"} and all(one["ratio"] <= one["allowance"] for one in record.agreement["before"])
+
+
+def test_a_wrong_one_takes_no_samples_from_the_others() -> None:
+    clock = FakeClock()
+    right = implementation(_ticking(clock), "sample:right")
+    wrong = implementation(_ticking(clock, Doubled.forward), "sample:wrong")
+    records = measure(INFERENCE, [wrong, right, replace(right, id="sample:too")], BUDGET, clock)
+    assert [(r.implementation, r.outcome, len(r.samples)) for r in records] == [
+        ("sample:wrong", "failed", 0),
+        ("sample:right", "passed", 3),
+        ("sample:too", "passed", 3),
+    ]
+
+
+def test_what_cannot_run_here_or_is_declared_away_is_not_run() -> None:
+    built: list[Layer] = []
+
+    def build(layer: Layer) -> nn.Module:
+        built.append(layer)
+        return nn.GRU(3, 4)
+
+    never = replace(implementation(nn.GRU), build=build)
+    away = replace(never, id="sample:away", unavailable=lambda device: f"not on {device}")
+    lacking = replace(never, id="sample:lacking", capabilities=Capabilities(dtypes=frozenset({"float64"})))
+    records = measure(INFERENCE, [away, lacking], BUDGET)
+    assert [(r.outcome, r.message) for r in records] == [
+        ("unavailable", "not on cpu"),
+        ("unsupported", "declared as not supported: dtype float32"),
+    ]
+    assert not built and all(_has_no_number(record) for record in records)
+
+
+def test_switches_and_gradient_mode_are_as_the_pass_says_in_every_call() -> None:
+    seen: set[Any] = set()
+
+    def forward(self: nn.GRU, *arguments: Any) -> Any:
+        seen.add((torch.is_grad_enabled(), self.training, torch.backends.mkldnn.enabled, torch.backends.cudnn.allow_tf32))
+        return nn.GRU.forward(self, *arguments)
+
+    for workload, training in ((INFERENCE, False), (TRAINING, True)):
+        seen.clear()
+        assert _one(forward, workload, switches=lambda: switched("mkldnn", False)).outcome == "passed"
+        assert seen == {(training, training, False, False)}
+    assert torch.backends.mkldnn.enabled and torch.is_grad_enabled()
+
+
+def test_all_timed_calls_see_the_inputs_of_the_workload_and_agreement_sees_fresh_ones() -> None:
+    seen: list[float] = []
+
+    def forward(self: nn.GRU, *arguments: Any) -> Any:
+        seen.append(float(arguments[0].sum()))
+        return nn.GRU.forward(self, *arguments)
+
+    assert _one(forward).outcome == "passed"
+    own = float(torch.tensor(CASE.arrays.x, dtype=torch.float32).sum())
+    fresh = [float(torch.tensor(replace(CASE, inputs_seed=k).arrays.x, dtype=torch.float32).sum()) for k in (1, 2)]
+    others = [value for value in seen if value != pytest.approx(own)]
+    assert others == pytest.approx(fresh) and seen[0] == pytest.approx(own)
+
+
+def test_the_kernels_that_ran_are_recorded() -> None:
+    lstm = Workload("tests", replace(CASE, layer=replace(CASE.layer, mode=Mode.LSTM)), Pass.INFERENCE)
+    onednn, off, loop = measure(lstm, [builtin()[id] for id in ("torch:onednn", "torch:onednn-off", "loop:textbook")], BUDGET)
+    assert "aten::mkldnn_rnn_layer" in onednn.kernels and "aten::mkldnn_rnn_layer" not in off.kernels
+    assert any("addmm" in kernel or "mm" in kernel for kernel in loop.kernels)
+    assert {onednn.outcome, off.outcome, loop.outcome} == {"passed"}
+
+
+def test_flops_are_those_of_the_formula() -> None:
+    # 2 * T * B * gates * H * (I + H): 2 * 4 * 2 * 3 * 4 * (3 + 4), and twice as much again to go back.
+    assert flops(INFERENCE) == 1344 and flops(TRAINING) == 3 * 1344
+    lstm = replace(CASE.layer, mode=Mode.LSTM, num_layers=2, bidirectional=True, proj_size=2)
+    first, second = 2 * 4 * 4 * (3 + 2) + 2 * 4 * 2, 2 * 4 * 4 * (4 + 2) + 2 * 4 * 2
+    assert flops(Workload("tests", replace(CASE, layer=lstm), Pass.INFERENCE)) == 8 * 2 * (first + second)
+
+
+def test_workloads_are_chosen_by_name_each_once() -> None:
+    sets = {"a": (INFERENCE, TRAINING), "b": (INFERENCE,)}
+    assert chosen(sets, ["b", "a", "b"]) == [INFERENCE, INFERENCE, TRAINING]
+    with pytest.raises(WorkloadError, match=r"no set of this name\. Known sets: a, b"):
+        chosen(sets, ["c"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"lengths": (2, 4)}, {"batch": 1, "batched": False}, {"layer": replace(CASE.layer, batch_first=True)}], ids=str
+)
+def test_a_form_that_cannot_be_checked_while_it_is_timed_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="padded, batched and time-major"):
+        Workload("tests", replace(CASE, **change), Pass.INFERENCE)
+
+
+def test_workloads_that_differ_have_different_ids() -> None:
+    both = [INFERENCE, TRAINING, INFERENCE.on("cuda"), replace(INFERENCE, set="other"), replace(INFERENCE, case=replace(CASE, steps=9))]
+    assert len({workload.id for workload in both}) == 5
+    assert INFERENCE.id == "tests/gru-I3-H4-T4-B2-float32-cpu-inference"

@@ -1,0 +1,337 @@
+"""What a user of the command line sees: exit status, terminal, run file, benchmark file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+import harness
+from harness import pytest_plugin
+from harness.contract import Check
+from harness.implementation import Capabilities
+from harness.outcome import Outcome
+from harness.record import Conformance, Throughput
+from harness.registry import builtin
+from harness.store import Run, read
+from harness.tests import samples
+from harness.tests.samples import CASE, implementation
+from harness.tests.test_record import CONFORMANCE
+from harness.workload import Pass, Workload
+
+ROOT = Path(harness.__file__).parents[1]
+
+LAYERS = """
+import os
+from torch import nn
+
+class Right(nn.GRU):
+    pass
+
+class Wrong(nn.GRU):
+    def forward(self, *arguments):
+        output, h_n = super().forward(*arguments)
+        return output * 1.001, h_n
+
+class Refuses(nn.GRU):
+    def __init__(self, *arguments, **options):
+        raise NotImplementedError("not written yet")
+
+class Crashes(nn.GRU):
+    def forward(self, *arguments):
+        os._exit(7)
+"""
+
+
+CHECKOUT = {
+    "pytest.ini": "[pytest]\naddopts = -ra --tb=short --strict-markers\nfilterwarnings = error\n",
+    "conftest.py": """
+pytest_plugins = ["harness.pytest_plugin"]
+
+def pytest_harness_contracts():
+    from harness.tests.samples import agrees
+    return [agrees]
+
+def pytest_harness_workloads():
+    from harness.tests.samples import CASE
+    from harness.workload import Pass, Workload
+    return {"quick": [Workload("quick", CASE, timed) for timed in Pass]}
+""",
+    "test_contracts.py": """
+from harness.pytest_plugin import conformance_checks
+from harness.tests.samples import agrees
+
+def pytest_generate_tests(metafunc):
+    found = conformance_checks(metafunc.config, [agrees])
+    metafunc.parametrize("one", found, ids=[check.id for check in found])
+
+def test_contract(one, settle):
+    settle(one)
+""",
+    "test_throughput.py": """
+import pytest
+from harness.pytest_plugin import throughput_cells
+from harness.sampling import REPLAY
+
+def pytest_generate_tests(metafunc):
+    cells = throughput_cells(metafunc.config)
+    metafunc.parametrize(("workload", "implementation"), cells, ids=[f"{w.id}-{i.id}" for w, i in cells])
+
+@pytest.mark.benchmark(timer=REPLAY)
+def test_throughput(workload, implementation, measured, benchmark):
+    measured(workload, implementation, benchmark)
+""",
+}
+
+
+def _pytest(folder: Path, *arguments: str) -> tuple[int, str]:
+    """Exit status and output of pytest in a checkout with one contract and two workloads, its run files under ``folder``/results."""
+    for name, text in CHECKOUT.items():
+        (folder / name).write_text(text)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--results=results", *arguments]
+    # What an outer pytest tells its own processes is not for this one.
+    outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    settings = {**outer, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=settings, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def _implementations(path: Path, *names: str) -> list[str]:
+    path.write_text(LAYERS)
+    return [f"--implementation={path}:{name}" for name in names]
+
+
+def _run(folder: Path) -> Run:
+    (path,) = folder.glob("*.jsonl")
+    return read(path)
+
+
+def _outcomes(run: Run) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = defaultdict(set)
+    for result in run.results:
+        found[result.implementation].add(result.outcome)
+    return dict(found)
+
+
+def test_wrong_crashing_and_refusing_layers_each_have_their_outcome_and_the_run_goes_on(tmp_path: Path) -> None:
+    named = _implementations(tmp_path / "layers.py", "Wrong", "Refuses", "Crashes", "Right")
+    status, output = _pytest(tmp_path, *named)
+    assert status == 1, output
+    run = _run(tmp_path / "results")
+    assert _outcomes(run) == {
+        "layers:Wrong": {"failed"},
+        "layers:Refuses": {"unsupported"},
+        "layers:Crashes": {"crashed"},
+        "layers:Right": {"passed"},
+    }
+    assert run.complete and run.footer is not None and run.footer.exit_status == 1
+    lines = [json.loads(line) for line in run.path.read_text().splitlines()]
+    assert [line["kind"] for line in lines] == ["header", *["conformance"] * 4, "footer"]
+    for line in lines[1:-1]:
+        assert {"contract", "implementation", "outcome", "severity"} <= set(line)
+        assert (line["contract"], line["severity"]) == ("sample.agrees", "MUST")
+    assert lines[0]["contracts"]["sample.agrees"]["statement"] and set(lines[0]["implementations"]) == set(_outcomes(run))
+    assert "breaks 1: sample.agrees" in output and "ended with exit status 7" in output
+    assert "unsupported: NotImplementedError: not written yet" in output
+    assert "2 failed, 1 passed, 1 skipped, 1 deselected" in output, "the benchmark is deselected"
+    assert "INTERNALERROR" not in output and "Traceback" not in output
+
+
+def test_a_right_layer_and_one_that_refuses_exit_with_success_under_xdist(tmp_path: Path) -> None:
+    status, output = _pytest(tmp_path, "-n2", "--isolate=never", *_implementations(tmp_path / "layers.py", "Right", "Refuses"))
+    assert status == 0, output
+    run = _run(tmp_path / "results")
+    assert run.complete and _outcomes(run) == {"layers:Right": {"passed"}, "layers:Refuses": {"unsupported"}}
+    assert len(run.results) == 2
+
+
+def test_a_reference_that_leads_nowhere_is_one_line_and_a_status_of_its_own(tmp_path: Path) -> None:
+    status, output = _pytest(tmp_path, "--implementation=loop:fastest")
+    assert status == 4
+    (line,) = output.strip().splitlines()
+    assert line.startswith("ERROR: Cannot use --implementation loop:fastest: ") and "loop:textbook" in line
+    assert not (tmp_path / "results").exists()
+
+
+def test_throughput_hands_the_same_samples_to_the_benchmark_file_and_the_run_file(tmp_path: Path) -> None:
+    named = ["--implementation=torch:onednn", "--implementation=loop:hoisted", *_implementations(tmp_path / "layers.py", "Wrong")]
+    file = tmp_path / "benchmark.json"
+    status, output = _pytest(tmp_path, "--benchmark-only", "--sampling-time=0.02", f"--benchmark-json={file}", *named)
+    assert status == 1, output
+    run = _run(tmp_path / "results")
+    assert _outcomes(run) == {"torch:onednn": {"passed"}, "loop:hoisted": {"passed"}, "layers:Wrong": {"failed"}}
+    assert set(run.header.workloads) == {f"quick/{CASE.id}-cpu-{timed.value}" for timed in Pass}
+    recorded = {(r.workload, r.implementation): r for r in run.results if isinstance(r, Throughput)}
+    assert len(recorded) == 6 and {r.timed_pass for r in recorded.values()} == {"inference", "training"}
+    benchmarks = json.loads(file.read_text())["benchmarks"]
+    assert len(benchmarks) == 4
+    for benchmark in benchmarks:
+        extra = benchmark["extra_info"]
+        record = recorded[extra["workload"], extra["implementation"]]
+        assert benchmark["group"] == record.workload
+        assert benchmark["stats"]["data"] == pytest.approx(record.samples, rel=1e-12) and len(record.samples) >= 5
+        assert extra["tokens_per_second"] == record.tokens_per_second == pytest.approx(record.tokens / benchmark["stats"]["median"])
+        assert extra["agreement"]["after"] and extra["kernels"] and extra["flops_per_second"]
+    for workload in run.header.workloads:
+        onednn, hoisted, wrong = (recorded[workload, i] for i in ("torch:onednn", "loop:hoisted", "layers:Wrong"))
+        assert onednn.rounds == hoisted.rounds == list(range(len(onednn.samples)))
+        assert wrong.samples == [] and wrong.tokens_per_second is None
+
+
+def _config(**options: Any) -> Any:
+    """As much of pytest's configuration as the plugin asks for."""
+    given: dict[str, Any] = {"device": [], "benchmark_only": False, "implementation": [], "workloads": [], **options}
+    given |= {"threads": torch.get_num_threads(), "time_limit": 1.0}
+    hook = SimpleNamespace(
+        pytest_harness_workloads=lambda: {"quick": (Workload("quick", CASE, Pass.INFERENCE),)},
+        pytest_harness_contracts=lambda: (samples.agrees,),
+    )
+    return SimpleNamespace(getoption=lambda name, default=None: given.get(name, default), stash={}, hook=hook)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"device": ["tpu"]}, "Cannot use --device tpu: this machine has cpu"),
+        ({"workloads": ["huge"]}, "Cannot use --workloads huge: there is no set of this name. Known sets: quick"),
+        ({"implementation": ["loop:fastest"]}, "Cannot use --implementation loop:fastest"),
+    ],
+    ids=["device", "workloads", "implementation"],
+)
+def test_an_option_that_cannot_be_met_is_a_usage_error(options: dict[str, Any], line: str) -> None:
+    config = _config(**options)
+    with pytest.raises(pytest.UsageError, match=line) as caught:
+        pytest_plugin.pytest_configure(config)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_run_file_is_opened_when_a_session_starts_and_not_to_print_the_options(tmp_path: Path) -> None:
+    config = _config(results=str(tmp_path / "results"), implementation=["loop:textbook"])
+    config.option = SimpleNamespace(collectonly=False)
+    pytest_plugin.pytest_configure(config)
+    session = pytest_plugin.session_of(config)
+    assert session.writer is None and not (tmp_path / "results").exists()
+    session.writer = pytest_plugin._open_run(config, session)
+    assert session.writer is not None
+    run = read(session.writer.close(0))
+    assert run.complete and list(run.header.implementations) == ["loop:textbook"] and list(run.header.contracts) == ["sample.agrees"]
+    assert run.header.implementations["loop:textbook"]["availability"]["cpu"] is None
+
+
+def test_a_results_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = _config(results=str(tmp_path / "file" / "results"))
+    _session(config, [builtin()["loop:textbook"]])
+    with pytest.raises(pytest.UsageError, match=r"^Cannot write the run file .* Name another folder\.$"):
+        pytest_plugin._open_run(config, pytest_plugin.session_of(config))
+
+
+@pytest.mark.parametrize(
+    ("machine", "asked", "measuring", "devices"),
+    [
+        (["cpu"], [], False, ["cpu"]),
+        (["cpu"], [], True, ["cpu"]),
+        (["cpu", "cuda"], [], False, ["cpu", "cuda"]),
+        (["cpu", "cuda"], [], True, ["cuda"]),
+        (["cpu", "cuda"], ["all"], True, ["cpu", "cuda"]),
+        (["cpu", "cuda"], ["cpu"], True, ["cpu"]),
+        (["cpu", "cuda"], ["cuda", "cpu", "cuda"], True, ["cuda", "cpu"]),
+    ],
+)
+def test_a_benchmark_takes_the_gpu_alone_unless_it_is_told(
+    machine: list[str], asked: list[str], measuring: bool, devices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pytest_plugin, "devices", lambda: machine)
+    assert pytest_plugin._devices(_config(device=asked, benchmark_only=measuring)) == devices
+
+
+def _session(config: Any, implementations: Sequence[Any]) -> None:
+    workloads = [Workload("quick", CASE, Pass.INFERENCE), Workload("quick", CASE, Pass.TRAINING)]
+    config.stash[pytest_plugin._SESSION] = pytest_plugin.Session(list(implementations), ["cpu"], workloads, None)
+
+
+def test_contracts_and_workloads_are_never_collected_together() -> None:
+    for measuring in (False, True):
+        config = _config(benchmark_only=measuring)
+        _session(config, [implementation(torch.nn.GRU)])
+        assert bool(pytest_plugin.conformance_checks(config, [samples.agrees])) is not measuring
+        assert bool(pytest_plugin.throughput_cells(config)) is measuring
+
+
+class Item:
+    """As much of a collected test as the plugin asks for."""
+
+    def __init__(self, *fixturenames: str) -> None:
+        self.fixturenames = fixturenames
+
+
+@pytest.mark.parametrize("measuring", [False, True])
+def test_without_its_option_nothing_is_timed_and_with_it_nothing_else_runs(measuring: bool) -> None:
+    config = _config(benchmark_only=measuring)
+    deselected: list[Any] = []
+    config.hook.pytest_deselected = lambda items: deselected.extend(items)
+    timed, checked = Item("measured", "benchmark"), Item("settle")
+    items: list[Any] = [timed, checked]
+    pytest_plugin.pytest_collection_modifyitems(config, items)
+    assert (items, deselected) == (([timed], [checked]) if measuring else ([checked], [timed]))
+
+
+def test_the_cells_of_a_workload_come_together_without_rows_that_cannot_run_here() -> None:
+    config = _config(benchmark_only=True)
+    lstm = implementation(torch.nn.LSTM, "sample:lstm", capabilities=Capabilities(modes=frozenset()))
+    _session(config, [builtin()["torch:onednn"], lstm, builtin()["torch:cudnn"], builtin()["loop:textbook"]])
+    cells = [(workload.timed.value, i.id) for workload, i in pytest_plugin.throughput_cells(config)]
+    assert cells == [(timed, id) for timed in ("inference", "training") for id in ("torch:onednn", "loop:textbook")]
+
+
+@pytest.mark.parametrize("outcome", Outcome)
+def test_a_test_ends_as_its_result_says(outcome: Outcome) -> None:
+    result = Conformance("a.b", "c", "d", outcome.value, "MAY", "gru", "cpu", "float32", message="because")
+    if outcome is Outcome.PASSED:
+        pytest_plugin.conclude(result)
+        return
+    kinds = {True: pytest.fail.Exception, False: pytest.skip.Exception}
+    expected = pytest.xfail.Exception if outcome is Outcome.EXPECTED_FAILURE else kinds[outcome.fails_run]
+    with pytest.raises(expected, match="because"):
+        pytest_plugin.conclude(result)
+
+
+def test_the_summary_counts_outcomes_and_names_each_broken_contract_once() -> None:
+    results = [CONFORMANCE, *[Conformance("x.y", "other", "", "failed", "MUST", "gru", "cpu", "float32")] * 2]
+    assert pytest_plugin.summary(results) == ["a      1 passed", "other  2 failed", "       breaks 1: x.y"]
+
+
+@pytest.mark.parametrize(
+    ("isolate", "reference", "apart"),
+    [
+        ("auto", "mine.py:Mine", True),
+        ("auto", "loop:textbook", False),
+        ("always", "loop:textbook", True),
+        ("never", "mine.py:Mine", False),
+    ],
+)
+def test_other_peoples_layers_are_checked_in_a_process_of_their_own(isolate: str, reference: str, apart: bool) -> None:
+    asked: list[Check] = []
+
+    def answers(check: Check) -> Conformance:
+        asked.append(check)
+        return CONFORMANCE
+
+    config = _config(isolate=isolate)
+    worker: Any = SimpleNamespace(run=answers)
+    config.stash[pytest_plugin._SESSION] = pytest_plugin.Session([], ["cpu"], [], worker)
+    recorded: list[Any] = []
+    request: Any = SimpleNamespace(config=config)
+    settle = pytest_plugin.settle.__wrapped__(request, recorded.append)  # type: ignore[attr-defined]
+    # An id says nothing: a file may hold an implementation called as a built-in one.
+    settle(Check(samples.agrees, implementation(torch.nn.GRU, "loop:textbook", reference=reference), CASE))
+    assert len(recorded) == 1 and (len(asked) == 1) == apart

@@ -1,0 +1,163 @@
+"""How samples are taken, with a clock that stands still until it is told to go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import pytest
+
+from harness.clock import FakeClock
+from harness.sampling import Budget, Replay, Samples, Subject, calibrate, interleave, sample
+
+
+class Timed:
+    """A subject whose n-th call takes ``durations[n]`` seconds, the last for ever; it notes each call in ``log``."""
+
+    def __init__(self, clock: FakeClock, *durations: float, name: str = "", log: list[str] | None = None, raises_at: int = -1) -> None:
+        self.calls, self._clock, self._durations, self._name, self._log = 0, clock, durations, name, log
+        self._raises_at = raises_at
+
+    def __call__(self) -> None:
+        if self.calls == self._raises_at:
+            raise ValueError(f"at call {self.calls}")
+        self._clock.advance(self._durations[min(self.calls, len(self._durations) - 1)])
+        self.calls += 1
+        if self._log is not None:
+            self._log.append(self._name)
+
+
+def _subject(call: Callable[[], Any], context: Callable[[], AbstractContextManager[Any]] = nullcontext) -> Subject:
+    return Subject(call, context)
+
+
+def test_a_sample_is_the_mean_of_consecutive_calls() -> None:
+    clock = FakeClock()
+    assert sample(_subject(Timed(clock, 1.0, 2.0, 6.0)), clock, 3) == 3.0
+
+
+def test_the_context_is_entered_once_a_sample_and_not_timed() -> None:
+    clock, entered = FakeClock(), []
+
+    @contextmanager
+    def slow() -> Iterator[None]:
+        entered.append(1)
+        clock.advance(100.0)
+        yield
+        clock.advance(100.0)
+
+    assert sample(_subject(Timed(clock, 0.5), slow), clock, 4) == 0.5
+    assert len(entered) == 1
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(1.0, 1), (2e-3, 1), (1e-3, 1), (2.5e-4, 4), (3e-4, 4), (1e-6, 1000)])
+def test_a_sample_has_as_many_calls_as_fill_its_time(seconds: float, calls: int) -> None:
+    clock = FakeClock()
+    assert calibrate(_subject(Timed(clock, seconds)), clock, Budget(sample_seconds=1e-3)) == pytest.approx(calls, abs=1)
+
+
+def test_a_slow_first_call_does_not_decide_how_many_calls_a_sample_has() -> None:
+    clock = FakeClock()
+    assert calibrate(_subject(Timed(clock, 5.0, 1e-4)), clock, Budget(sample_seconds=1e-3)) in (10, 11)
+
+
+def test_warms_up_for_as_long_as_the_budget_says() -> None:
+    clock = FakeClock()
+    calibrate(_subject(Timed(clock, 1e-3)), clock, Budget(warmup_seconds=0.5))
+    assert 0.5 <= clock.now() < 0.51
+    clock = FakeClock()
+    slow = Timed(clock, 2.0)
+    calibrate(_subject(slow), clock, Budget(warmup_seconds=0.5))
+    assert slow.calls == 2
+
+
+def _interleaved(seed: int, budget: Budget, **durations: float) -> tuple[dict[str, Samples], list[str], FakeClock]:
+    clock = FakeClock()
+    log: list[str] = []
+    subjects = {name: _subject(Timed(clock, seconds, name=name, log=log)) for name, seconds in durations.items()}
+    taken = interleave(subjects, clock, budget, seed)
+    # What came before belongs to the warm-up.
+    calls = sum(len(samples.seconds) * samples.calls for samples in taken.values())
+    return taken, log[len(log) - calls :], clock
+
+
+def test_every_round_has_every_subject_once_in_an_order_drawn_anew() -> None:
+    budget = Budget(seconds=0, least_rounds=30, sample_seconds=0)
+    taken, log, _ = _interleaved(3, budget, a=1.0, b=2.0, c=3.0)
+    rounds = [tuple(log[i : i + 3]) for i in range(0, len(log), 3)]
+    assert len(rounds) == 30 and all(set(one) == {"a", "b", "c"} for one in rounds)
+    assert len(set(rounds)) == 6
+    for name, seconds in (("a", 1.0), ("b", 2.0), ("c", 3.0)):
+        assert taken[name].seconds == [seconds] * 30 and taken[name].rounds == list(range(30)) and taken[name].error is None
+
+
+def test_the_order_follows_from_the_seed() -> None:
+    budget = Budget(seconds=0, least_rounds=10, sample_seconds=0)
+    first, again, other = (_interleaved(seed, budget, a=1.0, b=1.0, c=1.0)[1] for seed in (1, 1, 2))
+    assert first == again != other
+
+
+def test_stops_when_the_budget_is_spent() -> None:
+    taken, _, _ = _interleaved(0, Budget(seconds=10.0, least_rounds=2), a=1.0, b=1.0)
+    assert len(taken["a"].seconds) == 5
+
+
+def test_takes_the_least_rounds_whatever_they_take() -> None:
+    taken, _, _ = _interleaved(0, Budget(seconds=1.0, least_rounds=5), a=100.0)
+    assert len(taken["a"].seconds) == 5
+
+
+def test_takes_no_more_than_the_most_rounds() -> None:
+    taken, _, _ = _interleaved(0, Budget(seconds=1e9, most_rounds=7), a=1.0)
+    assert len(taken["a"].seconds) == 7
+
+
+def test_the_warm_up_is_not_part_of_the_budget() -> None:
+    taken, _, clock = _interleaved(0, Budget(seconds=10.0, least_rounds=1, warmup_seconds=1000.0), a=1.0)
+    assert len(taken["a"].seconds) == 10 and clock.now() > 1000
+
+
+@pytest.mark.parametrize(("raises_at", "rounds"), [(0, 0), (1, 0), (5, 3)])
+def test_a_subject_that_raises_drops_out_and_the_others_go_on(raises_at: int, rounds: int) -> None:
+    clock, budget = FakeClock(), Budget(seconds=0, least_rounds=6, sample_seconds=0)
+    bad = Timed(clock, 1.0, raises_at=raises_at)
+    taken = interleave({"good": _subject(Timed(clock, 1.0)), "bad": _subject(bad)}, clock, budget)
+    assert isinstance(taken["bad"].error, ValueError) and bad.calls == raises_at
+    assert len(taken["bad"].seconds) == len(taken["bad"].rounds) == rounds
+    assert taken["good"].error is None and len(taken["good"].seconds) == 6
+
+
+def test_a_subject_that_asks_the_interpreter_to_end_drops_out_too() -> None:
+    def quits() -> None:
+        raise SystemExit(0)
+
+    clock = FakeClock()
+    taken = interleave({"bad": _subject(quits), "good": _subject(Timed(clock, 1.0))}, clock, Budget(seconds=0))
+    assert isinstance(taken["bad"].error, SystemExit) and len(taken["good"].seconds) == 5
+
+
+def test_nobody_left_is_no_endless_loop() -> None:
+    assert interleave({}, FakeClock(), Budget()) == {}
+
+
+DURATIONS = [0.1 + 0.2, 1e-9, 123456.789, 1 / 3, 5e-324]
+
+
+def test_replay_reads_out_the_exact_samples() -> None:
+    timer = Replay()
+    timer.load(DURATIONS)
+    measured = []
+    for _ in DURATIONS:
+        start = timer()
+        measured.append(timer() - start)
+    assert measured == DURATIONS
+
+
+def test_replay_begins_anew_with_each_load() -> None:
+    timer = Replay()
+    timer.load([1.0, 2.0])
+    timer()
+    timer.load([3.0])
+    start = timer()
+    assert timer() - start == 3.0
