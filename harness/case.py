@@ -27,7 +27,9 @@ class Case:
     ``enforce_sorted`` is passed to ``pack_padded_sequence``. ``batched=False`` drops the batch axis (B must be 1).
     ``given_state=False`` calls the layer without hx. ``weights``: *plain* gates are near the middle of their range,
     *remembering* weights carry the initial state through a long sequence (forget or update gates open, recurrent
-    matrices near a permutation), without which a long sequence tests neither the initial state nor history.
+    matrices near a permutation), without which a long sequence tests neither the initial state nor history; *readable* weights
+    make every layer but the first answer, at each step, with a function of that step's input alone that can be inverted
+    (see :func:`read_back`).
     ``seed`` fixes the weights, ``seed`` and ``inputs_seed`` together everything else. ``name`` marks a case that people know by name.
     """
 
@@ -38,7 +40,7 @@ class Case:
     enforce_sorted: bool = False
     batched: bool = True
     given_state: bool = True
-    weights: Literal["plain", "remembering"] = "plain"
+    weights: Literal["plain", "remembering", "readable"] = "plain"
     dtype: DType = "float32"
     device: str = "cpu"
     seed: int = 0
@@ -80,7 +82,7 @@ class Case:
                 shown = f"{self.batch}:{hashlib.sha256(shown.encode()).hexdigest()[:8]}"
             parts.append(f"{'sorted' if self.enforce_sorted else 'packed'}({shown})")
         parts += [] if self.given_state else ["nostate"]
-        parts += ["remembering"] if self.weights == "remembering" else []
+        parts += [self.weights] if self.weights != "plain" else []
         parts += [self.dtype] + ([self.device] if self.device != "cpu" else []) + ([f"seed{self.seed}"] if self.seed else [])
         parts += [f"inputs{self.inputs_seed}"] if self.inputs_seed else []
         return "-".join(parts)
@@ -150,6 +152,8 @@ def draw(case: Case) -> Arrays:
         weights[name] = uniform(*shape, scale=0.5 if len(shape) == 1 else (3.0 / shape[1]) ** 0.5)
     if case.weights == "remembering":
         _make_remember(layer, weights, generator)
+    elif case.weights == "readable":
+        _make_readable(layer, weights)
 
     generator = np.random.Generator(np.random.PCG64([case.seed, 1 + case.inputs_seed]))
     # A factor sqrt(3) gives inputs unit variance.
@@ -176,22 +180,72 @@ def draw(case: Case) -> Arrays:
     )
 
 
+#: What the readable layers multiply their input by: twice an activation, after dropout, must stay where tanh can be inverted.
+_READ_SCALE = 0.25
+#: A gate driven to this pre-activation is open, or shut, to within 1e-17.
+_SHUT = 40.0
+#: What keeps a relu away from its kink.
+_LIFT = 1.0
+
+
+def _make_readable(layer: Layer, weights: dict[str, Array]) -> None:
+    """Changes the weights of the upper layers in place: direction d answers with an invertible function of features d*H ... d*H + H - 1.
+
+    The first layer keeps random weights; with relu its biases are raised, so that its outputs are positive.
+    """
+    if layer.proj_size or not layer.bias:
+        raise ValueError(f"Expected a layer with biases and without projection for readable weights but got {layer.expression()}")
+    size, gates = layer.hidden_size, len(layer.mode.gates)
+    for _, level, direction, suffix in layer.slots():
+        if level == 0:
+            if layer.mode is Mode.RNN_RELU:
+                weights[f"bias_ih{suffix}"] += 2.0
+                for name in ("weight_ih", "weight_hh"):
+                    weights[f"{name}{suffix}"] *= 0.3
+            continue
+        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+            weights[f"{name}{suffix}"] *= 0.0
+        # The candidate, which reads the input, is the third block of an LSTM and the last of the others.
+        block = slice(2 * size, 3 * size) if layer.mode is Mode.LSTM else slice((gates - 1) * size, gates * size)
+        weights[f"weight_ih{suffix}"][block, direction * size : (direction + 1) * size] = _READ_SCALE * np.eye(size)
+        bias = weights[f"bias_ih{suffix}"]
+        if layer.mode is Mode.LSTM:
+            bias[:size], bias[size : 2 * size], bias[3 * size :] = _SHUT, -_SHUT, _SHUT
+        elif layer.mode is Mode.GRU:
+            bias[size : 2 * size] = -_SHUT
+        elif layer.mode is Mode.RNN_RELU:
+            bias += _LIFT
+
+
+def read_back(layer: Layer, output: Array) -> Array:
+    """What the last layer was given, (T, B, D*H), from what it answered, (T, B, D*H), where the weights are readable."""
+    if layer.mode is Mode.RNN_RELU:
+        return (output - _LIFT) / _READ_SCALE
+    inverse: Array = np.arctanh(np.arctanh(output) if layer.mode is Mode.LSTM else output) / _READ_SCALE
+    return inverse
+
+
 def _make_remember(layer: Layer, weights: dict[str, Array], generator: np.random.Generator) -> None:
-    """Changes the weights in place so that h_n depends on h0, c0 and x[0] after hundreds of steps."""
+    """Changes the weights in place so that h_n depends on h0, c0 and x[0] after hundreds of steps.
+
+    An LSTM's forget gate and a GRU's update gate are open by their biases (without biases they stay as they are), and an LSTM's input
+    gate is nearly shut, or else c would grow until tanh(c) sees no change of it. An RNN's recurrent matrix is nearly a permutation:
+    of length one for tanh, which shrinks what it reads, a little less for relu, which does not.
+    """
     size, state = layer.hidden_size, layer.state_size
     for _, _, _, suffix in layer.slots():
-        if layer.mode is Mode.LSTM and layer.bias:
-            weights[f"bias_ih{suffix}"][size : 2 * size] += 2.5  # the forget gate
-            weights[f"bias_hh{suffix}"][size : 2 * size] += 2.5
+        if layer.mode in (Mode.LSTM, Mode.GRU):
+            kept = slice(size, 2 * size)
             for name in ("weight_ih", "weight_hh"):
-                weights[f"{name}{suffix}"][size : 2 * size] *= 0.5
-        elif layer.mode is Mode.GRU and layer.bias:
-            weights[f"bias_ih{suffix}"][size : 2 * size] += 2.5  # the update gate: h' = (1-z) n + z h
-            weights[f"bias_hh{suffix}"][size : 2 * size] += 2.5
-            for name in ("weight_ih", "weight_hh"):
-                weights[f"{name}{suffix}"][size : 2 * size] *= 0.5
-        elif layer.mode in (Mode.RNN_TANH, Mode.RNN_RELU):
+                weights[f"{name}{suffix}"][kept] *= 0.5
+            for name in ("bias_ih", "bias_hh") if layer.bias else ():
+                weights[f"{name}{suffix}"][kept] += 2.5
+                if layer.mode is Mode.LSTM:
+                    weights[f"{name}{suffix}"][:size] -= 1.5
+        else:
             hh = weights[f"weight_hh{suffix}"]
-            hh *= 0.15
-            hh[generator.permutation(size), np.arange(state)] += 0.95
-            weights[f"weight_ih{suffix}"] *= 0.3
+            hh *= 0.02
+            hh[generator.permutation(size), np.arange(state)] += 1.0 if layer.mode is Mode.RNN_TANH else 0.96
+            weights[f"weight_ih{suffix}"] *= 0.1 if layer.mode is Mode.RNN_TANH else 0.3
+            for name in ("bias_ih", "bias_hh") if layer.bias and layer.mode is Mode.RNN_TANH else ():
+                weights[f"{name}{suffix}"] *= 0.1

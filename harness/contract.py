@@ -13,7 +13,7 @@ import torch
 
 from harness import oracle
 from harness.case import Array, Case
-from harness.implementation import ExpectedFailure, Implementation, equal_terms
+from harness.implementation import ExpectedFailure, Implementation, equal_terms, undisturbed
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance
 from harness.reference import answer
@@ -128,7 +128,7 @@ def run(check: Check) -> Conformance:
     outcome, message = Outcome.PASSED, ""
     started = time.perf_counter()
     try:
-        with equal_terms(), implementation.switches(), warnings.catch_warnings():
+        with undisturbed(), equal_terms(), implementation.switches(), warnings.catch_warnings():
             # A warning is for the user of the layer to read; it breaks no contract, whatever pytest makes of warnings here.
             warnings.simplefilter("ignore")
             contract.check(trial)

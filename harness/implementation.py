@@ -36,8 +36,6 @@ class Capabilities:
     packed: bool = True
     #: Whether it takes input without a batch axis.
     unbatched: bool = True
-    #: Whether gradients flow through it.
-    backward: bool = True
 
     def lacks(self, case: Case) -> str | None:
         """Why ``case`` asks for something that is declared away, in words, or None if it does not."""
@@ -77,6 +75,10 @@ def _always_available(device: str) -> str | None:
     return None
 
 
+def _promises_nothing(case: Case) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Implementation:
     """Something that claims to be nn.RNN, nn.GRU or nn.LSTM.
@@ -84,7 +86,8 @@ class Implementation:
     ``build(layer)`` returns a module on the CPU, in the default dtype, with nn's call and nn's parameter names.
     ``switches()`` is a context manager within which every call and every backward pass of it happens.
     ``unavailable(device)`` says in words why it cannot run on a device of this machine, or None where it can.
-    ``reference`` is how it was named on the command line, and how another process finds it.
+    ``promised_kernel(case)`` is a part of the name of the kernel that must run on a case, ``forbidden_kernel`` of one that must never:
+    for rows that are named after a switch. ``reference`` is how it was named on the command line, and how another process finds it.
     """
 
     id: str
@@ -94,6 +97,8 @@ class Implementation:
     expected_failures: tuple[ExpectedFailure, ...] = ()
     switches: Callable[[], AbstractContextManager[Any]] = nullcontext
     unavailable: Callable[[str], str | None] = _always_available
+    promised_kernel: Callable[[Case], str | None] = _promises_nothing
+    forbidden_kernel: str = ""
     reference: str = ""
 
     def expected_failure(self, contract: str, case: Case) -> ExpectedFailure | None:
@@ -114,6 +119,26 @@ def equal_terms() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Puts torch's global switches back: what one implementation leaves turned must not reach the next."""
+    backends = [(getattr(torch.backends, name), name) for name in ("cudnn", "mkldnn")]
+    before = [(module, switch, getattr(module, switch)) for module, _ in backends for switch in ("enabled", "deterministic")]
+    before.append((torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark))
+    grad, dtype, threads, random = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        for module, switch, value in before:
+            if getattr(module, switch) != value:
+                setattr(module, switch, value)
+        torch.set_grad_enabled(grad)
+        torch.set_default_dtype(dtype)
+        torch.set_rng_state(random)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
 
 
 @contextmanager

@@ -15,9 +15,9 @@ direction, which runs from T-1 down, begins at that end too.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,13 +25,20 @@ from harness.case import Array, Case
 from harness.layer import Layer, Mode
 
 
-#: What is done to every intermediate result: nothing, or what a narrower arithmetic would do to it.
-Rounding = Callable[[Array], Array]
+class Rounding(Protocol):
+    """What is done to every intermediate result: nothing, or what a narrower arithmetic would do to it."""
+
+    def __call__(self, a: Array, least: float = 0.0) -> Array:
+        """``a`` as the arithmetic has it; errors are relative to each value, or to ``least`` where that is larger."""
 
 
-def exact(a: Array) -> Array:
+def exact(a: Array, least: float = 0.0) -> Array:
     """No rounding beyond float64's own."""
     return a
+
+
+#: tanh(a) is often computed as 2 sigmoid(2a) - 1, whose error near zero is that of a number near one half.
+_TANH_LEAST = 0.5
 
 
 @dataclass(frozen=True)
@@ -170,18 +177,19 @@ def _step(
     if layer.mode is Mode.LSTM:
         assert c is not None
         i, f, g, o = np.split(from_x + from_h, 4, axis=1)
-        i, f, g, o = rounding(_sigmoid(i)), rounding(_sigmoid(f)), rounding(np.tanh(g)), rounding(_sigmoid(o))
+        i, f, g, o = rounding(_sigmoid(i)), rounding(_sigmoid(f)), rounding(np.tanh(g), _TANH_LEAST), rounding(_sigmoid(o))
         new_c = rounding(f * c + i * g)
-        squashed = rounding(np.tanh(new_c))
+        squashed = rounding(np.tanh(new_c), _TANH_LEAST)
         m = o * squashed
         new_h = m @ weights[f"weight_hr{suffix}"].T if layer.proj_size else m
         return rounding(new_h), new_c, (h, c, i, f, g, o, squashed, m)
     if layer.mode is Mode.GRU:
         (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(from_x, 3, axis=1), np.split(from_h, 3, axis=1)
         r, z = rounding(_sigmoid(x_r + h_r)), rounding(_sigmoid(x_z + h_z))
-        n = rounding(np.tanh(x_n + r * h_n))
+        n = rounding(np.tanh(x_n + r * h_n), _TANH_LEAST)
         return rounding((1.0 - z) * n + z * h), None, (h, r, z, n, h_n)
-    new_h = rounding(np.tanh(from_x + from_h) if layer.mode is Mode.RNN_TANH else np.maximum(from_x + from_h, 0.0))
+    a = from_x + from_h
+    new_h = rounding(np.tanh(a), _TANH_LEAST) if layer.mode is Mode.RNN_TANH else rounding(np.maximum(a, 0.0))
     return new_h, None, (h, new_h)
 
 
@@ -197,6 +205,10 @@ def _step_backward(
 ) -> tuple[Array, Array, Array | None]:
     """The step's chain rule: returns the gradients of x, h and c before it, and adds those of the weights to ``gradients``."""
     suffix = slot.suffix
+
+    def add(name: str, part: Array) -> None:
+        gradients[name] = rounding(gradients[name] + part)
+
     direct_h: Array | float = 0.0
     d_prev_c = None
     if layer.mode is Mode.LSTM:
@@ -204,7 +216,7 @@ def _step_backward(
         h, c, i, f, g, o, squashed, m = slot.steps[t]
         d_m = d_h
         if layer.proj_size:
-            gradients[f"weight_hr{suffix}"] += d_h.T @ m
+            add(f"weight_hr{suffix}", d_h.T @ m)
             d_m = d_h @ weights[f"weight_hr{suffix}"]
         d_c = d_c + d_m * o * (1.0 - squashed**2)
         d_from_x = np.concatenate(
@@ -223,10 +235,10 @@ def _step_backward(
     else:
         h, new_h = slot.steps[t]
         d_from_x = d_from_h = rounding(d_h * (1.0 - new_h**2) if layer.mode is Mode.RNN_TANH else d_h * (new_h > 0))
-    gradients[f"weight_ih{suffix}"] += d_from_x.T @ slot.x[t]
-    gradients[f"weight_hh{suffix}"] += d_from_h.T @ h
+    add(f"weight_ih{suffix}", d_from_x.T @ slot.x[t])
+    add(f"weight_hh{suffix}", d_from_h.T @ h)
     if layer.bias:
-        gradients[f"bias_ih{suffix}"] += d_from_x.sum(axis=0)
-        gradients[f"bias_hh{suffix}"] += d_from_h.sum(axis=0)
+        add(f"bias_ih{suffix}", d_from_x.sum(axis=0))
+        add(f"bias_hh{suffix}", d_from_h.sum(axis=0))
     d_x, d_prev_h = d_from_x @ weights[f"weight_ih{suffix}"], d_from_h @ weights[f"weight_hh{suffix}"] + direct_h
     return rounding(d_x), rounding(d_prev_h), d_prev_c

@@ -199,7 +199,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     unwanted = [item for item in items if ("benchmark" in getattr(item, "fixturenames", ())) != _measuring(config)]
     if unwanted:
         config.hook.pytest_deselected(items=unwanted)
-        items[:] = [item for item in items if item not in set(unwanted)]
+        gone = set(unwanted)
+        items[:] = [item for item in items if item not in gone]
 
 
 @pytest.fixture

@@ -156,7 +156,7 @@ def from_json(line: Any) -> Record:
         if not isinstance(value, accepted) or (isinstance(value, bool) and bool not in accepted):
             expected = " or ".join(t.__name__ for t in accepted)
             raise RecordError(f"Expected {name} of a {cls.kind} line to be {expected} but got {name}={value!r} ({type(value).__name__})")
-        if items and any(not isinstance(item, items) or isinstance(item, bool) for item in value):
+        if items and any(not isinstance(item, items) or isinstance(item, bool) for item in line[name]):
             expected = " or ".join(t.__name__ for t in items)
             raise RecordError(f"Expected {name} of a {cls.kind} line to be a list of {expected} but got {name}={value!r}")
         values[name] = value

@@ -7,7 +7,7 @@ one eps in every intermediate result (Monte Carlo arithmetic: Parker 1997), and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,7 +24,6 @@ from harness.implementation import equal_terms, switched
 from harness.layer import Layer, Mode
 from harness.tolerance import floor_of, scaled_error
 
-
 #: How often the oracle is run with random errors for one floor.
 JITTERS = 2
 
@@ -40,24 +39,59 @@ class Expected:
 @lru_cache(maxsize=64)
 def answer(case: Case) -> Expected:
     """Expected output, h_n and c_n of ``case``. A case with no elements (B = 0) has no floor and cannot be asked for."""
-    return _with_floors(case, oracle.evaluate(case).tensors(), None)
+    return _with_floors(case, None, case.arrays.weights)
 
 
 @lru_cache(maxsize=64)
 def gradients(case: Case, through: tuple[str, ...]) -> Expected:
     """Expected gradients of x, h0, c0 and every weight, from the case's random cotangents of the tensors in ``through``."""
-    arrays = case.arrays
-    forward = oracle.evaluate(case)
-    cotangents = {name: arrays.cotangents[name] for name in through}
-    return _with_floors(case, oracle.backward(case.layer, arrays.weights, forward, case.valid, cotangents), through)
+    return _with_floors(case, through, case.arrays.weights)
 
 
-def _with_floors(case: Case, expected: dict[str, Array], through: tuple[str, ...] | None) -> Expected:
-    errors: dict[str, list[float]] = {name: [] for name in expected}
-    for answers in (_plain_loop(case, through), *(_jittered(case, through, draw) for draw in range(JITTERS))):
-        for name, actual in answers.items():
-            errors[name].append(scaled_error(actual, expected[name]))
+def altered(
+    case: Case,
+    weights: Mapping[str, Array] | None = None,
+    masks: Sequence[Array] | None = None,
+    through: tuple[str, ...] | None = None,
+    cotangents: Mapping[str, Array] | None = None,
+    inputs: Mapping[str, Array] | None = None,
+) -> Expected:
+    """As :func:`answer`, or with ``through`` as :func:`gradients`, for other weights, for dropout masks that are known, for other
+    cotangents, or for other inputs (x, h0, c0)."""
+    return _with_floors(case, through, dict(weights or case.arrays.weights), masks, cotangents, inputs)
+
+
+def _with_floors(
+    case: Case,
+    through: tuple[str, ...] | None,
+    weights: Mapping[str, Array],
+    masks: Sequence[Array] | None = None,
+    cotangents: Mapping[str, Array] | None = None,
+    inputs: Mapping[str, Array] | None = None,
+) -> Expected:
+    def asked(rounding: oracle.Rounding) -> dict[str, Array]:
+        reply = oracle.evaluate(case, weights=weights, masks=masks, rounding=rounding, **(inputs or {}))
+        if through is None:
+            return reply.tensors()
+        wanted = {name: (cotangents or case.arrays.cotangents)[name] for name in through}
+        return oracle.backward(case.layer, weights, reply, case.valid, wanted, masks)
+
+    expected = asked(oracle.exact)
+    answers: list[Mapping[str, NDArray[Any]]] = [asked(_jitter(case, draw)) for draw in range(JITTERS)]
+    if weights is case.arrays.weights:
+        answers.append(_plain_loop(case, through))
+    errors = {name: [scaled_error(reply[name], expected[name]) for reply in answers] for name in expected}
     return Expected(expected, {name: floor_of(values, case.dtype, _terms(case, name)) for name, values in errors.items()})
+
+
+def _jitter(case: Case, draw: int) -> oracle.Rounding:
+    """Random errors of up to one eps of the case's dtype."""
+    generator, eps = np.random.Generator(np.random.PCG64(draw)), EPS[case.dtype]
+
+    def jitter(a: Array, least: float = 0.0) -> Array:
+        return a + eps * np.maximum(np.abs(a), least) * generator.uniform(-1.0, 1.0, a.shape)
+
+    return jitter
 
 
 def _terms(case: Case, name: str) -> int:
@@ -69,19 +103,6 @@ def _terms(case: Case, name: str) -> int:
     if name in ("x", "h0", "c0"):
         return max(forward, len(layer.mode.gates) * layer.hidden_size * layer.directions)
     return forward
-
-
-def _jittered(case: Case, through: tuple[str, ...] | None, draw: int) -> dict[str, Array]:
-    """The oracle's tensors, or with ``through`` its gradients, as an arithmetic with errors of one eps would have them."""
-    generator, eps, arrays = np.random.Generator(np.random.PCG64(draw)), EPS[case.dtype], case.arrays
-
-    def jitter(a: Array) -> Array:
-        return a * (1.0 + eps * generator.uniform(-1.0, 1.0, a.shape))
-
-    reply = oracle.evaluate(case, rounding=jitter)
-    if through is None:
-        return reply.tensors()
-    return oracle.backward(case.layer, arrays.weights, reply, case.valid, {name: arrays.cotangents[name] for name in through})
 
 
 def _plain_loop(case: Case, through: tuple[str, ...] | None) -> dict[str, NDArray[Any]]:
@@ -112,7 +133,8 @@ def tensor(array: Array, case: Case) -> Tensor:
 
 def to_array(value: Tensor) -> NDArray[Any]:
     """``value`` as float64 on the host."""
-    return value.detach().to("cpu", torch.float64).numpy()
+    value = value.detach()
+    return (value if value.layout is torch.strided else value.to_dense()).to("cpu", torch.float64).numpy()
 
 
 @contextmanager

@@ -167,7 +167,7 @@ class Trial:
             with torch.no_grad():
                 raw = module(input) if hx is None else module(input, hx)
         except Exception as error:  # any exception is a refusal; which one is up to the implementation
-            if not str(error).strip():
+            if not said(error).strip():
                 raise ContractError(f"Expected a message when given {what}, but {type(error).__name__} came without one") from error
             return
         raise ContractError(f"Expected an error when given {what}, but it answered with {_shape_of(raw)}")
@@ -179,15 +179,23 @@ class Trial:
             yield
         except (NotImplementedError, ContractError, MemoryError, torch.OutOfMemoryError):
             raise
-        except Exception as error:  # an implementation may raise anything
+        except (Exception, SystemExit) as error:  # an implementation may raise anything
             if lacks_memory(error):
-                raise MemoryError(str(error)) from error
-            raise Raised(f"{action} raised {type(error).__name__}: {error}{_frames(error)}") from error
+                raise MemoryError(said(error)) from error
+            raise Raised(f"{action} raised {type(error).__name__}: {said(error)}{_frames(error)}") from error
 
 
 def lacks_memory(error: BaseException) -> bool:
     """Whether ``error`` says that there was not enough memory; on a CPU torch says so with a RuntimeError."""
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in said(error)
+
+
+def said(error: BaseException) -> str:
+    """The message of an exception, even of one that cannot say it."""
+    try:
+        return str(error)
+    except Exception as worse:  # somebody's __str__
+        return f"(its message cannot be read: {type(worse).__name__})"
 
 
 def canonical(raw: Any, input: Any, case: Case) -> dict[str, Tensor]:

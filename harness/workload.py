@@ -36,6 +36,12 @@ class Workload:
     case: Case
     timed: Pass
 
+    def __post_init__(self) -> None:
+        case = self.case
+        if case.lengths is not None or not case.batched or case.layer.batch_first:
+            # The timed inputs are overwritten in place to check the timed calls, and these forms hold copies of them.
+            raise ValueError(f"Expected a padded, batched and time-major case to be timed but got case={case.id}")
+
     @property
     def id(self) -> str:
         """Unique within a run: the set, the case, the device, the pass: ``quick/lstm-I64-H64-T128-B8-float32-cpu-training``."""

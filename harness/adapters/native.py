@@ -7,6 +7,7 @@ from functools import cache, partial
 import torch
 from torch import nn
 
+from harness.case import Case
 from harness.dispatch import kernels_of
 from harness.implementation import Implementation, switched
 from harness.layer import Layer
@@ -21,6 +22,10 @@ def build(layer: Layer) -> nn.Module:
 
 #: The device on which a backend works, and how the kernels that it brings are named.
 _BACKENDS = {"cudnn": ("cuda", "_cudnn_rnn"), "mkldnn": ("cpu", "mkldnn_rnn_layer")}
+
+
+def _nothing(case: Case) -> str | None:
+    return None
 
 
 @cache
@@ -46,6 +51,14 @@ def _unavailable(backend: str, enabled: bool, device: str) -> str | None:
     return None
 
 
+def _promised(backend: str, case: Case) -> str | None:
+    """The backend's kernel where it has one: cuDNN for every layer, oneDNN for a padded LSTM in float32 without projection."""
+    served = backend == "cudnn" or (
+        case.layer.has_cell_state and case.dtype == "float32" and case.lengths is None and not case.layer.proj_size
+    )
+    return _BACKENDS[backend][1] if served else None
+
+
 def _implementation(id: str, description: str, backend: str, enabled: bool) -> Implementation:
     return Implementation(
         id=id,
@@ -53,6 +66,8 @@ def _implementation(id: str, description: str, backend: str, enabled: bool) -> I
         build=build,
         switches=partial(switched, backend, enabled),
         unavailable=partial(_unavailable, backend, enabled),
+        promised_kernel=partial(_promised, backend) if enabled else _nothing,
+        forbidden_kernel="" if enabled else _BACKENDS[backend][1],
     )
 
 

@@ -22,6 +22,9 @@ def _compiled() -> loop.Direction:
 
 
 def _direction(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    # Once it has profiled a graph, TorchScript drops the tangents of forward-mode differentiation without a word.
+    if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
+        raise NotImplementedError("TorchScript loops do not carry forward-mode tangents")
     return _compiled()(*arguments)
 
 

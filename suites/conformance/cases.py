@@ -30,52 +30,63 @@ def every(*modes: Mode, input_size: int = 3, hidden_size: int = 5, **options: An
 HEADLINE = make(RNN_TANH, 10, 20, steps=5, batch=3, name="headline")
 
 
+#: I, H, T, B and P: I below, equal to and above H; T and B odd, even and one. P is used where the layer projects.
+_SIZES = (
+    (3, 5, 6, 4, 2),
+    (5, 3, 4, 3, 1),
+    (1, 2, 7, 2, 1),
+    (4, 4, 3, 5, 3),
+    (9, 17, 5, 2, 6),
+    (2, 8, 1, 3, 5),
+    (3, 7, 5, 1, 4),
+    (2, 1, 3, 2, 0),
+)
+
+
 @cache
 def combined(mode: Mode) -> tuple[Case, ...]:
-    """Cases for ``mode`` in which every pair of options meets: constructor, form of the call, sizes, dtype, weights."""
-    factors: dict[str, list[Any]] = {
-        # I, H, T, B and P: P is used where proj is True. I below, equal to and above H; T and B odd, even and one.
-        "sizes": [
-            (3, 5, 6, 4, 2),
-            (5, 3, 4, 3, 1),
-            (1, 2, 7, 2, 1),
-            (4, 4, 3, 5, 3),
-            (9, 17, 5, 2, 6),
-            (2, 8, 1, 3, 5),
-            (3, 7, 5, 1, 4),
-            (2, 1, 3, 2, 0),
-        ],
-        "form": ["padded", "batch_first", "unbatched", "sorted", "packed"],
+    """Cases for ``mode`` in which every pair of options meets, and of those that shape the computation every triple.
+
+    The options: form of the call, batch_first, layers, directions, bias, given state, projection, weights, sizes, dtype.
+    """
+    shaping: dict[str, list[Any]] = {
+        "form": ["padded", "unbatched", "sorted", "packed", "equal"],
+        "batch_first": [False, True],
         "num_layers": [1, 2, 3],
         "bidirectional": [False, True],
         "bias": [True, False],
         "given_state": [True, False],
-        "weights": ["plain", "remembering"],
-        "dtype": ["float32", "float64"],
+        **({"projected": [False, True]} if mode is LSTM else {}),
     }
-    if mode is LSTM:
-        factors["projected"] = [False, True]
-    return tuple(_case(mode, row, seed) for seed, row in enumerate(covering(factors, _fits), start=1))
+    others: dict[str, list[Any]] = {"sizes": list(_SIZES), "weights": ["plain", "remembering"], "dtype": ["float32", "float64"]}
+    rows = covering({**shaping, **others}, _fits)
+    # The triples' rows take sizes, weights and dtype in turn.
+    for number, row in enumerate(covering(shaping, _fits, strength=3)):
+        fitting = [sizes for sizes in _SIZES if _fits({**row, "sizes": sizes})]
+        turn = {
+            "sizes": fitting[number % len(fitting)],
+            "weights": others["weights"][number % 2],
+            "dtype": others["dtype"][number // 2 % 2],
+        }
+        rows.append({**row, **turn})
+    return tuple(_case(mode, row, seed) for seed, row in enumerate(rows, start=1))
 
 
 def _fits(row: Row) -> bool:
-    if "sizes" in row:
-        _, _, steps, batch, proj = row["sizes"]
-        if row.get("form") == "unbatched" and batch > 1:
-            return False
-        if row.get("form") in ("sorted", "packed") and (batch < 2 or steps < 2):
-            return False
-        if row.get("projected") and not proj:
-            return False
-    return True
+    """Whether the options of a row, or of a part of one, can meet."""
+    if "sizes" not in row:
+        return True
+    batch, proj = row["sizes"][3], row["sizes"][4]
+    return not (row.get("form") == "unbatched" and batch > 1) and not (row.get("projected") and not proj)
 
 
 def _case(mode: Mode, row: Row, seed: int) -> Case:
     inputs, hidden, steps, batch, proj = row["sizes"]
     lengths = None
-    if row["form"] in ("sorted", "packed"):
+    if row["form"] in ("sorted", "packed", "equal"):
         # Unequal, the longest neither first nor last where there is room.
-        lengths = tuple(math.ceil(share * steps) for share in (0.5, 1.0, 0.1, 0.7, 0.4)[:batch])
+        shares = (0.5, 1.0, 0.1, 0.7, 0.4)[:batch] if batch > 1 and row["form"] != "equal" else (1.0,) * batch
+        lengths = tuple(math.ceil(share * steps) for share in shares)
         lengths = tuple(sorted(lengths, reverse=True)) if row["form"] == "sorted" else lengths
     return make(
         mode,
@@ -83,7 +94,7 @@ def _case(mode: Mode, row: Row, seed: int) -> Case:
         hidden,
         num_layers=row["num_layers"],
         bias=row["bias"],
-        batch_first=row["form"] == "batch_first",
+        batch_first=row["batch_first"],
         bidirectional=row["bidirectional"],
         proj_size=proj if row.get("projected") else 0,
         steps=steps,
@@ -127,7 +138,43 @@ WIDTHS = (
     (3, 4, 65, 3),
     (2, 5, 129, 2),
     (3, 2, 257, 3),
+    (9, 10, 3, 2),
+    (11, 12, 3, 4),
+    (5, 20, 3, 6),
+    (24, 24, 2, 10),
+    (13, 28, 3, 12),
+    (40, 40, 2, 20),
+    (16, 16, 8, 8),
+    (47, 48, 2, 24),
+    (33, 100, 2, 4),
+    (1025, 3, 2, 2),
+    (2, 3, 2, 513),
+    (3, 2, 2, 1030),
+    (2, 3, 128, 2),
+    (2, 3, 256, 2),
+    (2, 2, 512, 2),
+    (2, 3, 514, 1),
+    (1, 2, 1024, 1),
 )
+
+
+#: Stacks whose upper layers are wide or many, and layers without biases past a vector: what one layer of each width cannot show.
+_STACKS: tuple[dict[str, Any], ...] = (
+    {"input_size": 5, "hidden_size": 33, "num_layers": 2, "bidirectional": True, "steps": 3, "batch": 2},
+    {"input_size": 65, "hidden_size": 70, "num_layers": 2, "steps": 2, "batch": 3},
+    {"input_size": 4, "hidden_size": 6, "num_layers": 6, "steps": 3, "batch": 2},
+    {"input_size": 4, "hidden_size": 3, "num_layers": 5, "bidirectional": True, "steps": 3, "batch": 2},
+    {"input_size": 7, "hidden_size": 40, "bias": False, "steps": 3, "batch": 2},
+    {"input_size": 3, "hidden_size": 66, "bias": False, "bidirectional": True, "steps": 2, "batch": 2},
+    {"input_size": 6, "hidden_size": 18, "steps": 7, "batch": 40, "lengths": tuple(1 + (5 * k) % 7 for k in range(40))},
+    {"input_size": 3, "hidden_size": 5, "steps": 70, "batch": 3, "lengths": (70, 65, 33), "enforce_sorted": True},
+    {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 5, "lengths": (3, 66, 64, 65, 40), "bidirectional": True},
+)
+
+
+def stacks(mode: Mode) -> tuple[Case, ...]:
+    """Wide and deep stacks, and large packed batches."""
+    return tuple(make(mode, **options, seed=k) for k, options in enumerate(_STACKS, start=1))
 
 
 def widths(mode: Mode) -> tuple[Case, ...]:

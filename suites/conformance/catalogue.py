@@ -5,8 +5,38 @@ from __future__ import annotations
 from types import ModuleType
 
 from harness.contract import Contract
-from suites.conformance import errors, gradients, packed, shapes, state, values
+from suites.conformance import (
+    composition,
+    dropout,
+    errors,
+    execution,
+    gradients,
+    invariance,
+    layout,
+    module,
+    numerics,
+    packed,
+    purity,
+    shapes,
+    state,
+    values,
+)
 
-TOPICS: tuple[ModuleType, ...] = (shapes, values, state, gradients, packed, errors)
+TOPICS: tuple[ModuleType, ...] = (
+    shapes,
+    values,
+    state,
+    gradients,
+    packed,
+    errors,
+    invariance,
+    layout,
+    dropout,
+    module,
+    purity,
+    numerics,
+    execution,
+    composition,
+)
 
 CATALOGUE: tuple[Contract, ...] = tuple(value for topic in TOPICS for value in vars(topic).values() if isinstance(value, Contract))

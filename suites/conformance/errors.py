@@ -38,6 +38,22 @@ def input_shape(trial: Trial) -> None:
 
 
 @contract(
+    "errors.packed_input",
+    "A packed input with a wrong number of features, or of another dtype than the parameters', is refused.",
+    MUST,
+    "torch.nn.LSTM: Inputs: input",
+    [*every(steps=4, batch=3, lengths=(2, 4, 3)), *every(steps=4, batch=2, lengths=(4, 3), enforce_sorted=True, given_state=False)],
+)
+def packed_input(trial: Trial) -> None:
+    module = trial.module()
+    packed, hx = trial.form(trial.leaves())
+    features = trial.case.layer.input_size
+    for wrong, data in ((1, packed.data[:, :1]), (features + 1, torch.cat([packed.data, packed.data[:, :1]], 1))):
+        trial.refuses(f"packed data with {wrong} features instead of {features}", module, packed._replace(data=data), hx)
+    trial.refuses("packed data of torch.float64", module, packed._replace(data=packed.data.double()), hx)
+
+
+@contract(
     "errors.state_shape",
     "A state with a wrong number of layers, of batch items or of features is refused, even where it would broadcast.",
     MUST,
@@ -46,6 +62,7 @@ def input_shape(trial: Trial) -> None:
         *every(**_SIZES, num_layers=2, hidden_size=4),
         *every(**_SIZES, bidirectional=True, batch_first=True, hidden_size=4),
         *every(LSTM, **_SIZES, num_layers=2, hidden_size=4, proj_size=2),
+        *every(steps=4, batch=1, batched=False, num_layers=2, hidden_size=4),
         # Not for packed input: there nn itself checks little, and a drop-in owes no more (pytorch#195803).
     ],
 )
@@ -54,11 +71,12 @@ def state_shape(trial: Trial) -> None:
     input, hx = trial.form(trial.leaves())
     states = hx if isinstance(hx, tuple) else (hx,)
     for index, name in enumerate(("h_0", "c_0")[: len(states)]):
-        for axis, what in enumerate(("layers and directions", "batch items", "features")):
+        axes = ("layers and directions", "batch items", "features") if trial.case.batched else ("layers and directions", "features")
+        for axis, what in enumerate(axes):
             size = states[index].shape[axis]
-            for wrong in (1, size - 1, size + 1):
-                if wrong in (0, size):
-                    continue
+            # The width of the other state is the one that is mistaken for it where the layer projects.
+            others = {1, size - 1, size + 1} | ({states[1 - index].shape[axis]} if len(states) == 2 else set())
+            for wrong in sorted(others - {0, size}):
                 changed = list(states)
                 changed[index] = torch.zeros(
                     *(wrong if i == axis else n for i, n in enumerate(states[index].shape)), dtype=states[index].dtype
@@ -105,7 +123,8 @@ def dtype(trial: Trial) -> None:
     states = list(hx) if isinstance(hx, tuple) else [hx]
     other = torch.float64 if trial.case.dtype == "float32" else torch.float32
     trial.refuses(f"an input of {other}", module, input.to(other), hx)
-    trial.refuses("an input of torch.int64", module, input.long(), hx)
+    for dtype_ in (torch.float16, torch.int64, torch.int32, torch.bool):
+        trial.refuses(f"an input of {dtype_}", module, input.to(dtype_), hx)
     # A c_0 of a narrower type is promoted by nn itself, exactly; a drop-in owes no more.
     for index, name in enumerate(("h_0", "c_0")[: len(states) if other is torch.float64 else 1]):
         changed = [state.to(other) if i == index else state for i, state in enumerate(states)]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from harness.layer import Mode
-from harness.reference import gradients
-from harness.trial import Trial
-from suites.conformance.cases import LSTM, combined, every, widths
-from suites.conformance.declare import MUST, contract, in_docs
+from harness.reference import altered, gradients, tensor
+from harness.trial import ContractError, Trial
+from suites.conformance.cases import LSTM, combined, every, stacks, widths
+from suites.conformance.declare import MAY, MUST, contract, in_docs
 
 _EVERY_WAY = [
     *every(),
@@ -133,7 +138,7 @@ def options_combined(trial: Trial) -> None:
     "Gradients are right at sizes on either side of vector and tile widths.",
     MUST,
     "torch.autograd; kernels treat the rest of a vector apart",
-    [case for mode in Mode for case in widths(mode)],
+    [case for mode in Mode for case in (*widths(mode), *stacks(mode))],
 )
 def sizes(trial: Trial) -> None:
     _agree(trial, [""])
@@ -144,7 +149,238 @@ def sizes(trial: Trial) -> None:
     "Back-propagation goes through the whole sequence: the first step's input has its gradient after hundreds of steps.",
     MUST,
     "torch.autograd: no truncation; Werbos 1990",
-    [*every(input_size=2, hidden_size=3, steps=300, batch=2, weights="remembering")],
+    [
+        *every(input_size=2, hidden_size=3, steps=300, batch=2, weights="remembering"),
+        *every(input_size=2, hidden_size=2, steps=1025, batch=1, weights="remembering"),
+        *every(input_size=2, hidden_size=3, steps=70, batch=3, lengths=(70, 33, 66), weights="remembering"),
+    ],
 )
 def through_time(trial: Trial) -> None:
     _agree(trial, [""], through=["h_n"])
+
+
+@contract(
+    "gradients.numerical",
+    "In float64 every gradient is the limit of differences, at once in the input, the states and all weights.",
+    MUST,
+    "torch.autograd.gradcheck",
+    [
+        *every(input_size=2, hidden_size=3, steps=3, batch=2, dtype="float64"),
+        *every(LSTM, input_size=2, hidden_size=3, steps=2, batch=2, proj_size=2, bidirectional=True, num_layers=2, dtype="float64"),
+    ],
+)
+def numerical(trial: Trial) -> None:
+    function, values = _as_function(trial)
+    with trial.blamed("gradcheck"):
+        # Undefined cotangents have contracts of their own.
+        torch.autograd.gradcheck(function, values, fast_mode=True, check_undefined_grad=False, rtol=1e-5, atol=1e-7)
+
+
+def _as_function(trial: Trial) -> tuple[Callable[..., Any], tuple[Tensor, ...]]:
+    """The layer as a function of x, the states and the weights, all of which are leaves."""
+    module = trial.module()
+    leaves = trial.leaves(requires_grad=True)
+    parameters = trial.parameters(module)
+
+    def function(*values: Tensor) -> Any:
+        inputs = dict(zip(leaves, values, strict=False))
+        return tuple(trial.call(module, *trial.form(inputs)).tensors.values())
+
+    return function, (*leaves.values(), *parameters.values())
+
+
+@contract(
+    "gradients.of_gradients",
+    "A second backward pass, through the gradients of the first, is right or refused with an error.",
+    MAY,
+    "torch.autograd.gradgradcheck",
+    [*every(input_size=2, hidden_size=2, steps=2, batch=2, dtype="float64")],
+)
+def of_gradients(trial: Trial) -> None:
+    function, values = _as_function(trial)
+    outputs = function(*values)
+    first = torch.autograd.grad(outputs[0].square().sum(), values, create_graph=True, allow_unused=True)
+    known = [g for g in first if g is not None]
+    try:
+        total = torch.stack([g.square().sum() for g in known]).sum()
+        torch.autograd.grad(total, values, allow_unused=True)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"double backward: {error}") from error
+    with trial.blamed("gradgradcheck"):
+        torch.autograd.gradgradcheck(function, values, fast_mode=True)
+
+
+_PLAIN = [*every(num_layers=2, steps=4, batch=2), *every(bidirectional=True, batch_first=True)]
+
+
+def _backward(trial: Trial, module: torch.nn.Module, retain: bool = False, passes: int = 1) -> dict[str, Tensor]:
+    """Calls the module and goes back ``passes`` times through one graph; returns the leaves and parameters with their gradients."""
+    leaves = trial.leaves(requires_grad=True)
+    reply = trial.call(module, *trial.form(leaves))
+    names = list(_all(trial))
+    for _ in range(passes):
+        with trial.blamed("backward"):
+            torch.autograd.backward(
+                [reply.tensors[name] for name in names],
+                [tensor(trial.case.arrays.cotangents[name], trial.case) for name in names],
+                retain_graph=retain,
+            )
+    return {**leaves, **trial.parameters(module)}
+
+
+def _times(trial: Trial, factor: float) -> Any:
+    expected = gradients(trial.case, _all(trial))
+    return replace(expected, tensors={name: factor * value for name, value in expected.tensors.items()})
+
+
+@contract(
+    "gradients.repeated_backward",
+    "With retain_graph three backward passes through one graph add up to three times the gradient.",
+    MUST,
+    "torch.Tensor.backward: retain_graph; pytorch#776",
+    _PLAIN,
+)
+def repeated_backward(trial: Trial) -> None:
+    trial.agree(trial.collect(_backward(trial, trial.module(), retain=True, passes=3)), _times(trial, 3))
+
+
+@contract(
+    "gradients.accumulated",
+    "Two calls and two backward passes without zero_grad add up in the parameters.",
+    MUST,
+    "torch.optim.Optimizer.zero_grad",
+    _PLAIN,
+)
+def accumulated(trial: Trial) -> None:
+    module = trial.module()
+    _backward(trial, module)
+    leaves = _backward(trial, module)
+    names = list(trial.case.arrays.weights)
+    trial.agree(trial.collect({name: leaves[name] for name in names}), _times(trial, 2), only=names)
+
+
+@contract(
+    "gradients.some_frozen",
+    "Freezing any kind of parameter changes no other gradient, and gives the frozen ones none.",
+    MUST,
+    "torch.Tensor.requires_grad; pytorch#15788",
+    [*every(num_layers=2, steps=4, batch=2), *every(LSTM, proj_size=2, bidirectional=True)],
+)
+def some_frozen(trial: Trial) -> None:
+    expected = gradients(trial.case, _all(trial))
+    kinds = sorted({name.partition("_l")[0] for name in trial.case.arrays.weights})
+    for frozen in ([kind] for kind in kinds):
+        _freeze_and_compare(trial, expected, lambda name, frozen=frozen: name.startswith(tuple(frozen)))  # type: ignore[misc]
+    _freeze_and_compare(trial, expected, lambda name: "_l0" in name and not name.endswith("_reverse"))
+    _freeze_and_compare(trial, expected, lambda name: True)
+
+
+def _freeze_and_compare(trial: Trial, expected: Any, frozen: Callable[[str], bool]) -> None:
+    module = trial.module()
+    for name, parameter in trial.parameters(module).items():
+        parameter.requires_grad_(not frozen(name))
+    leaves = _backward(trial, module)
+    given = [name for name in trial.case.arrays.weights if frozen(name) and leaves[name].grad is not None]
+    if given:
+        raise ContractError(f"Expected no gradient for the frozen {', '.join(given)}")
+    kept = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    trial.agree(trial.collect(kept), expected, only=list(kept))
+
+
+@contract("gradients.in_eval", "Backward works after eval() as it does in training.", MUST, "torch.nn.Module.eval; pytorch#777", _PLAIN)
+def in_eval(trial: Trial) -> None:
+    trial.agree(trial.collect(_backward(trial, trial.module().eval())), _times(trial, 1))
+
+
+@contract(
+    "gradients.input_without_grad",
+    "The weights get their gradients where neither the input nor the state wants one, as in the first layer of any network.",
+    MUST,
+    "torch.Tensor.requires_grad",
+    _PLAIN,
+)
+def input_without_grad(trial: Trial) -> None:
+    module = trial.module()
+    reply = trial.call(module, *trial.form(trial.leaves()))
+    names = list(_all(trial))
+    with trial.blamed("backward"):
+        torch.autograd.backward(
+            [reply.tensors[name] for name in names], [tensor(trial.case.arrays.cotangents[name], trial.case) for name in names]
+        )
+    weights = list(trial.case.arrays.weights)
+    trial.agree(trial.collect(trial.parameters(module)), gradients(trial.case, _all(trial)), only=weights)
+
+
+@contract(
+    "gradients.tied_weights",
+    "One Parameter shared by two directions or layers gets the sum of their gradients.",
+    MUST,
+    "torch.nn.Module.named_parameters: shared parameters",
+    [*every(bidirectional=True), *every(num_layers=2, input_size=5, hidden_size=5, dtype="float64")],
+)
+def tied_weights(trial: Trial) -> None:
+    case = trial.case
+    first, second = ("weight_hh_l0", "weight_hh_l0_reverse") if case.layer.bidirectional else ("weight_hh_l0", "weight_hh_l1")
+    weights = {**case.arrays.weights, second: case.arrays.weights[first]}
+    expected = altered(case, weights=weights, through=_all(trial))
+    module = trial.module(weights=weights)
+    shared = trial.parameters(module)[first]
+    with trial.blamed(f"assigning {first} to {second}"):
+        setattr(module, second, shared)
+    reply = trial.call(module, *trial.form(trial.leaves()))
+    names = list(_all(trial))
+    with trial.blamed("backward"):
+        torch.autograd.backward([reply.tensors[name] for name in names], [tensor(case.arrays.cotangents[name], case) for name in names])
+    total = expected.tensors[first] + expected.tensors[second]
+    floors = {"weight_hh": expected.floors[first] + expected.floors[second]}
+    trial.agree({"weight_hh": trial.collect({first: shared})[first]}, replace(expected, tensors={"weight_hh": total}, floors=floors))
+
+
+@contract(
+    "gradients.part_of_the_output",
+    "A loss on one step of the output, or on one layer's h_n, gives the right gradients: what it leaves out counts as zero.",
+    MUST,
+    "torch.autograd: undefined gradients; pytorch#96416",
+    [*every(num_layers=2, steps=6), *every(bidirectional=True, steps=4)],
+)
+def part_of_the_output(trial: Trial) -> None:
+    case = trial.case
+    for name, index in (("output", 2), ("output", case.steps - 1), ("h_n", 0), ("h_n", -1)):
+        module, leaves = trial.module(), trial.leaves(requires_grad=True)
+        reply = trial.call(module, *trial.form(leaves))
+        cotangent = 0 * case.arrays.cotangents[name]
+        cotangent[index] = case.arrays.cotangents[name][index]
+        with trial.blamed("backward"):
+            reply.tensors[name][index].backward(tensor(cotangent[index], case))
+        actual = trial.collect({**leaves, **trial.parameters(module)})
+        trial.agree(actual, altered(case, through=(name,), cotangents={name: cotangent}))
+
+
+@contract(
+    "gradients.forward_mode",
+    "Forward-mode differentiation (torch.func.jvp) is right or refused with an error.",
+    MAY,
+    "torch.func.jvp",
+    [*every(input_size=2, hidden_size=3, steps=3, batch=2, dtype="float64")],
+)
+def forward_mode(trial: Trial) -> None:
+    case = trial.case
+    module = trial.module()
+    leaves = trial.leaves()
+    tangents = {name: torch.ones_like(value) for name, value in leaves.items()}
+
+    def function(*values: Tensor) -> Any:
+        return tuple(trial.call(module, *trial.form(dict(zip(leaves, values, strict=True)))).tensors.values())
+
+    try:
+        found: Any = torch.func.jvp(function, tuple(leaves.values()), tuple(tangents.values()))[1]
+    except ContractError as error:
+        raise NotImplementedError(f"forward mode: {error}") from error
+    step = 1e-6
+    ahead = {name: array + step for name, array in case.arrays.inputs().items()}
+    behind = {name: array - step for name, array in case.arrays.inputs().items()}
+    after, before = altered(case, inputs=ahead).tensors, altered(case, inputs=behind).tensors
+    for (name, value), tangent in zip(after.items(), found, strict=True):
+        difference = (value - before[name]) / (2 * step)
+        if not (abs(tangent.detach().cpu().numpy() - difference) < 1e-6 * max(1.0, abs(difference).max())).all():
+            raise ContractError(f"Expected the derivative of {name} along the inputs to be that of the oracle, but it differs")

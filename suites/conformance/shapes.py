@@ -73,6 +73,7 @@ def _read_time_major(case: Case) -> dict[str, dict[str, Array]]:
         *every(batch_first=True),
         # Equal T and B: a layer that takes one for the other shows no wrong shape, only wrong values.
         *every(batch_first=True, steps=4, batch=4, num_layers=2),
+        *every(batch_first=True, steps=8, batch=8, input_size=8, hidden_size=8),
         *every(batch_first=True, bidirectional=True, num_layers=2, steps=6, batch=1),
         *every(batch_first=True, steps=1, batch=5, given_state=False),
         *every(LSTM, batch_first=True, proj_size=2, steps=3, batch=3, dtype="float64"),
@@ -129,11 +130,11 @@ def batch_of_zero(trial: Trial) -> None:
     "A sequence of no steps is refused with an error.",
     MUST,
     "pytorch: 'Expected sequence length to be larger than 0 in RNN'",
-    [*every(), *every(given_state=False, batch_first=True, bidirectional=True)],
+    [*every(), *every(given_state=False, batch_first=True, bidirectional=True), *every(batch=1, batched=False, batch_first=True)],
 )
 def sequence_of_zero(trial: Trial) -> None:
     input, hx = trial.form(trial.leaves())
-    empty = input[:, :0] if trial.case.layer.batch_first else input[:0]
+    empty = input[:, :0] if trial.case.layer.batch_first and trial.case.batched else input[:0]
     trial.refuses("a sequence of no steps", trial.module(), empty, hx)
 
 

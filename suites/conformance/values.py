@@ -9,9 +9,9 @@ import numpy as np
 from harness.case import Array, Case
 from harness.contract import alternative
 from harness.layer import Mode
-from harness.reference import answer
+from harness.reference import altered, answer, tensor
 from harness.trial import Trial
-from suites.conformance.cases import GRU, HEADLINE, LSTM, RNN_RELU, RNN_TANH, combined, every, widths
+from suites.conformance.cases import GRU, HEADLINE, LSTM, RNN_RELU, RNN_TANH, combined, every, stacks, widths
 from suites.conformance.declare import MUST, contract, in_docs
 
 
@@ -249,6 +249,46 @@ def projection(trial: Trial) -> None:
 )
 def options_combined(trial: Trial) -> None:
     _agrees(trial)
+
+
+@contract(
+    "values.stacks",
+    "Deep stacks, wide upper layers and large packed batches are right.",
+    MUST,
+    "torch.nn.LSTM: num_layers; mxnet#17898, pytorch#90421",
+    [case for mode in Mode for case in stacks(mode)],
+)
+def stacks_(trial: Trial) -> None:
+    _agrees(trial)
+
+
+def _relit(case: Case) -> dict[str, Array]:
+    """The case's input as data of other kinds."""
+    x = case.arrays.x
+    return {
+        "whole numbers": np.round(2 * x),
+        "steps of zeros": x * (np.arange(case.steps) % 3 != 1)[:, None, None],
+        "zeros and minus ones": -1.0 * (x < 0),
+        "zeros": 0 * x,
+    }
+
+
+@contract(
+    "values.kinds_of_data",
+    "Whole numbers, steps of zeros and an input of zeros are data like any other: no value stands for padding.",
+    MUST,
+    "torch.nn.LSTM: Inputs: input; keras masks steps of zeros, torch does not",
+    [
+        *every(num_layers=2, steps=7),
+        *every(steps=6, bidirectional=True, batch_first=True, dtype="float64"),
+        *every(steps=6, given_state=False),
+    ],
+)
+def kinds_of_data(trial: Trial) -> None:
+    module = trial.module()
+    for x in _relit(trial.case).values():
+        leaves = {**trial.leaves(), "x": tensor(x, trial.case)}
+        trial.agree(trial.answer(module, leaves).arrays(), altered(trial.case, inputs={"x": x}))
 
 
 @contract(

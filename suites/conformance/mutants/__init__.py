@@ -1,6 +1,35 @@
 """Layers that are wrong in one place, each registered under the contract that must reject it; one file a topic."""
 
-from suites.conformance.mutants import errors, gradients, packed, shapes, state, values
+from suites.conformance.mutants import (
+    dropout,
+    errors,
+    execution,
+    gradients,
+    invariance,
+    module,
+    numerics,
+    packed,
+    purity,
+    shapes,
+    state,
+    values,
+)
 from suites.conformance.mutants.base import SOUND, Sound, registered
 
-__all__ = ["SOUND", "Sound", "errors", "gradients", "packed", "registered", "shapes", "state", "values"]
+__all__ = [
+    "SOUND",
+    "Sound",
+    "dropout",
+    "errors",
+    "execution",
+    "gradients",
+    "invariance",
+    "module",
+    "numerics",
+    "packed",
+    "purity",
+    "registered",
+    "shapes",
+    "state",
+    "values",
+]

@@ -36,6 +36,9 @@ class Sound(nn.Module):
     def __init__(self, layer: Layer) -> None:
         super().__init__()
         self.layer = layer
+        self.input_size, self.hidden_size, self.num_layers = layer.input_size, layer.hidden_size, layer.num_layers
+        self.bias, self.batch_first, self.bidirectional = layer.bias, layer.batch_first, layer.bidirectional
+        self.dropout, self.proj_size = layer.dropout, layer.proj_size
         bound = layer.hidden_size**-0.5
         for name, shape in layer.parameter_shapes().items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
@@ -137,7 +140,7 @@ class Sound(nn.Module):
 
     def between(self, x: Tensor, level: int) -> Tensor:
         """What one layer hands to the next."""
-        return dropout(x, self.layer.dropout, self.training)
+        return dropout(x, self.dropout, self.training)
 
     def join(self, outputs: list[Tensor], level: int) -> Tensor:
         """The outputs of the directions of one layer, side by side."""

@@ -136,3 +136,23 @@ class MetaInputAnswered(Sound):
         if isinstance(input, Tensor) and input.device.type == "meta":
             return torch.zeros(*input.shape[:-1], self.layer.output_size, device="meta"), hx
         return super().forward(input, hx)
+
+
+@mutant("errors.packed_input")
+class PackedFeaturesCutOff(Sound):
+    """Surplus features of packed data are left out."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, PackedSequence):
+            input = input._replace(data=input.data[:, : self.layer.input_size])
+        return super().forward(input, hx)
+
+
+@mutant("errors.packed_input")
+class PackedDataConverted(Sound):
+    """Packed data is converted to the parameters' dtype."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, PackedSequence):
+            input = input.to(dtype=next(self.parameters()).dtype)
+        return super().forward(input, hx)

@@ -261,3 +261,158 @@ class GradientClippedInside(Sound):
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         return super().step(x, scaled(h, 0.999) if t >= 100 else h, c, w, t, slot)
+
+
+@mutant("gradients.numerical")
+class GradientAThousandthTooLarge(Sound):
+    """The gradient of the recurrent weights is a thousandth too large."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "weight_hh": scaled(w["weight_hh"], 1.001)}  # type: ignore[arg-type]
+
+
+class _OnceOnly(torch.autograd.Function):
+    """The square, whose gradient cannot be differentiated again, and does not say so."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.save_for_backward(value)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (value,) = ctx.saved_tensors
+        wrong: Tensor = gradient * (1 + 0.1 * (value.detach() - value))
+        return wrong
+
+
+@mutant("gradients.of_gradients")
+class SecondDerivativeWrong(Sound):
+    """The gradient is right, its own gradient is not."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        result: Tensor = _OnceOnly.apply(x)
+        return super().direction(result, valid, h, c, slot, reverse)
+
+
+@mutant("gradients.repeated_backward")
+class SecondBackwardEmpty(Sound):
+    """A second pass through the same graph gives zero."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        seen: list[int] = []
+        if output.requires_grad:
+            output.register_hook(lambda g: g * (not seen or 0) if seen.append(1) is None and len(seen) == 1 else 0 * g)  # type: ignore[func-returns-value]
+        return output, finals
+
+
+@mutant("gradients.accumulated")
+class GradientReplacesTheLast(Sound):
+    """A parameter's gradient takes the place of the one before."""
+
+    def refuse(self, input: Any, hx: Any) -> None:
+        super().refuse(input, hx)
+        if torch.is_grad_enabled():
+            for parameter in self.parameters():
+                parameter.grad = None
+
+
+@mutant("gradients.some_frozen")
+class FrozenBiasStopsAll(Sound):
+    """Where a bias is frozen, the input weights get nothing either."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        bias = w["bias_hh"]
+        return w if bias is None or bias.requires_grad else {**w, "weight_ih": cut(w["weight_ih"])}  # type: ignore[arg-type]
+
+
+@mutant("gradients.some_frozen")
+class FrozenRecurrentWeightCutsTime(Sound):
+    """Where weight_hh is frozen, back-propagation does not go through time."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        frozen = w["weight_hh"] is not None and not w["weight_hh"].requires_grad
+        return super().step(x, h.detach() if frozen and t else h, c, w, t, slot)
+
+
+@mutant("gradients.in_eval")
+class NoGradientInEval(Sound):
+    """After eval() the weights are detached."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return w if self.training else {name: value if value is None else value.detach() for name, value in w.items()}
+
+
+@mutant("gradients.input_without_grad")
+class WeightsFrozenWithTheInput(Sound):
+    """Where the input wants no gradient, the input weights get none."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        self._wanted = x.requires_grad
+        return super().direction(x, valid, h, c, slot, reverse)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h, c, w if self._wanted else {**w, "weight_ih": cut(w["weight_ih"])}, t, slot)  # type: ignore[arg-type]
+
+
+@mutant("gradients.tied_weights")
+class TiedWeightsCountOnce(Sound):
+    """A Parameter that two slots share gets the first one's gradient alone."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        earlier = [super(TiedWeightsCountOnce, self).weights(other)["weight_hh"] for other in range(slot)]
+        return {**w, "weight_hh": cut(w["weight_hh"])} if any(w["weight_hh"] is other for other in earlier) else w  # type: ignore[arg-type]
+
+
+@mutant("gradients.part_of_the_output")
+class SparseCotangentIgnored(Sound):
+    """Where only one step of the output has a cotangent, and it is not the last, nothing flows back."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        if output.requires_grad:
+            output.register_hook(lambda g: 0 * g if not g[-1].any() else g)
+        return output, finals
+
+
+@mutant("gradients.forward_mode")
+class TangentsLost(Sound):
+    """Forward-mode tangents are dropped in silence."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
+            x = x.detach() * 2 - x.detach()
+        return x, valid, form
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
+            x = _WithoutTangent.apply(x)
+        return super().step(x, h, c, w, t, slot)
+
+
+class _WithoutTangent(torch.autograd.Function):
+    """The identity, whose forward-mode derivative is zero."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return 0 * tangent

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Sound, Weights, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 
 _LSTM, _GRU, _RELU, _TANH = Mode.LSTM, Mode.GRU, Mode.RNN_RELU, Mode.RNN_TANH
 
@@ -475,3 +475,48 @@ class CutOffAfter2048(Sound):
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         return (h, c) if t >= 2048 else super().step(x, h, c, w, t, slot)
+
+
+@mutant("values.stacks")
+class UpperLayerPastATile(Sound):
+    """Upper layers ignore input features past the 64th."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        given = super().between(x, level)
+        return torch.cat([given[:, :, :64], 0 * given[:, :, 64:]], 2)
+
+
+@mutant("values.stacks")
+class FifthLayerUsesTheFourth(Sound):
+    """From the fifth layer on, the fourth's weights are used."""
+
+    def weights(self, slot: int) -> Weights:
+        level, reverse = divmod(slot, self.layer.directions)
+        return super().weights(min(level, 3) * self.layer.directions + reverse)
+
+
+@mutant("values.stacks")
+class LongPackedCut(Sound):
+    """Packed sequences are read up to the 64th step."""
+
+    def read(self, input: object) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        if form.packed is not None:
+            valid = valid & (torch.arange(len(x), device=x.device) < 64)[:, None]
+        return x, valid, form
+
+
+@mutant("values.kinds_of_data")
+class ZerosTakenForPadding(Sound):
+    """A step of zeros leaves the state as it was."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        return super().direction(x, valid & (x != 0).any(2) if slot < self.layer.directions else valid, h, c, slot, reverse)
+
+
+@mutant("values.kinds_of_data")
+class WholeNumbersTakenForTokens(Sound):
+    """An input of whole numbers is halved."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return super().layers(0.5 * x if bool((x == x.round()).all()) else x, valid, states)

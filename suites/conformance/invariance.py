@@ -1,0 +1,178 @@
+"""Invariances: what one sequence, one unit or one step of time cannot change."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from harness.case import Array, Case
+from harness.layer import Mode
+from harness.reference import altered, answer, tensor
+from harness.trial import ContractError, Trial
+from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
+from suites.conformance.declare import MUST, contract, in_docs
+
+_WHOLE = [
+    *every(steps=7, batch=5, num_layers=2),
+    *every(steps=6, batch=4, num_layers=2, bidirectional=True, batch_first=True),
+    *every(steps=5, batch=67, hidden_size=4),
+]
+
+
+def _given(trial: Trial, inputs: Mapping[str, Array], case: Case | None = None) -> dict[str, Array]:
+    """The answer to other inputs of the case's form."""
+    case = case or trial.case
+    leaves = {name: tensor(array, case) for name, array in inputs.items()}
+    with torch.no_grad():
+        return trial.call(trial.module(), *trial.form(leaves, case), case).arrays()
+
+
+@contract(
+    "invariance.batch_items_alone",
+    "Each sequence of a batch gets what it gets in a batch of one.",
+    MUST,
+    "torch.nn.LSTM: Shape; pytorch#95118, pytorch#80306: right for B=1, wrong above",
+    _WHOLE,
+)
+def batch_items_alone(trial: Trial) -> None:
+    whole, case = answer(trial.case), replace(trial.case, batch=1)
+    trial.agree(trial.answer().arrays(), whole)
+    for b in {0, trial.case.batch // 2, trial.case.batch - 1}:
+        alone = _given(trial, {name: array[:, b : b + 1] for name, array in trial.case.arrays.inputs().items()}, case)
+        expected = replace(whole, tensors={name: value[:, b : b + 1] for name, value in whole.tensors.items()})
+        trial.agree(alone, expected)
+
+
+@contract(
+    "invariance.batch_permuted",
+    "Permuting the sequences of a batch, with their states, permutes the answer.",
+    MUST,
+    in_docs("LSTM: Shape"),
+    _WHOLE,
+)
+def batch_permuted(trial: Trial) -> None:
+    order = np.random.Generator(np.random.PCG64(1)).permutation(trial.case.batch)
+    whole = answer(trial.case)
+    permuted = _given(trial, {name: array[:, order] for name, array in trial.case.arrays.inputs().items()})
+    trial.agree(permuted, replace(whole, tensors={name: value[:, order] for name, value in whole.tensors.items()}))
+
+
+@contract(
+    "invariance.causal",
+    "In one direction, output[:t] does not depend on x[t:], to the last bit of the oracle's precision.",
+    MUST,
+    in_docs("LSTM: equations"),
+    [*every(steps=9, batch=3, num_layers=2), *every(steps=40, batch=2, batch_first=True)],
+)
+def causal(trial: Trial) -> None:
+    inputs, whole = trial.case.arrays.inputs(), answer(trial.case)
+    for t in (1, trial.case.steps // 2, trial.case.steps - 1):
+        x = inputs["x"].copy()
+        x[t:] = -2 * x[t:] + 1
+        before = {"output": _given(trial, {**inputs, "x": x})["output"][:t]}
+        trial.agree(before, replace(whole, tensors={"output": whole.tensors["output"][:t]}))
+
+
+@contract(
+    "invariance.hidden_units_permuted",
+    "Permuting the hidden units in every weight and state permutes the output: no unit is treated apart.",
+    MUST,
+    in_docs("LSTM: equations"),
+    [*every(hidden_size=9), *every(hidden_size=33, steps=3), *every(hidden_size=17, bidirectional=True)],
+)
+def hidden_units_permuted(trial: Trial) -> None:
+    layer, arrays = trial.case.layer, trial.case.arrays
+    order = np.random.Generator(np.random.PCG64(2)).permutation(layer.hidden_size)
+    rows = np.concatenate([gate * layer.hidden_size + order for gate in range(len(layer.mode.gates))])
+    weights = {name: weight[rows] for name, weight in arrays.weights.items()}
+    weights = {name: weight[:, order] if name.startswith("weight_hh") else weight for name, weight in weights.items()}
+    inputs = {name: array if name == "x" else array[:, :, order] for name, array in arrays.inputs().items()}
+    leaves = {name: tensor(array, trial.case) for name, array in inputs.items()}
+    actual = trial.answer(trial.module(weights=weights), leaves).arrays()
+    columns = np.concatenate([direction * layer.hidden_size + order for direction in range(layer.directions)])
+    whole = answer(trial.case)
+    tensors = {name: value[:, :, columns if name == "output" else order] for name, value in whole.tensors.items()}
+    trial.agree(actual, replace(whole, tensors=tensors))
+
+
+@contract(
+    "invariance.saturation",
+    "Inputs of the order of 1e4 saturate the gates and give finite values; no |h| of a tanh RNN, GRU or LSTM exceeds 1.",
+    MUST,
+    in_docs("LSTM: equations"),
+    [*every(RNN_TANH, GRU, LSTM, num_layers=2), *every(RNN_TANH, GRU, LSTM, batch=2, bidirectional=True, dtype="float64")],
+)
+def saturation(trial: Trial) -> None:
+    case, inputs = trial.case, trial.case.arrays.inputs()
+    generator = np.random.Generator(np.random.PCG64(4))
+    # Powers of two: the scaled input is as exact as the input.
+    inputs = {**inputs, "x": inputs["x"] * 2.0 ** generator.integers(13, 15, inputs["x"].shape)}
+    trial.agree(_given(trial, inputs), altered(case, inputs={"x": inputs["x"]}))
+
+
+@contract(
+    "invariance.nan_contained",
+    "A NaN or an infinity in one step of one sequence leaves the other sequences, and the earlier steps of its own, as they were.",
+    MUST,
+    "torch.nn.LSTM: equations; users mask what they do not want to see",
+    [*every(steps=6, batch=4, num_layers=2), *every(steps=6, batch=3, batch_first=True), *every(steps=5, batch=3, bidirectional=True)],
+)
+def nan_contained(trial: Trial) -> None:
+    layer, inputs, whole = trial.case.layer, trial.case.arrays.inputs(), answer(trial.case)
+    others = [b for b in range(trial.case.batch) if b != 1]
+    for poison in (np.nan, np.inf):
+        x = inputs["x"].copy()
+        x[3, 1, 0] = poison
+        actual = _given(trial, {**inputs, "x": x})
+        expected = replace(whole, tensors={name: value[:, others] for name, value in whole.tensors.items()})
+        trial.agree({name: value[:, others] for name, value in actual.items()}, expected)
+        if not layer.bidirectional:
+            trial.agree({"output": actual["output"][:3]}, replace(whole, tensors={"output": whole.tensors["output"][:3]}))
+        # A relu passes an infinity on and may turn it into zero; a NaN must stay seen everywhere.
+        if np.isnan(poison) and np.isfinite(actual["output"][3:, 1]).all():
+            raise ContractError("Expected the NaN to be seen in the output of its own sequence, but all of it is finite")
+
+
+@contract(
+    "invariance.zero_weights",
+    "With all weights zero the answer is known in closed form: an LSTM has c' = c/2 and h' = tanh(c')/2, a GRU h' = h/2, an RNN 0.",
+    MUST,
+    in_docs("LSTM: equations"),
+    [*every(steps=4, given_state=True), *every(steps=3, num_layers=2, bidirectional=True, dtype="float64")],
+)
+def zero_weights(trial: Trial) -> None:
+    zero = {name: 0 * weight for name, weight in trial.case.arrays.weights.items()}
+    actual = trial.answer(trial.module(weights=zero)).arrays()
+    steps, arrays = trial.case.steps, trial.case.arrays
+    if trial.case.layer.mode is Mode.LSTM:
+        assert arrays.c0 is not None
+        c_n = arrays.c0 * 0.5**steps
+        right = {"c_n": c_n, "h_n": 0.5 * np.tanh(c_n)}
+    elif trial.case.layer.mode is Mode.GRU:
+        right = {"h_n": arrays.h0 * 0.5**steps}
+    else:
+        right = {"h_n": 0 * arrays.h0}
+    trial.agree(actual, replace(answer(trial.case), tensors=right))
+
+
+@contract(
+    "invariance.integers",
+    "A relu RNN with weights of one gives the integers that one can count: no order of summation changes them.",
+    MUST,
+    in_docs("RNN: nonlinearity"),
+    [make(RNN_RELU, 2, 3, steps=4, batch=2), make(RNN_RELU, 1, 2, steps=5, batch=1, dtype="float64")],
+)
+def integers(trial: Trial) -> None:
+    case, layer = trial.case, trial.case.layer
+    ones = {name: 1 + 0 * weight for name, weight in case.arrays.weights.items()}
+    x, h0 = np.ones_like(case.arrays.x), np.ones_like(case.arrays.h0)
+    leaves = {"x": tensor(x, case), "h0": tensor(h0, case)}
+    actual = trial.answer(trial.module(weights=ones), leaves).arrays()["output"]
+    h = 1.0
+    for t in range(case.steps):
+        h = layer.input_size + 2 + layer.hidden_size * h
+        if not (actual[t] == h).all():
+            raise ContractError(f"Expected every unit to be {h:g} after step {t} but got {actual[t].ravel()[0]:g}")

@@ -1,0 +1,125 @@
+"""Layouts: the same numbers in other places of memory give the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.reference import Expected, altered, answer, gradients, tensor, to_array
+from harness.trial import Trial
+from suites.conformance.cases import LSTM, every
+from suites.conformance.declare import MUST, contract, in_docs
+
+_CASES = [
+    *every(num_layers=2),
+    *every(bidirectional=True, batch_first=True, steps=4),
+    # Equal T and B: nothing but the strides says which is which.
+    *every(batch_first=True, steps=4, batch=4),
+    *every(LSTM, proj_size=2, dtype="float64"),
+]
+
+
+def _spread(value: Tensor) -> Tensor:
+    """``value`` with every other element of a larger tensor: strided in its last axis."""
+    wide = value.new_full((*value.shape[:-1], 2 * value.shape[-1]), float("nan"))
+    wide[..., ::2] = value
+    return wide[..., ::2]
+
+
+def _swapped(value: Tensor) -> Tensor:
+    """``value`` with its first two axes the other way round in memory."""
+    return value.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+def _shifted(value: Tensor) -> Tensor:
+    """``value`` one element into a buffer: aligned to nothing, not the beginning of its storage."""
+    buffer = value.new_full((value.numel() + 1,), float("nan"))
+    buffer[1:] = value.reshape(-1)
+    return buffer[1:].view(value.shape)
+
+
+def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Callable[[Tensor], Tensor]) -> None:
+    """The answer and the gradients of the weights with input and states laid out otherwise."""
+    input, hx = trial.form(trial.leaves())
+    states: Any = tuple(lay_state(state) for state in hx) if isinstance(hx, tuple) else lay_state(hx)
+    module = trial.module()
+    reply = trial.call(module, lay_input(input), states)
+    trial.agree(reply.arrays(), answer(trial.case))
+    with trial.blamed("backward"):
+        torch.autograd.backward([reply.tensors["output"]], [tensor(trial.case.arrays.cotangents["output"], trial.case)])
+    expected = gradients(trial.case, ("output",))
+    names = list(trial.case.arrays.weights)
+    trial.agree(trial.collect(trial.parameters(module)), expected, only=names)
+
+
+@contract("layout.strided_input", "A non-contiguous input gives what a contiguous one gives.", MUST, in_docs("LSTM: Inputs"), _CASES)
+def strided_input(trial: Trial) -> None:
+    for lay in (_spread, _swapped):
+        _relaid(trial, lay, lambda state: state)
+    case = trial.case
+    x = 0 * case.arrays.x + case.arrays.x[:1, :1]
+    leaves = trial.leaves()
+    once = tensor(x[:1, :1], case)
+    input, hx = trial.form({**leaves, "x": once.expand(case.steps, case.batch, -1)})
+    if case.layer.batch_first:
+        input = once.expand(case.batch, case.steps, -1)
+    with torch.no_grad():
+        trial.agree(trial.call(trial.module(), input, hx).arrays(), altered(case, inputs={"x": x}))
+
+
+@contract("layout.strided_state", "Non-contiguous states give what contiguous ones give.", MUST, in_docs("LSTM: Inputs: h_0, c_0"), _CASES)
+def strided_state(trial: Trial) -> None:
+    for lay in (_spread, _swapped):
+        _relaid(trial, lambda given: given, lay)
+
+
+@contract("layout.shifted", "Input and states may begin anywhere in their storage.", MUST, "torch.Tensor.storage_offset", _CASES)
+def shifted(trial: Trial) -> None:
+    _relaid(trial, _shifted, _shifted)
+
+
+@contract(
+    "layout.expanded_state",
+    "A state expanded over the batch, with stride 0, gives what its copy gives.",
+    MUST,
+    "torch.Tensor.expand",
+    [*every(num_layers=2, batch=4), *every(bidirectional=True)],
+)
+def expanded_state(trial: Trial) -> None:
+    case = trial.case
+    leaves = trial.leaves()
+    expanded = {name: value if name == "x" else value[:, :1].expand_as(value) for name, value in leaves.items()}
+    copied = {name: value if name == "x" else value.contiguous() for name, value in expanded.items()}
+    states = {name: to_array(value) for name, value in copied.items() if name != "x"}
+    trial.agree(trial.answer(leaves=expanded).arrays(), altered(case, inputs=states))
+
+
+@contract(
+    "layout.expanded_cotangent",
+    "A cotangent with stride 0, as sum() sends it, or a transposed one gives the right gradients.",
+    MUST,
+    "torch.Tensor.expand; torch.autograd.backward",
+    [*every(num_layers=2), *every(bidirectional=True, steps=4)],
+)
+def expanded_cotangent(trial: Trial) -> None:
+    right = gradients(trial.case, ("output",))
+    cotangent = tensor(trial.case.arrays.cotangents["output"], trial.case)
+    found = []
+    for given in (_swapped(cotangent), _spread(cotangent)):
+        module, leaves = trial.module(), trial.leaves(requires_grad=True)
+        reply = trial.call(module, *trial.form(leaves))
+        with trial.blamed("backward"):
+            torch.autograd.backward([reply.tensors["output"]], [given])
+        trial.agree(trial.collect({**leaves, **trial.parameters(module)}), right)
+    # sum() against its own copy: the oracle has no cotangent of ones, the implementation has.
+    for expand in (True, False):
+        module, leaves = trial.module(), trial.leaves(requires_grad=True)
+        output = trial.call(module, *trial.form(leaves)).tensors["output"]
+        with trial.blamed("backward"):
+            output.sum().backward() if expand else output.backward(torch.ones_like(output))
+        found.append(trial.collect({**leaves, **trial.parameters(module)}))
+    expected = Expected(found[1], {name: right.floors[name] for name in found[1]})
+    trial.agree(found[0], expected)

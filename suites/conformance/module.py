@@ -1,0 +1,423 @@
+"""The module contract: parameters, state_dict, copies, and weights that are changed from outside."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from harness.case import Array
+from harness.reference import altered, answer, gradients, tensor
+from harness.trial import ContractError, Trial
+from suites.conformance.cases import LSTM, every, make
+from suites.conformance.declare import MUST, SHOULD, contract, in_docs
+
+_CASES = [*every(num_layers=2), *every(bidirectional=True, batch_first=True, steps=4), *every(LSTM, proj_size=2, bias=False)]
+
+
+def _doubled(trial: Trial, *kinds: str) -> dict[str, Array]:
+    """The case's weights, those of the named kinds (all if none) times two: exact in every dtype."""
+    return {name: 2 * value if name.startswith(kinds or ("",)) else value for name, value in trial.case.arrays.weights.items()}
+
+
+@contract(
+    "module.state_dict_names",
+    "state_dict() has nn's names and shapes, and nothing else.",
+    MUST,
+    in_docs("LSTM: Variables"),
+    [*_CASES, *every(num_layers=3, bidirectional=True, bias=False), *every(LSTM, num_layers=2, bidirectional=True, proj_size=3)],
+)
+def state_dict_names(trial: Trial) -> None:
+    found = {name: tuple(value.shape) for name, value in trial.module().state_dict().items()}
+    wanted = trial.case.layer.parameter_shapes()
+    if found != wanted:
+        missing, surplus = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+        shapes = [f"{name} is {found[name]} instead of {wanted[name]}" for name in wanted if name in found and found[name] != wanted[name]]
+        parts = [f"missing {', '.join(missing)}"] * bool(missing) + [f"surplus {', '.join(surplus)}"] * bool(surplus) + shapes
+        raise ContractError(f"Expected the state_dict of nn.{trial.case.layer.expression()}, but: {'; '.join(parts)}")
+
+
+@contract(
+    "module.state_dict_values",
+    "state_dict() gives back the weights that load_state_dict() was given, and loading them anew changes the answer accordingly.",
+    MUST,
+    "torch.nn.Module.state_dict, load_state_dict",
+    _CASES,
+)
+def state_dict_values(trial: Trial) -> None:
+    module = trial.module()
+    for name, value in module.state_dict().items():
+        if name in trial.case.arrays.weights and not torch.equal(value, tensor(trial.case.arrays.weights[name], trial.case)):
+            raise ContractError(f"Expected state_dict() to hold the {name} that was loaded, but it holds something else")
+    for train in (True, False):
+        module.train(train)
+        trial.agree(trial.answer(module).arrays(), answer(trial.case))
+        _load(trial, module, _doubled(trial))
+        trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=_doubled(trial)))
+        _load(trial, module, trial.case.arrays.weights)
+
+
+def _load(trial: Trial, module: nn.Module, weights: dict[str, Array]) -> None:
+    with trial.blamed("load_state_dict"):
+        module.load_state_dict({name: tensor(value, trial.case) for name, value in weights.items()})
+
+
+@contract(
+    "module.parameters_complete",
+    "parameters() and named_parameters() list every weight under nn's name, trainable.",
+    MUST,
+    "torch.nn.Module.named_parameters",
+    _CASES,
+)
+def parameters_complete(trial: Trial) -> None:
+    with trial.blamed("building"):
+        module = trial.implementation.build(trial.case.layer)
+    named = dict(module.named_parameters())
+    wanted = trial.case.layer.parameter_shapes()
+    if set(named) != set(wanted):
+        raise ContractError(f"Expected named_parameters() to list {', '.join(wanted)} but it lists {', '.join(named) or 'none'}")
+    if len(list(module.parameters())) != len(wanted):
+        raise ContractError(f"Expected {len(wanted)} parameters() but there are {len(list(module.parameters()))}")
+    frozen = [name for name, parameter in named.items() if not parameter.requires_grad or not isinstance(parameter, nn.Parameter)]
+    if frozen:
+        raise ContractError(f"Expected every parameter to be trainable, but {', '.join(frozen)} is not")
+
+
+@contract(
+    "module.initial_weights",
+    "Every weight and bias of a new layer is drawn from U(-1/√H, 1/√H), and from torch's random state.",
+    SHOULD,
+    in_docs("LSTM: note: weights and biases are initialized from U(-√k, √k)"),
+    [*every(input_size=40, hidden_size=36, num_layers=2, bidirectional=True), make(LSTM, 40, 36, proj_size=20)],
+)
+def initial_weights(trial: Trial) -> None:
+    layer = trial.case.layer
+    bound = layer.hidden_size**-0.5
+    drawn = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        with trial.blamed("building"):
+            drawn.append({name: value.detach().double().numpy() for name, value in trial.implementation.build(layer).named_parameters()})
+    for name, value in drawn[0].items():
+        flat = np.sort(value.ravel()) / bound
+        if not (abs(flat) <= 1).all():
+            raise ContractError(f"Expected {name} within ±1/√H = ±{bound:.4g} but it reaches {abs(flat).max() * bound:.4g}")
+        # Kolmogorov-Smirnov distance from the uniform law; 2.6 / sqrt(n) is exceeded once in 700,000 draws by chance.
+        ideal = (flat + 1) / 2
+        steps = np.arange(1, len(flat) + 1) / len(flat)
+        distance = float(max((steps - ideal).max(), (ideal - steps + 1 / len(flat)).max()))
+        if distance > 2.6 / len(flat) ** 0.5:
+            raise ContractError(
+                f"Expected {name} to be uniform between ±{bound:.4g}, but its Kolmogorov-Smirnov distance is {distance:.3f}"
+            )
+        if not np.array_equal(value, drawn[1][name]):
+            raise ContractError(f"Expected the same torch.manual_seed to give the same {name}, but it differs")
+        if np.array_equal(value, drawn[2][name]):
+            raise ContractError(f"Expected another torch.manual_seed to give another {name}, but it is the same")
+
+
+def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str) -> None:
+    """A copy answers alike; changing it leaves the original alone, and the other way round."""
+    original = trial.module()
+    for called_before in (False, True):
+        if called_before:
+            trial.answer(original)
+        with trial.blamed(how):
+            twin = copied(original)
+        trial.agree(trial.answer(twin).arrays(), answer(trial.case))
+        _load(trial, twin, _doubled(trial))
+        trial.agree(trial.answer(twin).arrays(), altered(trial.case, weights=_doubled(trial)))
+        trial.agree(trial.answer(original).arrays(), answer(trial.case))
+        _load(trial, twin, trial.case.arrays.weights)
+        with torch.no_grad():
+            for parameter in original.parameters():
+                parameter.mul_(2)
+        trial.agree(trial.answer(twin).arrays(), answer(trial.case))
+        trial.agree(trial.answer(original).arrays(), altered(trial.case, weights=_doubled(trial)))
+        _load(trial, original, trial.case.arrays.weights)
+
+
+@contract("module.deepcopy", "A deep copy answers alike and then lives its own life.", MUST, "copy.deepcopy; pytorch#90421", _CASES)
+def deepcopy(trial: Trial) -> None:
+    _is_a_copy(trial, copy.deepcopy, "copy.deepcopy")
+
+
+def _saved_and_loaded(module: nn.Module) -> nn.Module:
+    buffer = io.BytesIO()
+    torch.save(module, buffer)
+    buffer.seek(0)
+    loaded: nn.Module = torch.load(buffer, weights_only=False)
+    return loaded
+
+
+@contract(
+    "module.pickle",
+    "A module that went through pickle or torch.save answers alike.",
+    MUST,
+    "torch.save; pytorch#90421",
+    _CASES,
+)
+def pickled(trial: Trial) -> None:
+    _is_a_copy(trial, lambda module: pickle.loads(pickle.dumps(module)), "pickle")
+    _is_a_copy(trial, _saved_and_loaded, "torch.save and torch.load")
+
+
+@contract(
+    "module.reassigned_parameter",
+    "A Parameter assigned in place of another is used at the next call, and gets the gradient.",
+    MUST,
+    "torch.nn.Module.__setattr__; pytorch#65688",
+    _CASES,
+)
+def reassigned_parameter(trial: Trial) -> None:
+    for kind in sorted({name.partition("_l")[0] for name in trial.case.arrays.weights}):
+        module = trial.module()
+        trial.answer(module)
+        weights = _doubled(trial, kind)
+        for name, value in weights.items():
+            if name.startswith(kind):
+                with trial.blamed(f"assigning {name}"):
+                    setattr(module, name, nn.Parameter(tensor(value, trial.case)))
+        expected = altered(trial.case, weights=weights, through=("output",))
+        trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=weights))
+        names = [name for name in expected.tensors if name not in ("h0", "c0")]
+        trial.agree(trial.gradients(("output",), module), expected, only=names)
+
+
+def _multiplied(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.mul_(2)
+
+
+def _through_data(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.data.mul_(2)
+
+
+def _data_replaced(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter.data = parameter.data * 2
+
+
+def _one_column(module: nn.Module) -> None:
+    for parameter in module.parameters():
+        parameter[..., :1].mul_(2)
+        parameter[..., 1:].mul_(2)
+
+
+@contract(
+    "module.weights_changed_in_place",
+    "A weight changed in place, as an optimiser does it, is used at the next call: no stale copy, in training or in eval mode.",
+    MUST,
+    "torch.optim; pytorch#90500, mxnet#16037: stale weights",
+    _CASES,
+)
+def weights_changed_in_place(trial: Trial) -> None:
+    doubled = _doubled(trial)
+    for train in (True, False):
+        for change in (_multiplied, _through_data, _data_replaced, _one_column):
+            module = trial.module().train(train)
+            # Twice, because a cache may be filled at the second call.
+            trial.answer(module)
+            trial.answer(module)
+            with torch.no_grad():
+                change(module)
+            trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=doubled))
+
+
+@contract(
+    "module.optimiser_step",
+    "After optimizer.step() the next call uses the new weights.",
+    MUST,
+    "torch.optim.SGD",
+    [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, dtype="float64", batch_first=True)],
+)
+def optimiser_step(trial: Trial) -> None:
+    through = ("output",)
+    module = trial.module()
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.125)
+    trial.gradients(through, module)
+    optimiser.step()
+    slope = gradients(trial.case, through).tensors
+    weights = {name: value - 0.125 * slope[name] for name, value in trial.case.arrays.weights.items()}
+    expected = altered(trial.case, weights=weights)
+    # The new weights have the noise of the gradient in them, which the answer to exact weights has not.
+    trial.agree(trial.answer(module).arrays(), replace(expected, floors={name: 8 * floor for name, floor in expected.floors.items()}))
+
+
+class _Doubled(nn.Module):
+    def forward(self, value: Tensor) -> Tensor:
+        return 2 * value
+
+
+@contract(
+    "module.parametrized",
+    "A parametrization registered on a weight changes the answer, and its original gets the gradient.",
+    MUST,
+    "torch.nn.utils.parametrize.register_parametrization",
+    [*every(num_layers=2), *every(bidirectional=True)],
+)
+def parametrized(trial: Trial) -> None:
+    name = "weight_hh_l0"
+    module = trial.module()
+    trial.answer(module)
+    with trial.blamed("register_parametrization"):
+        parametrize.register_parametrization(module, name, _Doubled())
+    weights = {**trial.case.arrays.weights, name: 2 * trial.case.arrays.weights[name]}
+    trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=weights))
+    reply = trial.call(module, *trial.form(trial.leaves()))
+    with trial.blamed("backward"):
+        reply.tensors["output"].backward(tensor(trial.case.arrays.cotangents["output"], trial.case))
+    original = dict(module.named_parameters())[f"parametrizations.{name}.original"]
+    expected = altered(trial.case, weights=weights, through=("output",))
+    right = replace(expected, tensors={name: 2 * expected.tensors[name]}, floors={name: expected.floors[name]})
+    trial.agree(trial.collect({name: original}), right)
+
+
+@contract(
+    "module.functional_call",
+    "torch.func.functional_call with other weights gives their answer and their gradients, and leaves the module as it was.",
+    MUST,
+    "torch.func.functional_call",
+    [*every(num_layers=2), *every(bidirectional=True)],
+)
+def functional_call(trial: Trial) -> None:
+    module = trial.module()
+    trial.answer(module)
+    given = {name: tensor(value, trial.case).requires_grad_() for name, value in _doubled(trial).items()}
+    input, hx = trial.form(trial.leaves())
+    with trial.blamed("functional_call"):
+        raw = torch.func.functional_call(module, given, (input, hx))
+    reply = trial.structured(raw, input)
+    trial.agree(reply.arrays(), altered(trial.case, weights=_doubled(trial)))
+    with trial.blamed("backward"):
+        reply.tensors["output"].backward(tensor(trial.case.arrays.cotangents["output"], trial.case))
+    expected = altered(trial.case, weights=_doubled(trial), through=("output",))
+    trial.agree(trial.collect(given), expected, only=list(given))
+    trial.agree(trial.answer(module).arrays(), answer(trial.case))
+
+
+@contract(
+    "module.to_dtype",
+    "After .to() parameters, answers and gradients are of the new dtype, there and back.",
+    MUST,
+    "torch.nn.Module.to",
+    [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, batch_first=True), *every(dtype="bfloat16")],
+)
+def to_dtype(trial: Trial) -> None:
+    wanted = getattr(torch, trial.case.dtype)
+    with trial.blamed("building and calling in float32"):
+        module = trial.implementation.build(trial.case.layer).to(trial.case.device)
+        with torch.no_grad():
+            module(trial.form(trial.leaves())[0].float())
+    for dtype in (torch.float64, torch.float32, wanted):
+        with trial.blamed(f".to({dtype})"):
+            module = module.to(dtype)
+    stayed = [name for name, parameter in module.named_parameters() if parameter.dtype != wanted]
+    if stayed:
+        raise ContractError(f"Expected all parameters to be {wanted} after .to(), but {', '.join(stayed)} is not")
+    _load(trial, module, trial.case.arrays.weights)
+    reply = trial.answer(module)
+    if reply.tensors["output"].dtype != wanted:
+        raise ContractError(f"Expected an output of {wanted} after .to() but got {reply.tensors['output'].dtype}")
+    trial.agree(reply.arrays(), answer(trial.case))
+
+
+@contract(
+    "module.strided_weights",
+    "Weights that are not contiguous give the same answers and gradients.",
+    SHOULD,
+    in_docs("RNN.flatten_parameters"),
+    _CASES,
+)
+def strided_weights(trial: Trial) -> None:
+    module = trial.module()
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim() == 2:
+                parameter.data = parameter.data.t().contiguous().t()
+    trial.agree(trial.answer(module).arrays(), answer(trial.case))
+    expected = gradients(trial.case, ("output",))
+    names = [name for name in expected.tensors if name not in ("h0", "c0")]
+    trial.agree(trial.gradients(("output",), module), expected, only=names)
+
+
+@contract("module.printable", "repr() and str() of a module do not raise.", SHOULD, "torch.nn.Module.extra_repr", _CASES)
+def printable(trial: Trial) -> None:
+    module = trial.module()
+    with trial.blamed("repr"):
+        if not repr(module) or not str(module):
+            raise ContractError("Expected repr() of the module to say something")
+
+
+@contract(
+    "module.train_and_eval",
+    "train() and eval() return the module and set training, and dropout follows.",
+    MUST,
+    "torch.nn.Module.train, eval",
+    [*every(num_layers=2, dropout=1.0)],
+)
+def train_and_eval(trial: Trial) -> None:
+    module = trial.module()
+    for train in (False, True, False):
+        with trial.blamed("train()"):
+            returned = module.train(train)
+        if returned is not module or module.training is not train:
+            raise ContractError(f"Expected train({train}) to return the module with training={train} but training={module.training}")
+        zeros = np.zeros((trial.case.steps, trial.case.batch, trial.case.layer.output_size))
+        trial.agree(trial.answer(module).arrays(), altered(trial.case, masks=[zeros]) if train else answer(trial.case))
+
+
+@contract(
+    "module.attributes",
+    "The attributes input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional (and proj_size) say what was asked for.",
+    SHOULD,
+    in_docs("LSTM: Args"),
+    [*every(num_layers=2, bidirectional=True, dropout=0.5), *every(batch_first=True, bias=False), *every(LSTM, proj_size=2)],
+)
+def attributes(trial: Trial) -> None:
+    module, layer = trial.module(), trial.case.layer
+    names = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"]
+    names += ["proj_size"] if layer.has_cell_state else []
+    wrong = [f"{name}={getattr(module, name, 'missing')!r}" for name in names if getattr(module, name, None) != getattr(layer, name)]
+    if wrong:
+        raise ContractError(f"Expected the attributes of nn.{layer.expression()} but got {', '.join(wrong)}")
+
+
+@contract(
+    "module.called_by_keyword",
+    "A module can be called as module(input=..., hx=...), and without hx, with the same answer.",
+    MUST,
+    in_docs("LSTM: Inputs: input, hx"),
+    [*every(num_layers=2), *every(given_state=False, bidirectional=True)],
+)
+def called_by_keyword(trial: Trial) -> None:
+    module = trial.module()
+    input, hx = trial.form(trial.leaves())
+    with torch.no_grad(), trial.blamed("a call by keyword"):
+        raw = module(input=input, hx=hx)
+    trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
+
+
+@contract(
+    "module.hooks_called",
+    "Forward hooks and full backward hooks registered on the module are called.",
+    SHOULD,
+    "torch.nn.Module.register_forward_hook",
+    [*every(num_layers=2)],
+)
+def hooks_called(trial: Trial) -> None:
+    module, called = trial.module(), []
+    with trial.blamed("registering hooks"):
+        module.register_forward_pre_hook(lambda *_: called.append("forward pre-hook"))
+        module.register_forward_hook(lambda *_: called.append("forward hook"))
+    trial.answer(module)
+    if called != ["forward pre-hook", "forward hook"]:
+        raise ContractError(f"Expected the forward pre-hook and the forward hook to be called once each, but called were {called}")

@@ -1,0 +1,199 @@
+"""Dropout in the wrong place, at the wrong time, or with the wrong mask."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import dropout
+
+from suites.conformance.mutants.base import Form, Sound, mutant
+from suites.conformance.mutants.gradients import scaled
+
+
+@mutant("dropout.between_layers_only")
+class DropoutOnTheOutput(Sound):
+    """The last layer's output is dropped too."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return dropout(output, self.dropout, self.training), finals
+
+
+@mutant("dropout.between_layers_only")
+class DropoutOnTheInput(Sound):
+    """The input of the first layer is dropped too."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        return dropout(x, self.dropout, self.training), valid, form
+
+
+@mutant("dropout.between_layers_only")
+class DropoutOnTheFinalState(Sound):
+    """h_n is dropped."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return output, [dropout(finals[0], self.dropout, self.training), *finals[1:]]
+
+
+@mutant("dropout.off_in_eval")
+class DropoutAlwaysOn(Sound):
+    """eval() does not switch dropout off."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return dropout(x, self.dropout, True)
+
+
+@mutant("dropout.off_in_eval")
+class ScaledInEval(Sound):
+    """In eval mode activations are multiplied by 1 - p, although training scaled them up."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return super().between(x, level) if self.training else x * (1 - self.dropout)
+
+
+@mutant("dropout.zero_is_identity")
+class SingleLayerDropped(Sound):
+    """With one layer, dropout acts on its output."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return (dropout(output, self.dropout, self.training) if self.layer.num_layers == 1 else output), finals
+
+
+@mutant("dropout.one_drops_all")
+class DropsAllButOneInAThousand(Sound):
+    """p is capped at 0.999."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return dropout(x, min(self.dropout, 0.5), self.training)
+
+
+@mutant("dropout.one_drops_all")
+class ThirdLayerNotDropped(Sound):
+    """Dropout only between the first two layers."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return super().between(x, level) if level == 1 else x
+
+
+@mutant("dropout.scaled")
+class NotScaled(Sound):
+    """What is kept is not scaled up."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return super().between(x, level) * ((1 - self.dropout) if self.training else 1)
+
+
+@mutant("dropout.scaled")
+class KeepsShareP(Sound):
+    """p is taken for the share that is kept, the scale being right."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if not self.training or not 0 < self.dropout < 1:
+            return super().between(x, level)
+        return dropout(x, 1 - self.dropout, True) * self.dropout / (1 - self.dropout)
+
+
+@mutant("dropout.seeded")
+class OwnRandomState(Sound):
+    """The mask is drawn from a generator that torch.manual_seed does not reach."""
+
+    _generator = torch.Generator().manual_seed(0)
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if not self.training or not 0 < self.dropout < 1:
+            return super().between(x, level)
+        keep = torch.rand(x.shape, generator=self._generator).to(x) >= self.dropout
+        return x * keep / (1 - self.dropout)
+
+
+@mutant("dropout.fresh_mask")
+class MaskSharedOverTime(Sound):
+    """One mask for all time steps."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x * super().between(torch.ones_like(x[:1]), level)
+
+
+@mutant("dropout.fresh_mask")
+class MaskSharedOverBatch(Sound):
+    """One mask for all batch items."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x * super().between(torch.ones_like(x[:, :1]), level)
+
+
+@mutant("dropout.fresh_mask")
+class MaskSharedOverFeatures(Sound):
+    """Whole steps are dropped."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x * super().between(torch.ones_like(x[:, :, :1]), level)
+
+
+@mutant("dropout.fresh_mask")
+class MaskOfTheFirstCall(Sound):
+    """The mask of the first call is kept."""
+
+    _mask: Tensor | None = None
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if not self.training:
+            return x
+        if self._mask is None or self._mask.shape != x.shape:
+            self._mask = super().between(torch.ones_like(x), level).detach()
+        return x * self._mask
+
+
+@mutant("dropout.same_mask_in_backward")
+class BackwardWithoutMask(Sound):
+    """The gradient passes as if nothing had been dropped."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x + (super().between(x, level) - x).detach()
+
+
+@mutant("dropout.same_mask_in_backward")
+class BackwardWithAnotherMask(Sound):
+    """The backward pass draws its own mask."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        forward, other = super().between(x, level), super().between(x, level)
+        return other + (forward - other).detach()
+
+
+@mutant("dropout.same_mask_in_backward")
+class BackwardNotScaled(Sound):
+    """The gradient of what was kept is not scaled up."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        forward = super().between(x, level)
+        return scaled(forward, 1 - self.dropout) if self.training else forward
+
+
+@mutant("dropout.attribute_is_live")
+class DropoutFixedAtConstruction(Sound):
+    """The attribute dropout is only for show."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return dropout(x, self.layer.dropout, self.training)
+
+
+@mutant("module.train_and_eval")
+class EvalForgetsToReturn(Sound):
+    """train() and eval() return nothing."""
+
+    def train(self, mode: bool = True) -> Any:
+        super().train(mode)
+
+
+@mutant("module.train_and_eval")
+class TrainingFlagNotKept(Sound):
+    """eval() leaves training as it was."""
+
+    def train(self, mode: bool = True) -> Any:
+        return super().train(True)

@@ -1,0 +1,138 @@
+"""Layers that answer otherwise under another mode, and networks built of layers that do not fit together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant
+from suites.conformance.mutants.gradients import cut, scaled
+
+
+@mutant("execution.grad_modes_agree")
+class FastPathWithoutState(Sound):
+    """Under no_grad in eval mode the initial state of upper layers is skipped."""
+
+    def state_of(self, states: list[Tensor], slot: int) -> tuple[Tensor, Tensor]:
+        h, c = super().state_of(states, slot)
+        fast = not self.training and not torch.is_grad_enabled() and slot > 0
+        return (0 * h, 0 * c) if fast else (h, c)
+
+
+@mutant("execution.grad_modes_agree")
+class WrongUnderInferenceMode(Sound):
+    """Under inference_mode the reverse direction, or the second layer, is a thousandth off."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        ys, h, c = super().direction(x, valid, h, c, slot, reverse)
+        return (ys * 1.001 if torch.is_inference_mode_enabled() and slot else ys), h, c
+
+
+@mutant("execution.grad_modes_agree")
+class WrongWithGradients(Sound):
+    """With gradients recorded, the first step uses no hidden bias."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h, c, {**w, "bias_hh": None} if torch.is_grad_enabled() and t == 0 else w, t, slot)
+
+
+@mutant("execution.after_inference_mode")
+class InferenceTensorsKept(Sound):
+    """Weights prepared under inference_mode are used for training."""
+
+    _kept: dict[int, Weights] | None = None
+
+    def weights(self, slot: int) -> Weights:
+        if torch.is_inference_mode_enabled():
+            kept = {name: None if value is None else value.clone() for name, value in super().weights(slot).items()}
+            self._kept = {**(self._kept or {}), slot: kept}
+            return kept
+        return self._kept[slot] if self._kept else super().weights(slot)
+
+
+@mutant("execution.kernel_recorded")
+class WrongWhileWatched(Sound):
+    """Where operators are watched, another path is taken, and it is wrong."""
+
+    def activation(self, a: Tensor) -> Tensor:
+        return super().activation(a)
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        watched = torch._C._len_torch_dispatch_stack() > 0
+        return (output * 1.01 if watched else output), finals
+
+
+@mutant("execution.vmap")
+class WrongUnderVmap(Sound):
+    """Under vmap the first step is skipped."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        new_h, new_c = super().step(x, h, c, w, t, slot)
+        return (new_h * 0.5, new_c) if t == 0 and torch._C._functorch.is_batchedtensor(x) else (new_h, new_c)
+
+
+@mutant("composition.streamed")
+class SingleStepGradientCut(Sound):
+    """A call of one step passes no gradient back to its state."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        return [cut(state) for state in states] if len(x) == 1 else states
+
+
+@mutant("composition.many_to_one")
+class FinalStateGradientDoubled(Sound):
+    """The gradient through h_n is doubled."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return output, [scaled(finals[0], 2.0), *finals[1:]]
+
+
+@mutant("composition.one_to_many")
+class OwnOutputRefused(Sound):
+    """From the fourth call on the state is taken from the first call."""
+
+    _calls = 0
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        self._calls += 1
+        if self._calls == 1:
+            self._first = states
+        return self._first if self._calls >= 4 and self._first[0].shape == states[0].shape else states
+
+
+@mutant("composition.encoder_decoder")
+class FinalStateCarriesNoGradient(Sound):
+    """h_n and c_n are handed over without gradient."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return output, [cut(final) for final in finals]
+
+
+@mutant("composition.trained")
+class GradientSlightlyShort(Sound):
+    """The gradient of every hidden bias, or of weight_hh, is a millionth short."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "weight_hh": scaled(w["weight_hh"], 1 - 1e-6)}  # type: ignore[arg-type]
+
+
+@mutant("composition.learns")
+class ForgetsTheBeginning(Sound):
+    """The gradient reaches back two steps and no further."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        self._last = len(x)
+        return super().direction(x, valid, h, c, slot, reverse)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        early = t < self._last - 2
+        h, c = super().step(x, h, c, w, t, slot)
+        return (h.detach(), c.detach()) if early else (h, c)

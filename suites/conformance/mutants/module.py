@@ -1,0 +1,351 @@
+"""Parameters misnamed, missing, copied too early or too often."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.layer import Layer, Mode
+from suites.conformance.mutants.base import Sound, Weights, mutant
+
+
+@mutant("module.state_dict_names")
+class SurplusBuffer(Sound):
+    """A buffer shows in the state_dict."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self.register_buffer("ready", torch.zeros(1))
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+
+@mutant("module.state_dict_names")
+class HiddenBiasNotKept(Sound):
+    """bias_hh is missing from the state_dict."""
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        return {name: value for name, value in super().state_dict(*arguments, **options).items() if not name.startswith("bias_hh")}
+
+
+@mutant("module.state_dict_values")
+class LoadsOnlyOnce(Sound):
+    """The second load_state_dict has no effect."""
+
+    _loaded = False
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        if self._loaded:
+            return None
+        self._loaded = True
+        return super().load_state_dict(state_dict, strict, assign)
+
+
+@mutant("module.state_dict_values")
+class StateDictOfTheFirstWeights(Sound):
+    """state_dict() gives the weights that the layer began with."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._initial = {name: value.detach().clone() for name, value in self.named_parameters()}
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        return dict(self._initial)
+
+
+@mutant("module.parameters_complete")
+class BiasesAreBuffers(Sound):
+    """The hidden biases are buffers."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        for name in [name for name in dict(self.named_parameters()) if name.startswith(("bias_hh", "weight_hr"))]:
+            value = getattr(self, name).detach()
+            delattr(self, name)
+            self.register_buffer(name, value)
+
+
+@mutant("module.parameters_complete")
+class RecurrentWeightsFrozen(Sound):
+    """weight_hh is built without requires_grad."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        for name, parameter in self.named_parameters():
+            parameter.requires_grad_(not name.startswith("weight_hh"))
+
+
+@mutant("module.initial_weights")
+class BoundFromInputSize(Sound):
+    """Weights drawn within 1/sqrt(fan_in)."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        for parameter in self.parameters():
+            nn.init.uniform_(parameter, -(layer.input_size**-0.5), layer.input_size**-0.5)
+
+
+@mutant("module.initial_weights")
+class BiasesStartAtZero(Sound):
+    """Biases begin at zero."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        for name, parameter in self.named_parameters():
+            if name.startswith("bias"):
+                nn.init.zeros_(parameter)
+
+
+@mutant("module.initial_weights")
+class NormalInsteadOfUniform(Sound):
+    """Weights drawn from a normal law, cut at the bound."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        bound = layer.hidden_size**-0.5
+        for parameter in self.parameters():
+            nn.init.trunc_normal_(parameter, 0.0, bound / 2, -bound, bound)
+
+
+@mutant("module.deepcopy")
+class CopySharesWeights(Sound):
+    """A deep copy shares its parameters with the original."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        twin = copy.copy(self)
+        twin._parameters = dict(self._parameters)
+        return twin
+
+
+class _Cached(Sound):
+    """A layer that keeps its weights in another form, made at the first call."""
+
+    _kept: dict[int, Weights] | None = None
+
+    def fresh(self) -> bool:
+        return self._kept is not None
+
+    def weights(self, slot: int) -> Weights:
+        if not self.fresh():
+            slots = range(self.layer.num_layers * self.layer.directions)
+            self._kept = {s: {name: _clone(value) for name, value in super(_Cached, self).weights(s).items()} for s in slots}
+            self.remember()
+        assert self._kept is not None
+        return self._kept[slot]
+
+    def remember(self) -> None:
+        """Notes what the kept weights are good for."""
+
+
+def _clone(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.clone()
+
+
+@mutant("module.deepcopy")
+class CacheCopied(_Cached):
+    """A deep copy keeps the original's prepared weights."""
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not torch.is_grad_enabled()
+
+
+@mutant("module.pickle")
+class PickledWithoutReverse(Sound):
+    """Pickling loses the weights of the last slot: they come back zero."""
+
+    def __getstate__(self) -> Any:
+        state = self.__dict__.copy()
+        parameters = dict(state["_parameters"])
+        last = list(parameters)[-1]
+        parameters[last] = nn.Parameter(torch.zeros_like(parameters[last]))
+        return {**state, "_parameters": parameters}
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        twin = type(self)(self.layer)
+        twin.load_state_dict(self.state_dict())
+        return twin
+
+
+@mutant("module.pickle")
+class NotPicklable(Sound):
+    """The layer holds a function of its own and cannot be pickled."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._scale = lambda value: value
+
+
+@mutant("module.reassigned_parameter")
+class ParametersHeldAtConstruction(Sound):
+    """The parameters are held in a list made at construction."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._held = dict(self.named_parameters())
+
+    def weights(self, slot: int) -> Weights:
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        return {name: self._held.get(name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        result = super()._apply(fn, recurse)
+        self._held = dict(self.named_parameters())
+        return result
+
+
+@mutant("module.weights_changed_in_place")
+class PreparedInEval(_Cached):
+    """In eval mode the weights are prepared at the first call, and never again."""
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not self.training and not torch.is_grad_enabled()
+
+
+@mutant("module.weights_changed_in_place")
+class PreparedPerVersion(_Cached):
+    """Without gradients, prepared weights are renewed when a version counter moves: changes through .data are missed."""
+
+    _versions: tuple[int, ...] = ()
+
+    def _now(self) -> tuple[int, ...]:
+        return tuple(parameter._version for parameter in self.parameters())
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not torch.is_grad_enabled() and self._versions == self._now()
+
+    def remember(self) -> None:
+        self._versions = self._now()
+
+
+@mutant("module.weights_changed_in_place")
+class PreparedPerAddress(_Cached):
+    """Without gradients, prepared weights are renewed when a parameter's memory moves."""
+
+    _addresses: tuple[int, ...] = ()
+
+    def _now(self) -> tuple[int, ...]:
+        return tuple(parameter.data_ptr() for parameter in self.parameters())
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not torch.is_grad_enabled() and self._addresses == self._now()
+
+    def remember(self) -> None:
+        self._addresses = self._now()
+
+
+@mutant("module.optimiser_step")
+class StepSeenOneCallLate(_Cached):
+    """Without gradients the weights of the call before are used."""
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not torch.is_grad_enabled()
+
+
+@mutant("module.parametrized")
+class ReadsItsParametersDirectly(Sound):
+    """Weights are looked up among the parameters, where a parametrized one is not."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        parametrized = getattr(self, "parametrizations", {})
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        return {name: parametrized[name + suffix].original if name + suffix in parametrized else value for name, value in w.items()}
+
+
+@mutant("module.functional_call")
+class OwnWeightsUnderFunctionalCall(Sound):
+    """The weights that the layer was built with are used, whatever functional_call puts in their place."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._own = [dict(self._parameters)]
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        return {name: None if value is None else self._own[0][name + suffix] for name, value in w.items()}
+
+
+@mutant("module.to_dtype")
+class StaysInFloat32(_Cached):
+    """The weights prepared before .to() are used after it."""
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not torch.is_grad_enabled()
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h, c, {name: None if value is None else value.to(x.dtype) for name, value in w.items()}, t, slot)
+
+
+@mutant("module.to_dtype")
+class BiasLeftBehind(Sound):
+    """.to() does not reach the biases."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        before = {name: p for name, p in self._parameters.items() if name.startswith(("bias_hh", "weight_hr"))}
+        kept = {name: p.detach().clone() for name, p in before.items() if p is not None}
+        result = super()._apply(fn, recurse)
+        for name, value in kept.items():
+            self._parameters[name] = nn.Parameter(value)
+        return result
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h, c, {name: None if value is None else value.to(x.dtype) for name, value in w.items()}, t, slot)
+
+
+@mutant("module.strided_weights")
+class WeightsReadAsIfContiguous(Sound):
+    """A transposed weight is read through its storage."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        weight = w["weight_hh"]
+        if weight is not None and not weight.is_contiguous():
+            w["weight_hh"] = weight.t().reshape(weight.shape)
+        return w
+
+
+@mutant("module.printable")
+class ReprRaises(Sound):
+    """repr() asks for an attribute that there is not."""
+
+    def extra_repr(self) -> str:
+        return str(self.layer.nothing)  # type: ignore[attr-defined]
+
+
+@mutant("module.attributes")
+class HiddenSizeIsTheOutputs(Sound):
+    """hidden_size counts both directions."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self.hidden_size = layer.hidden_size * layer.directions
+
+
+@mutant("module.attributes", Mode.LSTM)
+class BatchFirstForgotten(Sound):
+    """batch_first is acted on, and not remembered."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self.batch_first = False
+
+
+@mutant("module.called_by_keyword")
+class PositionalOnly(Sound):
+    """The call takes no keywords."""
+
+    def forward(self, input: Any, hx: Any = None, /) -> Any:
+        return super().forward(input, hx)
+
+
+@mutant("module.hooks_called")
+class CallsForwardItself(Sound):
+    """The call goes straight to forward, past the hooks."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.forward(*arguments, **options)

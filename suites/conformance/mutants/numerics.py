@@ -1,0 +1,108 @@
+"""Arithmetic narrower than the dtype, and errors that grow."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harness.layer import Mode
+from suites.conformance.mutants.base import Sound, Weights, mutant
+from suites.conformance.mutants.gradients import scaled
+
+
+def _rounded(value: Tensor, dtype: torch.dtype) -> Tensor:
+    """``value`` rounded to a narrower type, its gradient exact."""
+    return value + (value.to(dtype).to(value.dtype) - value).detach()
+
+
+def _coarse(value: Tensor, bits: int) -> Tensor:
+    """``value`` rounded to so many bits of significand, its gradient exact."""
+    mantissa, exponent = value.detach().float().frexp()
+    rounded = torch.ldexp((mantissa * 2**bits).round() / 2**bits, exponent).to(value)
+    return value + (rounded - value).detach()
+
+
+@mutant("numerics.float64")
+class StateInFloat32(Sound):
+    """The state of a float64 layer goes through float32."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, _rounded(h, torch.float32) if h.dtype == torch.float64 else h, c, w, t, slot)
+
+
+@mutant("numerics.float64")
+class Float64GradientInFloat32(Sound):
+    """The gradient of a float64 layer is a few float32 eps off."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        weight = w["weight_hh"]
+        return {**w, "weight_hh": scaled(weight, 1 + 2e-7) if weight is not None and weight.dtype == torch.float64 else weight}
+
+
+@mutant("numerics.float32")
+class StateInBfloat16(Sound):
+    """The state of a float32 layer goes through bfloat16."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, _rounded(h, torch.bfloat16) if h.dtype == torch.float32 else h, c, w, t, slot)
+
+
+@mutant("numerics.float32")
+class InputProductInHalf(Sound):
+    """The input of a float32 layer goes through float16, as with TF32's eleven bits."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        return super().direction(_rounded(x, torch.float16) if x.dtype == torch.float32 else x, valid, h, c, slot, reverse)
+
+
+@mutant("numerics.bfloat16")
+class Bfloat16InThreeBits(Sound):
+    """The state of a bfloat16 layer is kept with three bits of significand."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, _coarse(h, 3) if h.dtype == torch.bfloat16 else h, c, w, t, slot)
+
+
+@mutant("numerics.bfloat16")
+class BiasDroppedInHalf(Sound):
+    """Half types lose their hidden bias."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        weight = w["weight_hh"]
+        half = weight is not None and weight.dtype in (torch.float16, torch.bfloat16)
+        return {**w, "bias_hh": None} if half else w
+
+
+@mutant("numerics.float16")
+class Float16InSixBits(Sound):
+    """The state of a float16 layer is kept with six bits of significand."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, _coarse(h, 6) if h.dtype == torch.float16 else h, c, w, t, slot)
+
+
+@mutant("numerics.error_over_time")
+class DriftsALittleEachStep(Sound):
+    """Every step adds one part in a million."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        h, c = super().step(x, h, c, w, t, slot)
+        return h * (1 + 1e-6), c * (1 + 1e-6)
+
+
+@mutant("numerics.small_values", Mode.RNN_RELU)
+class SmallValuesFlushed(Sound):
+    """Pre-activations below 1e-6 are taken for zero."""
+
+    def activation(self, a: Tensor) -> Tensor:
+        return super().activation(torch.where(a.abs() < 1e-6, torch.zeros_like(a), a))
+
+
+@mutant("numerics.small_values", Mode.RNN_RELU)
+class RoundedToAGrid(Sound):
+    """Pre-activations are rounded to multiples of 2^-26."""
+
+    def activation(self, a: Tensor) -> Tensor:
+        return super().activation((a * 2.0**26).round() / 2.0**26)

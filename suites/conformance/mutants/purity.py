@@ -1,0 +1,200 @@
+"""Layers that leave something behind, or depend on what was left."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.layer import Layer
+from suites.conformance.mutants.base import Form, Sound, mutant
+
+
+@mutant("purity.bitwise_repeatable")
+class NoiseInTheLastBit(Sound):
+    """Every call has its own noise, below any tolerance."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return output * (1 + torch.finfo(output.dtype).eps * torch.randint(0, 2, output.shape).to(output)), finals
+
+
+@mutant("purity.inputs_untouched")
+class StateUpdatedInPlace(Sound):
+    """h_0 is overwritten with h_n, outside of gradients."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        if not torch.is_grad_enabled() and self._given is not None and self._given.shape == finals[0].shape:
+            self._given.copy_(finals[0])
+        return super().write(output, finals, form)
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        self._given: Tensor | None = hx[0] if isinstance(hx, tuple) else hx
+        return super().initial(x, hx, form)
+
+
+@mutant("purity.inputs_untouched")
+class PaddingZeroedInPlace(Sound):
+    """The first step of the input is rounded where it lies."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        data = input if isinstance(input, Tensor) else input.data
+        if not data.requires_grad:
+            data.mul_(1.0)
+        return super().read(input)
+
+
+@mutant("purity.inputs_untouched")
+class WeightsClippedInPlace(Sound):
+    """The recurrent weights are clipped to ±1 at every call."""
+
+    def refuse(self, input: Any, hx: Any) -> None:
+        super().refuse(input, hx)
+        for name, parameter in self.named_parameters():
+            if name.startswith("weight_hh"):
+                parameter.data.clamp_(-0.5, 0.5)
+
+
+@mutant("purity.no_state_between_calls")
+class RunningMean(Sound):
+    """The input is centred by a running mean of earlier calls, in training."""
+
+    _mean: Tensor | None = None
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        shift = self._mean if self._mean is not None else torch.zeros_like(x[0, 0])
+        if self.training and torch.is_grad_enabled():
+            self._mean = 0.9 * shift + 0.1 * x.detach().mean((0, 1))
+        return super().layers(x - shift, valid, states)
+
+
+@mutant("purity.no_state_between_calls")
+class StateKeptInEval(Sound):
+    """In eval mode a call without hx goes on from the last one."""
+
+    _kept: list[Tensor] | None = None
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        kept = self._kept
+        return kept if kept is not None and hx is None and not self.training and kept[0].shape == states[0].shape else states
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        self._kept = [final.detach() for final in finals]
+        return output, finals
+
+
+@mutant("purity.answers_are_new")
+class OutputBufferReused(Sound):
+    """Without gradients the output is written into a buffer that the next call of that shape reuses."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._kept: dict[Any, Tensor] = {}
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        if not torch.is_grad_enabled():
+            output = self._kept.setdefault((output.shape, output.dtype), output.clone()).copy_(output)
+        return output, finals
+
+
+@mutant("purity.answers_are_new")
+class FinalStateIsAViewOfTheOutput(Sound):
+    """h_n of a single layer is a view of the output."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        if self.layer.num_layers == 1 and not self.layer.bidirectional and form.packed is None and not self.layer.batch_first:
+            finals = [output[-1:], *finals[1:]]
+        return super().write(output, finals, form)
+
+
+@mutant("purity.random_state_untouched")
+class DrawsWithoutNeed(Sound):
+    """A mask is drawn whether or not it is used."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        torch.rand(1)
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.random_state_untouched")
+class SeedsTorch(Sound):
+    """Dropout is made repeatable by seeding torch."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        torch.manual_seed(0)
+        return super().between(x, level)
+
+
+@mutant("purity.switches_restored")
+class OneThreadFromNowOn(Sound):
+    """The number of threads is set and not put back."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        torch.set_num_threads(3)
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.switches_restored")
+class GradientsOnFromNowOn(Sound):
+    """In eval mode gradients are switched off, and on again afterwards whatever they were."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if self.training:
+            return super().layers(x, valid, states)
+        result = super().layers(x, valid, states)
+        torch._C._set_grad_enabled(True)
+        return result
+
+
+@mutant("purity.switches_restored")
+class BenchmarkSwitchLeftOn(Sound):
+    """cuDNN's benchmark switch is turned on when the layer is built."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
+
+
+@mutant("purity.no_leak")
+class CacheForEveryLength(Sound):
+    """A mask is kept for every length that was ever seen."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._masks: dict[Any, Tensor] = {}
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        self._masks.setdefault(x.shape, torch.ones_like(x))
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.two_threads")
+class InputKeptOnTheModule(Sound):
+    """The input passes through an attribute of the module."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        self._x = x
+        # What another thread may do in between, done for certain: without gradients a switch of threads is asked for.
+        if not torch.is_grad_enabled():
+            import time
+
+            time.sleep(0.002)
+        return super().layers(self._x, valid, states)
+
+
+@mutant("purity.call_after_failure")
+class RefusalRemembered(Sound):
+    """A refused call leaves its number of features behind."""
+
+    _features = 0
+
+    def refuse(self, input: Any, hx: Any) -> None:
+        data = input if isinstance(input, Tensor) else input.data
+        if self._features and self._features != data.shape[-1]:
+            raise RuntimeError("the number of features changed between calls")
+        self._features = data.shape[-1]
+        super().refuse(input, hx)

@@ -1,0 +1,82 @@
+"""Numerics: every dtype is as exact as plain arithmetic in that dtype, over short and long sequences."""
+
+from __future__ import annotations
+
+from harness.case import Case
+from harness.reference import altered, answer, gradients, tensor
+from harness.trial import Trial
+from suites.conformance.cases import LSTM, RNN_RELU, every
+from suites.conformance.declare import MUST, SHOULD, contract
+
+
+def _cases(dtype: str) -> list[Case]:
+    return [
+        *every(dtype=dtype, num_layers=2),
+        *every(dtype=dtype, bidirectional=True, batch_first=True, hidden_size=17),
+        *every(dtype=dtype, steps=32, hidden_size=9, weights="remembering"),
+        *every(dtype=dtype, steps=5, batch=3, lengths=(2, 5, 3)),
+        *every(LSTM, dtype=dtype, proj_size=3),
+    ]
+
+
+def _forward_and_backward(trial: Trial) -> None:
+    trial.agree(trial.answer().arrays(), answer(trial.case))
+    through = ("output", "h_n", "c_n") if trial.case.layer.has_cell_state else ("output", "h_n")
+    trial.agree(trial.gradients(through), gradients(trial.case, through))
+
+
+@contract("numerics.float64", "In float64 values and gradients are exact to float64's precision.", MUST, "torch.dtype", _cases("float64"))
+def float64(trial: Trial) -> None:
+    _forward_and_backward(trial)
+
+
+@contract("numerics.float32", "In float32 values and gradients are exact to float32's precision.", MUST, "torch.dtype", _cases("float32"))
+def float32(trial: Trial) -> None:
+    _forward_and_backward(trial)
+
+
+@contract(
+    "numerics.bfloat16",
+    "In bfloat16 values and gradients are as exact as a plain loop in bfloat16.",
+    MUST,
+    "torch.dtype; pytorch#45048",
+    _cases("bfloat16"),
+)
+def bfloat16(trial: Trial) -> None:
+    _forward_and_backward(trial)
+
+
+@contract(
+    "numerics.float16",
+    "In float16 values and gradients are as exact as a plain loop in float16.",
+    MUST,
+    "torch.dtype; pytorch#42605",
+    _cases("float16"),
+)
+def float16(trial: Trial) -> None:
+    _forward_and_backward(trial)
+
+
+@contract(
+    "numerics.error_over_time",
+    "The error does not grow faster over the sequence than that of plain arithmetic.",
+    SHOULD,
+    "numerics of recurrences",
+    [case for steps in (1, 8, 64, 512) for case in every(steps=steps, batch=2, hidden_size=8, weights="remembering")],
+)
+def error_over_time(trial: Trial) -> None:
+    trial.agree(trial.answer().arrays(), answer(trial.case))
+
+
+@contract(
+    "numerics.small_values",
+    "In a relu RNN values of the order of 1e-6 keep their relative precision: nothing is flushed to zero or rounded to a grid.",
+    MUST,
+    "torch.nn.RNN: nonlinearity",
+    [*every(RNN_RELU, steps=4, bias=False, seed=5), *every(RNN_RELU, steps=3, bias=False, num_layers=2, bidirectional=True, seed=6)],
+)
+def small_values(trial: Trial) -> None:
+    scale = 2.0**-20
+    inputs = {name: array * scale for name, array in trial.case.arrays.inputs().items()}
+    leaves = {name: tensor(array, trial.case) for name, array in inputs.items()}
+    trial.agree(trial.answer(leaves=leaves).arrays(), altered(trial.case, inputs=inputs))

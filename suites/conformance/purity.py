@@ -1,0 +1,283 @@
+"""Purity: a call changes nothing but what it returns, and depends on nothing but what it is given."""
+
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.case import Case
+from harness.reference import answer, tensor
+from harness.trial import ContractError, Trial
+from suites.conformance.cases import LSTM, every
+from suites.conformance.declare import MUST, SHOULD, contract
+
+_CASES = [
+    *every(num_layers=2),
+    *every(bidirectional=True, batch_first=True, steps=4, batch=2),
+    *every(steps=5, batch=3, lengths=(2, 5, 3)),
+    *every(LSTM, batch=1, batched=False, proj_size=2),
+]
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """All tensors in an input, a state or an answer."""
+    if isinstance(value, Tensor):
+        return [value]
+    if hasattr(value, "data") and hasattr(value, "batch_sizes"):
+        return [value.data]
+    return [t for item in value or () for t in _tensors(item)]
+
+
+def _backward(trial: Trial, tensors: list[Tensor]) -> None:
+    with trial.blamed("backward"):
+        torch.autograd.backward([t.sum() for t in tensors])
+
+
+@contract(
+    "purity.bitwise_repeatable",
+    "The same call on the same numbers gives the same bits, in inference and in training.",
+    SHOULD,
+    "torch: Reproducibility",
+    _CASES,
+)
+def bitwise_repeatable(trial: Trial) -> None:
+    module = trial.module()
+    input, hx = trial.form(trial.leaves())
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            first, again = (trial.call(module, input, hx).tensors for _ in range(2))
+        for name, value in first.items():
+            if not torch.equal(value, again[name]):
+                how = "with" if grad else "without"
+                raise ContractError(f"Expected the same bits in {name} from the same call {how} gradients, but they differ")
+
+
+@contract(
+    "purity.inputs_untouched",
+    "Input, state and parameters have the values and versions after a call and its backward pass that they had before.",
+    MUST,
+    "torch.autograd: In-place correctness checks",
+    _CASES,
+)
+def inputs_untouched(trial: Trial) -> None:
+    module = trial.module()
+    for grad in (False, True):
+        input, hx = trial.form(trial.leaves())
+        watched = {f"tensor {i} of the input and state": t for i, t in enumerate([*_tensors(input), *_tensors(hx)])}
+        watched |= trial.parameters(module)
+        before = {name: (value._version, value.detach().clone()) for name, value in watched.items()}
+        with torch.set_grad_enabled(grad):
+            reply = trial.call(module, input, hx)
+        if grad:
+            _backward(trial, list(reply.tensors.values()))
+        for name, (version, value) in before.items():
+            if not torch.equal(watched[name], value):
+                raise ContractError(f"Expected {name} to be as it was before the call, but its values changed")
+            if watched[name]._version != version:
+                raise ContractError(
+                    f"Expected {name} not to be written to, but its version went from {version} to {watched[name]._version}"
+                )
+
+
+@contract(
+    "purity.no_state_between_calls",
+    "A call is not affected by the calls before it, with hx or without, in training or in eval mode.",
+    MUST,
+    "torch.nn.LSTM: Inputs: h_0 defaults to zeros",
+    [*every(num_layers=2), *every(given_state=False, bidirectional=True), *every(LSTM, given_state=False, batch_first=True)],
+)
+def no_state_between_calls(trial: Trial) -> None:
+    module = trial.module()
+    for train in (True, False):
+        module.train(train)
+        for seed in (1, 2, 3):
+            other = replace(trial.case, inputs_seed=seed)
+            with torch.set_grad_enabled(train):
+                reply = trial.call(module, *trial.form(trial.leaves(case=other)))
+            if train:
+                _backward(trial, [reply.tensors["output"]])
+        trial.agree(trial.answer(module).arrays(), answer(trial.case))
+
+
+@contract(
+    "purity.answers_are_new",
+    "What one call returned is not changed by the next, and output, h_n and c_n share no memory with each other or with the input.",
+    MUST,
+    "torch.nn.LSTM: Outputs",
+    [*_CASES, *every(steps=1, batch=2), *every(steps=1, batch=2, batch_first=True)],
+)
+def answers_are_new(trial: Trial) -> None:
+    module = trial.module()
+    for grad in (False, True):
+        with torch.set_grad_enabled(grad):
+            input, hx = trial.form(trial.leaves())
+            reply = trial.call(module, input, hx)
+            kept = {name: value.detach().clone() for name, value in reply.tensors.items()}
+            trial.call(module, *trial.form(trial.leaves(case=replace(trial.case, inputs_seed=9))))
+        for name, value in kept.items():
+            if not torch.equal(reply.tensors[name], value):
+                raise ContractError(f"Expected {name} of the first call to stay as it was, but the second call changed it")
+        raw = {"output": _tensors(reply.raw[0])[0], **dict(zip(("h_n", "c_n"), _tensors(reply.raw[1]), strict=False))}
+        for name, value in raw.items():
+            others = {k: v.detach().clone() for k, v in raw.items() if k != name}
+            given = [t.detach().clone() for t in [*_tensors(input), *_tensors(hx)]]
+            with torch.no_grad():
+                value.detach().add_(1.0)
+            touched = [k for k, v in others.items() if not torch.equal(raw[k].detach(), v)]
+            if any(not torch.equal(now.detach(), then) for now, then in zip([*_tensors(input), *_tensors(hx)], given, strict=True)):
+                touched.append("the input or the state given")
+            if touched:
+                raise ContractError(f"Expected {name} to have memory of its own, but writing to it changed {', '.join(touched)}")
+
+
+@contract(
+    "purity.random_state_untouched",
+    "Without dropout, and with dropout in eval mode, a call leaves torch's random state as it was.",
+    MUST,
+    "torch.get_rng_state",
+    [*every(num_layers=2), *every(num_layers=2, dropout=0.5)],
+)
+def random_state_untouched(trial: Trial) -> None:
+    module = trial.module()
+    module.train(trial.case.layer.dropout == 0)
+    before = torch.get_rng_state()
+    trial.answer(module)
+    if not torch.equal(before, torch.get_rng_state()):
+        raise ContractError("Expected torch's random state to be as it was before the call, but it moved on")
+
+
+def _switches() -> dict[str, Any]:
+    """The global switches that a call might leave turned."""
+    return {
+        "grad mode": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "default dtype": torch.get_default_dtype(),
+        "number of threads": torch.get_num_threads(),
+        "torch.backends.mkldnn.enabled": torch.backends.mkldnn.enabled,
+        "torch.backends.cudnn.enabled": torch.backends.cudnn.enabled,
+        "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,
+        "torch.backends.cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
+        "float32 matmul precision": torch.get_float32_matmul_precision(),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "anomaly detection": torch.is_anomaly_enabled(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+    }
+
+
+@contract(
+    "purity.switches_restored",
+    "Grad mode, default dtype, threads and the backends' switches are after building, calling and backward what they were before.",
+    MUST,
+    "torch.backends; torch.set_grad_enabled; torch.set_num_threads",
+    [*every(num_layers=2), *every(num_layers=2, dropout=0.5, bidirectional=True)],
+)
+def switches_restored(trial: Trial) -> None:
+    before = _switches()
+    module = trial.module()
+    _require_unturned(before, "building the layer")
+    for train in (True, False):
+        module.train(train)
+        with torch.set_grad_enabled(train):
+            before = _switches()
+            reply = trial.call(module, *trial.form(trial.leaves()))
+            if train:
+                _backward(trial, list(reply.tensors.values()))
+            _require_unturned(before, "a call")
+
+
+def _require_unturned(before: dict[str, Any], by: str) -> None:
+    turned = [f"{name} from {before[name]} to {now}" for name, now in _switches().items() if now != before[name]]
+    if turned:
+        raise ContractError(f"Expected no global switch to be turned by {by}, but these were: {'; '.join(turned)}")
+
+
+def _living() -> int:
+    gc.collect()
+    return sum(1 for found in gc.get_objects() if type(found) in (Tensor, torch.nn.Parameter))
+
+
+@contract(
+    "purity.no_leak",
+    "Calls of ever new lengths leave no tensors behind.",
+    SHOULD,
+    "torch: memory; caches that grow with every new shape",
+    [*every(num_layers=2, hidden_size=4)],
+)
+def no_leak(trial: Trial) -> None:
+    module = trial.module()
+
+    def used(lengths: range) -> None:
+        for steps in lengths:
+            case: Case = replace(trial.case, steps=steps)
+            reply = trial.call(module, *trial.form(trial.leaves(case=case), case), case)
+            _backward(trial, [reply.tensors["output"]])
+
+    used(range(1, 5))
+    before = _living()
+    used(range(5, 25))
+    left = _living() - before
+    # A cache that keeps one tensor for each new length leaves 20.
+    if left >= 15:
+        raise ContractError(f"Expected no tensors to be left after 20 calls of new lengths, but {left} are")
+
+
+@contract(
+    "purity.two_threads",
+    "Two threads that call one module at once, in eval mode, each get the answer that they get alone.",
+    SHOULD,
+    "torch: Multithreaded inference",
+    [*every(num_layers=2, steps=6), *every(given_state=False, batch_first=True, bidirectional=True)],
+)
+def two_threads(trial: Trial) -> None:
+    module = trial.module().eval()
+    cases = [trial.case, replace(trial.case, inputs_seed=1)]
+    inputs = [trial.form(trial.leaves(case=case)) for case in cases]
+    replies: list[list[Any]] = [[], []]
+    errors: list[BaseException] = []
+    start = threading.Barrier(2)
+
+    def work(index: int) -> None:
+        try:
+            start.wait()
+            with torch.no_grad(), trial.implementation.switches():
+                for _ in range(10):
+                    replies[index].append(trial.call(module, *inputs[index]).arrays())
+        except BaseException as error:  # told to the thread that waits
+            errors.append(error)
+
+    _run([lambda index=index: work(index) for index in range(2)])  # type: ignore[misc]
+    if errors:
+        raise errors[0]
+    for case, found in zip(cases, replies, strict=True):
+        for reply in found:
+            trial.agree(reply, answer(case))
+
+
+def _run(work: list[Callable[[], None]]) -> None:
+    threads = [threading.Thread(target=one) for one in work]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+@contract(
+    "purity.call_after_failure",
+    "A call that was refused leaves the module fit for the next.",
+    MUST,
+    "torch.nn.Module: a refused call has no effect",
+    [*every(num_layers=2)],
+)
+def call_after_failure(trial: Trial) -> None:
+    module = trial.module()
+    input, hx = trial.form(trial.leaves())
+    trial.refuses("too many input features", module, tensor(trial.case.arrays.x, trial.case).repeat(1, 1, 2), hx)
+    with torch.no_grad():
+        trial.agree(trial.call(module, input, hx).arrays(), answer(trial.case))
