@@ -7,6 +7,7 @@ import pickle
 import signal
 import sys
 import traceback
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -18,6 +19,9 @@ from harness.contract import Check, finding, run
 from harness.outcome import Outcome
 from harness.record import Conformance
 from harness.registry import FOLDERS, resolve_all
+
+#: How many checks of one implementation may hang before the rest are given up.
+PATIENCE = 3
 
 #: Seconds that a new process is given to import torch and everybody's modules.
 STARTUP = 120.0
@@ -37,9 +41,12 @@ class Worker:
         self._references, self._limit = tuple(references), limit
         self._process: Any = None
         self._pipe: Connection | None = None
+        self._hung: Counter[str] = Counter()
 
     def run(self, check: Check) -> Conformance:
         """What came of ``check``; a death of the worker and a hang are outcomes too. Raises what the suite itself raised."""
+        if self._hung[check.implementation.id] >= PATIENCE:
+            return finding(check, Outcome.TIMED_OUT, f"not run: {PATIENCE} checks of it were not answered within {self._limit:g} s before")
         try:
             if self._pipe is None:
                 self._start()
@@ -47,6 +54,7 @@ class Worker:
             self._pipe.send((check.contract, check.implementation.id, check.case))
             if not self._pipe.poll(self._limit):
                 self.stop()
+                self._hung[check.implementation.id] += 1
                 message = f"no answer within {self._limit:g} s; the process was ended (--time-limit gives it longer)"
                 return replace(finding(check, Outcome.TIMED_OUT, message), seconds=self._limit)
             answer = self._pipe.recv()

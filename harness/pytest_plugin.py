@@ -102,7 +102,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="check implementations in a process of their own, where a crash or a hang is an outcome: 'auto' does so for those that are "
         "not built in; 'never' lets a debugger in",
     )
-    group.addoption("--time-limit", type=float, default=60.0, metavar="SECONDS", help="what one isolated check may take; default: 60")
+    group.addoption("--time-limit", type=float, default=30.0, metavar="SECONDS", help="what one isolated check may take; default: 30")
 
 
 @pytest.hookimpl(trylast=True)

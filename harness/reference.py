@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -22,7 +22,7 @@ from harness import oracle
 from harness.case import EPS, Array, Case
 from harness.implementation import equal_terms, switched
 from harness.layer import Layer, Mode
-from harness.tolerance import floor_of, scaled_error
+from harness.tolerance import floor_of, scaled_error, typical_error
 
 #: How often the oracle is run with random errors for one floor.
 JITTERS = 2
@@ -30,10 +30,12 @@ JITTERS = 2
 
 @dataclass(frozen=True)
 class Expected:
-    """Expected tensors by name (time-major, float64) and the noise floor of each."""
+    """Expected tensors by name (time-major, float64) and the noise floor of each; ``typical`` is the largest root mean square error
+    among the same plain arithmetics."""
 
     tensors: dict[str, Array]
     floors: dict[str, float]
+    typical: dict[str, float] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=64)
@@ -81,7 +83,8 @@ def _with_floors(
     if weights is case.arrays.weights:
         answers.append(_plain_loop(case, through))
     errors = {name: [scaled_error(reply[name], expected[name]) for reply in answers] for name in expected}
-    return Expected(expected, {name: floor_of(values, case.dtype, _terms(case, name)) for name, values in errors.items()})
+    floors = {name: floor_of(values, case.dtype, _terms(case, name)) for name, values in errors.items()}
+    return Expected(expected, floors, {name: max(typical_error(reply[name], expected[name]) for reply in answers) for name in expected})
 
 
 def _jitter(case: Case, draw: int) -> oracle.Rounding:

@@ -73,6 +73,14 @@ def scaled_error(actual: NDArray[Any], expected: Array) -> float:
     return float(np.abs(actual - expected).max()) / (scale or 1.0)
 
 
+def typical_error(actual: NDArray[Any], expected: Array) -> float:
+    """The root mean square of actual - expected over that of expected (1 where that is zero); NaN if any value is not finite."""
+    if not np.isfinite(actual).all():
+        return math.nan
+    scale = float(np.sqrt(np.mean(expected**2)))
+    return float(np.sqrt(np.mean((actual - expected) ** 2))) / (scale or 1.0)
+
+
 def floor_of(loop_errors: list[float], dtype: str, terms: int = 1) -> float:
     """The noise floor: the largest error among the plain loops, and at least what a sum of ``terms`` terms has in ``dtype``."""
     return max(*loop_errors, max(LEAST_FLOOR_EPS, SUM_FLOOR_EPS * math.sqrt(terms)) * EPS[dtype])

@@ -34,6 +34,7 @@ class Verdict(StrEnum):
     """Whether an implementation can take the place of torch's own."""
 
     DROP_IN = "drop-in"
+    PARTIAL = "in part"
     SO_FAR = "no failure so far"
     NOT_DROP_IN = "not a drop-in"
     NOT_TESTED = "not tested"
@@ -43,6 +44,7 @@ class Verdict(StrEnum):
     def meaning(self) -> str:
         return {
             "drop-in": "every contract of the catalogue was run and none that applies was broken",
+            "in part": "what it answers is right, but it refuses something that users of torch's own rely on",
             "no failure so far": "nothing was broken, but the run is not complete or did not cover the catalogue",
             "not a drop-in": "a contract was broken, or a timed workload gave a wrong answer",
             "not tested": "no contract was run on it",
@@ -52,7 +54,7 @@ class Verdict(StrEnum):
     @property
     def conforms(self) -> bool:
         """Whether it may be called the fastest."""
-        return self in (Verdict.DROP_IN, Verdict.SO_FAR)
+        return self in (Verdict.DROP_IN, Verdict.PARTIAL, Verdict.SO_FAR)
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,11 @@ def _judge(
     summary = f"{counted(int(asked['cases'].sum()), 'case')} of {counted(len(asked), 'contract')}"
     if gaps:
         return Verdict.SO_FAR, f"{gaps}; nothing broken in {summary}"
+    # What only MAY be supported costs nobody the name.
+    refused = asked[(asked[str(Outcome.UNSUPPORTED)] > 0) & asked["severity"].isin(["MUST", "SHOULD"])]
+    if len(refused):
+        some = ", ".join(refused["contract"].astype(str)[:3]) + (", ..." if len(refused) > 3 else "")
+        return Verdict.PARTIAL, f"refuses cases of {counted(len(refused), 'contract')} of {len(asked)} ({some}); nothing broken"
     return Verdict.DROP_IN, f"nothing broken in {summary}"
 
 

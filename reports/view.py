@@ -41,7 +41,7 @@ class Detail:
 def headline(findings: Findings) -> tuple[str, str]:
     """The verdict on everything, as a title and a paragraph."""
     count = Counter(findings.verdicts["verdict"])
-    tested = sum(count[verdict] for verdict in (Verdict.DROP_IN, Verdict.SO_FAR, Verdict.NOT_DROP_IN))
+    tested = sum(count[verdict] for verdict in (Verdict.DROP_IN, Verdict.PARTIAL, Verdict.SO_FAR, Verdict.NOT_DROP_IN))
     good = count[Verdict.DROP_IN]
     if not tested:
         title = "Speed only: no contract was run"
@@ -57,6 +57,8 @@ def headline(findings: Findings) -> tuple[str, str]:
     sentences = []
     if names[Verdict.NOT_DROP_IN]:
         sentences.append(f"Not a drop-in: {', '.join(names[Verdict.NOT_DROP_IN])}.")
+    if names[Verdict.PARTIAL]:
+        sentences.append(f"A drop-in only in part, for what it does not refuse: {', '.join(names[Verdict.PARTIAL])}.")
     if names[Verdict.SO_FAR] and good:
         sentences.append(f"No failure so far, but not everything was run: {', '.join(names[Verdict.SO_FAR])}.")
     if names[Verdict.NOT_TESTED] and tested:

@@ -55,13 +55,26 @@ def test_one_case_that_fails_at_any_level_is_enough_not_to_be_one(outcome: Outco
     assert verdict(findings, "x:a") == (Verdict.NOT_DROP_IN, "breaks 1 contract of 2 (1 MUST)")
 
 
-@pytest.mark.parametrize("outcome", [Outcome.EXPECTED_FAILURE, Outcome.UNSUPPORTED, Outcome.DOES_NOT_APPLY, Outcome.UNAVAILABLE])
+@pytest.mark.parametrize("outcome", [Outcome.EXPECTED_FAILURE, Outcome.DOES_NOT_APPLY, Outcome.UNAVAILABLE])
 def test_what_was_declared_or_does_not_concern_it_does_not_disqualify(outcome: Outcome, tmp_path: Path) -> None:
     findings = findings_of(tmp_path, check("x:a", "a.one", outcome), check("x:a", "a.two"))
     assert verdict(findings, "x:a")[0] == Verdict.DROP_IN
     row = findings.verdicts.iloc[0]
     assert row["expected"] == (["a.one"] if outcome == Outcome.EXPECTED_FAILURE else [])
-    assert row["unsupported"] == (["a.one"] if outcome == Outcome.UNSUPPORTED else [])
+
+
+def test_what_refuses_something_that_users_rely_on_is_a_drop_in_only_in_part(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, check("x:a", "a.one", Outcome.UNSUPPORTED), check("x:a", "a.two"))
+    assert verdict(findings, "x:a") == (Verdict.PARTIAL, "refuses cases of 1 contract of 2 (a.one); nothing broken")
+    assert findings.verdicts.iloc[0]["unsupported"] == ["a.one"]
+    assert Verdict.PARTIAL.conforms
+
+
+def test_what_refuses_only_what_may_be_refused_is_a_drop_in(tmp_path: Path) -> None:
+    may = {"a.one": {"severity": "MAY"}, "a.two": {"severity": "MUST"}}
+    refused = check("x:a", "a.one", Outcome.UNSUPPORTED, severity="MAY")
+    findings = Findings(load(specimen.write(tmp_path, results=[refused, check("x:a", "a.two")], implementations={}, contracts=may)))
+    assert verdict(findings, "x:a")[0] == Verdict.DROP_IN
 
 
 def test_a_run_that_was_cut_short_proves_nothing(tmp_path: Path) -> None:
@@ -109,7 +122,7 @@ def test_the_specimen_has_the_verdicts_that_were_planted(findings: Findings) -> 
         "torch:onednn": "drop-in",
         "torch:native": "drop-in",
         "loop:textbook": "drop-in",
-        "loop:hoisted": "drop-in",
+        "loop:hoisted": "in part",
         "script:hoisted": "not a drop-in",
         HOSTILE: "not a drop-in",
         "vendor:untested": "not tested",

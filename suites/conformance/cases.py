@@ -45,7 +45,7 @@ _SIZES = (
 
 @cache
 def combined(mode: Mode) -> tuple[Case, ...]:
-    """Cases for ``mode`` in which every pair of options meets, and of those that shape the computation every triple.
+    """Cases for ``mode`` in which every pair of options meets, and of those that shape the computation every four.
 
     The options: form of the call, batch_first, layers, directions, bias, given state, projection, weights, sizes, dtype.
     """
@@ -60,8 +60,8 @@ def combined(mode: Mode) -> tuple[Case, ...]:
     }
     others: dict[str, list[Any]] = {"sizes": list(_SIZES), "weights": ["plain", "remembering"], "dtype": ["float32", "float64"]}
     rows = covering({**shaping, **others}, _fits)
-    # The triples' rows take sizes, weights and dtype in turn.
-    for number, row in enumerate(covering(shaping, _fits, strength=3)):
+    # These take sizes, weights and dtype in turn.
+    for number, row in enumerate(covering(shaping, _fits, strength=4)):
         fitting = [sizes for sizes in _SIZES if _fits({**row, "sizes": sizes})]
         turn = {
             "sizes": fitting[number % len(fitting)],

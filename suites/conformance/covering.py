@@ -29,7 +29,7 @@ def covering(factors: Mapping[str, Sequence[Any]], allowed: Callable[[Row], bool
     }
     rows: list[Row] = []
     while open_:
-        candidates = [_grow(min(open_), factors, allowed, open_, generator) for _ in range(20)]
+        candidates = [_grow(min(open_), factors, allowed, open_, generator) for _ in range(6)]
         best = max(candidates, key=lambda row: len(_covered(row, strength) & open_))
         open_ -= _covered(best, strength)
         rows.append({name: factors[name][best[name]] for name in factors})

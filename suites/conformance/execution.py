@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from harness.dispatch import kernels_of
-from harness.reference import answer
+from harness.implementation import switched
+from harness.reference import answer, gradients
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MAY, MUST, contract
@@ -76,6 +77,24 @@ def kernel_recorded(trial: Trial) -> None:
     forbidden = trial.implementation.forbidden_kernel
     if forbidden and any(forbidden in kernel for kernel in trial.kernels):
         raise ContractError(f"Expected no kernel {forbidden}, which the name rules out, but torch ran {', '.join(trial.kernels)}")
+
+
+@contract(
+    "execution.switches_agree",
+    "The answer and the gradients are right with cuDNN and oneDNN switched on and off, and with one intra-op thread and two.",
+    MUST,
+    "torch.backends.mkldnn, torch.backends.cudnn, torch.set_num_threads",
+    [*every(num_layers=2, batch=8), *every(bidirectional=True, batch_first=True, given_state=False)],
+)
+def switches_agree(trial: Trial) -> None:
+    through = ("output",)
+    names = [name for name in gradients(trial.case, through).tensors if name not in ("h0", "c0")]
+    for on, threads in ((True, 1), (False, 1), (True, 2)):
+        torch.set_num_threads(threads)
+        # What an implementation sets for itself it keeps: rows named after a switch are not asked to give it up.
+        with switched("mkldnn", on), switched("cudnn", on), trial.implementation.switches():
+            trial.agree(trial.answer().arrays(), answer(trial.case))
+            trial.agree(trial.gradients(through), gradients(trial.case, through), only=names)
 
 
 @contract(

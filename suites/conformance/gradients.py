@@ -124,7 +124,7 @@ def one_output_alone(trial: Trial) -> None:
 
 @contract(
     "gradients.options_combined",
-    "Options do not disturb each other's gradients: every pair of constructor options, forms, sizes and dtypes gives the right ones.",
+    "Options do not disturb each other's gradients: every pair of options, and every four of those that shape it, gives the right ones.",
     MUST,
     "torch.autograd; torch.nn.LSTM: Args; Inputs",
     [case for mode in Mode for case in combined(mode)],
@@ -309,6 +309,29 @@ def input_without_grad(trial: Trial) -> None:
         )
     weights = list(trial.case.arrays.weights)
     trial.agree(trial.collect(trial.parameters(module)), gradients(trial.case, _all(trial)), only=weights)
+
+
+@contract(
+    "gradients.one_input_alone",
+    "Each of x, h_0 and c_0 gets its gradient where it is the only one of them that wants one.",
+    MUST,
+    "torch.Tensor.requires_grad",
+    _PLAIN,
+)
+def one_input_alone(trial: Trial) -> None:
+    expected = gradients(trial.case, _all(trial))
+    for wanted in trial.leaves():
+        module, leaves = trial.module(), trial.leaves()
+        leaves[wanted].requires_grad_()
+        reply = trial.call(module, *trial.form(leaves))
+        with trial.blamed("backward"):
+            torch.autograd.backward(
+                [reply.tensors[name] for name in _all(trial)],
+                [tensor(trial.case.arrays.cotangents[name], trial.case) for name in _all(trial)],
+            )
+        trial.agree(
+            trial.collect({wanted: leaves[wanted], **trial.parameters(module)}), expected, only=[wanted, *trial.case.arrays.weights]
+        )
 
 
 @contract(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from harness.case import Case
 from harness.reference import altered, answer, gradients, tensor
-from harness.trial import Trial
+from harness.tolerance import Comparison, typical_error
+from harness.trial import Mismatch, Trial
 from suites.conformance.cases import LSTM, RNN_RELU, every
 from suites.conformance.declare import MUST, SHOULD, contract
 
@@ -55,6 +56,48 @@ def bfloat16(trial: Trial) -> None:
 )
 def float16(trial: Trial) -> None:
     _forward_and_backward(trial)
+
+
+#: How many times the typical error of plain arithmetic passes: a mean over hundreds of elements scatters little. Kernels for half types
+#: round less often than plain arithmetic does, seldom as often: a plain loop has 0.3 to 0.5, one with a state in bfloat16 1.2 to 2.3.
+_TYPICAL = {"float64": 2.5, "float32": 2.5, "float16": 1.0, "bfloat16": 1.0}
+
+
+@contract(
+    "numerics.typical_error",
+    "Over many elements the root mean square error is that of plain arithmetic: no part is computed in a narrower type.",
+    MUST,
+    "numerics of half types; a largest error alone cannot tell float16 from bfloat16",
+    [
+        case
+        for dtype in ("float64", "float32", "float16", "bfloat16")
+        for case in every(dtype=dtype, input_size=24, hidden_size=32, steps=8, batch=16)
+    ],
+)
+def typical(trial: Trial) -> None:
+    expected, actual = answer(trial.case), trial.answer().arrays()
+    for name, right in expected.tensors.items():
+        error, floor = typical_error(actual[name], right), expected.typical[name]
+        most = _TYPICAL[trial.case.dtype]
+        trial.comparisons.append(Comparison(f"{name}, root mean square", error, floor, right.size, most))
+        if not error <= most * floor:
+            raise Mismatch(
+                f"Expected the root mean square error of {name} to be that of plain arithmetic, {floor:.2e}, "
+                f"but it is {error:.2e}: {error / floor:.3g} times as much, at most {most:g} pass"
+            )
+
+
+@contract(
+    "numerics.large_values",
+    "In float16 a relu RNN goes up to thousands without overflowing where its results do not.",
+    MUST,
+    "torch.dtype: float16 holds up to 65504",
+    [*every(RNN_RELU, dtype="float16", steps=3, bias=False, seed=3)],
+)
+def large_values(trial: Trial) -> None:
+    inputs = {name: array * 2.0**11 for name, array in trial.case.arrays.inputs().items()}
+    leaves = {name: tensor(array, trial.case) for name, array in inputs.items()}
+    trial.agree(trial.answer(leaves=leaves).arrays(), altered(trial.case, inputs=inputs))
 
 
 @contract(

@@ -176,7 +176,7 @@ def _switches() -> dict[str, Any]:
     "Grad mode, default dtype, threads and the backends' switches are after building, calling and backward what they were before.",
     MUST,
     "torch.backends; torch.set_grad_enabled; torch.set_num_threads",
-    [*every(num_layers=2), *every(num_layers=2, dropout=0.5, bidirectional=True)],
+    [*every(num_layers=2), *every(num_layers=2, dropout=0.5, bidirectional=True), *every(dtype="float64"), *every(dtype="bfloat16")],
 )
 def switches_restored(trial: Trial) -> None:
     before = _switches()

@@ -10,6 +10,7 @@ from harness.contract import Contract, blind_spots, checks, run
 from harness.implementation import Implementation
 from harness.outcome import Outcome
 from suites.conformance import mutants
+from suites.conformance.__main__ import PAGE, page
 from suites.conformance.catalogue import CATALOGUE
 
 PAIRS = [(contract, mutant) for contract in CATALOGUE for mutant in mutants.registered()[contract.id]]
@@ -36,6 +37,10 @@ def test_uses_only_cases_that_can_see(contract: Contract) -> None:
 
 def test_every_mutant_is_registered_under_a_contract_that_exists() -> None:
     assert set(mutants.registered()) == {contract.id for contract in CATALOGUE}
+
+
+def test_the_catalogue_page_is_up_to_date() -> None:
+    assert PAGE.read_text(encoding="utf-8") == page(), "run python -m suites.conformance"
 
 
 def test_ids_are_unique() -> None:

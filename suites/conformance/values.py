@@ -242,7 +242,7 @@ def projection(trial: Trial) -> None:
 
 @contract(
     "values.options_combined",
-    "Options do not disturb each other: every pair of constructor options, forms of the call, sizes and dtypes gives the right values.",
+    "Options do not disturb each other: every pair of options, and every four of those that shape the computation, gives the right values.",
     MUST,
     in_docs("LSTM: Args; Inputs; Outputs"),
     [case for mode in Mode for case in combined(mode)],

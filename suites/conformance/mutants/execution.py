@@ -65,6 +65,24 @@ class WrongWhileWatched(Sound):
         return (output * 1.01 if watched else output), finals
 
 
+@mutant("execution.switches_agree")
+class AnotherPathWithoutOnednn(Sound):
+    """With oneDNN switched off the biases are forgotten."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return w if torch.backends.mkldnn.enabled else {**w, "bias_ih": None}
+
+
+@mutant("execution.switches_agree")
+class LastItemLostWithTwoThreads(Sound):
+    """With more than one thread the last batch item is left as it was."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        new_h, new_c = super().step(x, h, c, w, t, slot)
+        return (torch.cat([new_h[:-1], h[-1:]]), new_c) if torch.get_num_threads() > 1 else (new_h, new_c)
+
+
 @mutant("execution.vmap")
 class WrongUnderVmap(Sound):
     """Under vmap the first step is skipped."""

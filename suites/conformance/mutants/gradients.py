@@ -359,6 +359,23 @@ class WeightsFrozenWithTheInput(Sound):
         return super().step(x, h, c, w if self._wanted else {**w, "weight_ih": cut(w["weight_ih"])}, t, slot)  # type: ignore[arg-type]
 
 
+@mutant("gradients.one_input_alone")
+class StateGradientOnlyWithTheInput(Sound):
+    """h_0 gets a zero gradient where the input wants none."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return super().layers(x, valid, states if x.requires_grad else [cut(states[0]), *states[1:]])
+
+
+@mutant("gradients.one_input_alone", Mode.LSTM)
+class CellGradientOnlyWithHidden(Sound):
+    """c_0 gets a zero gradient where h_0 wants none."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        h, c = super().initial(x, hx, form)
+        return [h, c if h.requires_grad else cut(c)]
+
+
 @mutant("gradients.tied_weights")
 class TiedWeightsCountOnce(Sound):
     """A Parameter that two slots share gets the first one's gradient alone."""

@@ -106,3 +106,20 @@ class RoundedToAGrid(Sound):
 
     def activation(self, a: Tensor) -> Tensor:
         return super().activation((a * 2.0**26).round() / 2.0**26)
+
+
+@mutant("numerics.typical_error")
+class Float16ThroughBfloat16(Sound):
+    """The state of a float16 layer goes through bfloat16."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        new_h, new_c = super().step(x, h, c, w, t, slot)
+        return (_rounded(new_h, torch.bfloat16), new_c) if h.dtype == torch.float16 else (new_h, new_c)
+
+
+@mutant("numerics.large_values", Mode.RNN_RELU)
+class ScaledInsideHalf(Sound):
+    """Pre-activations of a float16 layer are scaled up and down again."""
+
+    def activation(self, a: Tensor) -> Tensor:
+        return super().activation(a * 64) / 64 if a.dtype == torch.float16 else super().activation(a)
