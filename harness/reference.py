@@ -24,9 +24,6 @@ from harness.implementation import equal_terms, switched
 from harness.layer import Layer, Mode
 from harness.tolerance import floor_of, scaled_error, typical_error
 
-#: How often the oracle is run with random errors for one floor.
-JITTERS = 2
-
 
 @dataclass(frozen=True)
 class Expected:
@@ -79,7 +76,7 @@ def _with_floors(
         return oracle.backward(case.layer, weights, reply, case.valid, wanted, masks)
 
     expected = asked(oracle.exact)
-    answers: list[Mapping[str, NDArray[Any]]] = [asked(_jitter(case, draw)) for draw in range(JITTERS)]
+    answers: list[Mapping[str, NDArray[Any]]] = [asked(_jitter(case, alike)) for alike in (False, True)]
     if weights is case.arrays.weights:
         answers.append(_plain_loop(case, through))
     errors = {name: [scaled_error(reply[name], expected[name]) for reply in answers] for name in expected}
@@ -87,12 +84,19 @@ def _with_floors(
     return Expected(expected, floors, {name: max(typical_error(reply[name], expected[name]) for reply in answers) for name in expected})
 
 
-def _jitter(case: Case, draw: int) -> oracle.Rounding:
-    """Random errors of up to one eps of the case's dtype."""
-    generator, eps = np.random.Generator(np.random.PCG64(draw)), EPS[case.dtype]
+def _jitter(case: Case, alike: bool) -> oracle.Rounding:
+    """Random errors of up to one eps of the case's dtype: drawn anew each time, or ``alike`` at every step.
+
+    Rounding is both: where a state changes little from step to step, it errs the same way at each, and the errors add up.
+    """
+    generator, eps = np.random.Generator(np.random.PCG64(alike)), EPS[case.dtype]
+    drawn: dict[tuple[int, ...], Array] = {}
 
     def jitter(a: Array, least: float = 0.0) -> Array:
-        return a + eps * np.maximum(np.abs(a), least) * generator.uniform(-1.0, 1.0, a.shape)
+        noise = drawn.get(a.shape) if alike else None
+        if noise is None:
+            noise = drawn[a.shape] = eps * generator.uniform(-1.0, 1.0, a.shape)
+        return a + np.maximum(np.abs(a), least) * noise
 
     return jitter
 
