@@ -38,6 +38,7 @@ class Session:
     devices: list[str]
     workloads: list[Workload]
     worker: Worker | None
+    environment: dict[str, Any]
     writer: RunWriter | None = None
     measured: dict[str, dict[str, Throughput]] = dataclasses.field(default_factory=dict)
     results: list[Result] = dataclasses.field(default_factory=list)
@@ -115,7 +116,7 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     torch.set_num_threads(max(1, config.getoption("threads")))
     worker = Worker([i.reference for i in implementations], config.getoption("time_limit"))
-    session = Session(implementations, _devices(config), workloads, worker)
+    session = Session(implementations, _devices(config), workloads, worker, dataclasses.asdict(environment.describe()))
     config.stash[_SESSION] = session
 
 
@@ -138,7 +139,7 @@ def _open_run(config: pytest.Config, session: Session) -> RunWriter | None:
         run=uuid.uuid4().hex,
         created=now(),
         command=["python", "-m", "pytest", *sys.argv[1:]],
-        environment=dataclasses.asdict(environment.describe()),
+        environment=session.environment,
         implementations={i.id: _describe(i, session.devices) for i in session.implementations},
         contracts={
             c.id: {"statement": c.statement, "severity": c.severity, "source": c.source, "topic": c.topic, "mutants": list(c.mutants)}
@@ -247,7 +248,8 @@ def measured(request: pytest.FixtureRequest, record_result: Callable[[Result], N
         record_result(result)
         conclude(result)
         benchmark.group = workload.id
-        benchmark.extra_info.update({k: v for k, v in to_json(result).items() if k not in ("kind", "samples", "rounds")})
+        known = {k: v for k, v in to_json(result).items() if k not in ("kind", "samples", "rounds")}
+        benchmark.extra_info.update(known, environment=session.environment)
         REPLAY.load([seconds * result.calls for seconds in result.samples])
         benchmark.pedantic(_nothing, rounds=len(result.samples), iterations=result.calls)
 
