@@ -107,6 +107,16 @@ class Trial:
         with torch.no_grad():
             return self.call(module or self.module(), *self.form(leaves or self.leaves()))
 
+    def backward(self, answer: Answer, through: Sequence[str], retain_graph: bool = False) -> None:
+        """Goes back from the tensors of ``answer`` named in ``through``, with the case's cotangents."""
+        outputs = [answer.tensors[name] for name in through]
+        detached = [name for name, value in zip(through, outputs, strict=True) if not value.requires_grad]
+        if detached:
+            raise ContractError(f"Expected a gradient to flow back from {', '.join(detached)}, but it does not require grad")
+        cotangents = [tensor(self.case.arrays.cotangents[name], self.case) for name in through]
+        with self.blamed("backward"):
+            torch.autograd.backward(outputs, cotangents, retain_graph=retain_graph)
+
     def gradients(self, through: Sequence[str], module: nn.Module | None = None) -> dict[str, NDArray[Any]]:
         """The gradients of x, h0, c0 and every weight, from the case's cotangents of the tensors in ``through``.
 
@@ -114,13 +124,7 @@ class Trial:
         """
         module = module or self.module()
         leaves = self.leaves(requires_grad=True)
-        answer = self.call(module, *self.form(leaves))
-        outputs = [answer.tensors[name] for name in through]
-        detached = [name for name, value in zip(through, outputs, strict=True) if not value.requires_grad]
-        if detached:
-            raise ContractError(f"Expected a gradient to flow back from {', '.join(detached)}, but it does not require grad")
-        with self.blamed("backward"):
-            torch.autograd.backward(outputs, [tensor(self.case.arrays.cotangents[name], self.case) for name in through])
+        self.backward(self.call(module, *self.form(leaves)), through)
         if not self.case.given_state:
             del leaves["h0"]
             leaves.pop("c0", None)

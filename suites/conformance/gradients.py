@@ -217,14 +217,8 @@ def _backward(trial: Trial, module: torch.nn.Module, retain: bool = False, passe
     """Calls the module and goes back ``passes`` times through one graph; returns the leaves and parameters with their gradients."""
     leaves = trial.leaves(requires_grad=True)
     reply = trial.call(module, *trial.form(leaves))
-    names = list(_all(trial))
     for _ in range(passes):
-        with trial.blamed("backward"):
-            torch.autograd.backward(
-                [reply.tensors[name] for name in names],
-                [tensor(trial.case.arrays.cotangents[name], trial.case) for name in names],
-                retain_graph=retain,
-            )
+        trial.backward(reply, _all(trial), retain_graph=retain)
     return {**leaves, **trial.parameters(module)}
 
 
@@ -301,12 +295,7 @@ def in_eval(trial: Trial) -> None:
 )
 def input_without_grad(trial: Trial) -> None:
     module = trial.module()
-    reply = trial.call(module, *trial.form(trial.leaves()))
-    names = list(_all(trial))
-    with trial.blamed("backward"):
-        torch.autograd.backward(
-            [reply.tensors[name] for name in names], [tensor(trial.case.arrays.cotangents[name], trial.case) for name in names]
-        )
+    trial.backward(trial.call(module, *trial.form(trial.leaves())), _all(trial))
     weights = list(trial.case.arrays.weights)
     trial.agree(trial.collect(trial.parameters(module)), gradients(trial.case, _all(trial)), only=weights)
 
@@ -323,12 +312,7 @@ def one_input_alone(trial: Trial) -> None:
     for wanted in trial.leaves():
         module, leaves = trial.module(), trial.leaves()
         leaves[wanted].requires_grad_()
-        reply = trial.call(module, *trial.form(leaves))
-        with trial.blamed("backward"):
-            torch.autograd.backward(
-                [reply.tensors[name] for name in _all(trial)],
-                [tensor(trial.case.arrays.cotangents[name], trial.case) for name in _all(trial)],
-            )
+        trial.backward(trial.call(module, *trial.form(leaves)), _all(trial))
         trial.agree(
             trial.collect({wanted: leaves[wanted], **trial.parameters(module)}), expected, only=[wanted, *trial.case.arrays.weights]
         )
@@ -350,10 +334,7 @@ def tied_weights(trial: Trial) -> None:
     shared = trial.parameters(module)[first]
     with trial.blamed(f"assigning {first} to {second}"):
         setattr(module, second, shared)
-    reply = trial.call(module, *trial.form(trial.leaves()))
-    names = list(_all(trial))
-    with trial.blamed("backward"):
-        torch.autograd.backward([reply.tensors[name] for name in names], [tensor(case.arrays.cotangents[name], case) for name in names])
+    trial.backward(trial.call(module, *trial.form(trial.leaves())), _all(trial))
     total = expected.tensors[first] + expected.tensors[second]
     floors = {"weight_hh": expected.floors[first] + expected.floors[second]}
     trial.agree({"weight_hh": trial.collect({first: shared})[first]}, replace(expected, tensors={"weight_hh": total}, floors=floors))
