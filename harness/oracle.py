@@ -15,7 +15,7 @@ direction, which runs from T-1 down, begins at that end too.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -70,6 +70,40 @@ class _Slot:
     steps: dict[int, Any]
 
 
+#: Runs one direction of one layer from h and c over the steps that exist: its outputs (T, B, H_out), the final h and the final c.
+Run = Callable[[_Slot, Array, Array | None, Any], tuple[Array, Array, Array | None]]
+
+
+def _as_it_is(run: Run, slot: _Slot, h: Array, c: Array | None, valid: Any) -> tuple[Array, Array, Array | None]:
+    return run(slot, h, c, valid)
+
+
+def _untouched(output: Array, level: int) -> Array:
+    return output
+
+
+def _all_of_it(slot: _Slot, t: int, name: str, part: Array) -> Array:
+    return part
+
+
+@dataclass(frozen=True)
+class Seams:
+    """Where a fault can be put in on purpose, to ask what it would answer (see harness.diagnosis); as it stands, nothing is changed.
+
+    ``step`` takes the place of one step of one cell (None: the right one). ``direction`` is put around the run of one direction of one
+    layer, ``below`` is applied to what a layer above the first reads. ``passed`` is applied to each part that a step passes back: to
+    "x", "h" and "c" before it, and to every weight by its kind.
+    """
+
+    step: Callable[..., tuple[Array, Array | None, Any]] | None = None
+    direction: Callable[[Run, _Slot, Array, Array | None, Any], tuple[Array, Array, Array | None]] = _as_it_is
+    below: Callable[[Array, int], Array] = _untouched
+    passed: Callable[[_Slot, int, str, Array], Array] = _all_of_it
+
+
+SOUND = Seams()
+
+
 def evaluate(case: Case, **changes: Any) -> Answer:
     """The answer to ``case``; keyword arguments replace x, h0, c0, weights or valid, for asking "what if"."""
     arrays = case.arrays
@@ -86,13 +120,25 @@ def forward(
     valid: Any,
     masks: Sequence[Array] | None = None,
     rounding: Rounding = exact,
+    seams: Seams = SOUND,
 ) -> Answer:
     """Runs the layer on x (T, B, I) from h0 (L*D, B, H_out) and c0 (L*D, B, H); ``valid`` (T, B) says which steps exist.
 
     ``masks``: one array (T, B, D*H_out) for each layer but the last, multiplied onto its output (dropout with a known mask).
     ``rounding`` is applied to pre-activations, gates and states of every step, and to the gradients of the backward pass that follows.
     """
-    steps = x.shape[0]
+    steps, step = x.shape[0], seams.step or _step
+
+    def run(slot: _Slot, h: Array, c: Array | None, valid: Any) -> tuple[Array, Array, Array | None]:
+        ys = np.zeros((steps, x.shape[1], layer.state_size))
+        for t in slot.order:
+            alive = valid[t][:, None]
+            new_h, new_c, slot.steps[t] = step(layer, weights, slot.suffix, slot.x[t], h, c, rounding)
+            ys[t] = np.where(alive, new_h, 0.0)
+            h = np.where(alive, new_h, h)
+            c = None if c is None or new_c is None else np.where(alive, new_c, c)
+        return ys, h, c
+
     tape: list[_Slot] = []
     h_n, c_n = np.empty_like(h0), None if c0 is None else np.empty_like(c0)
     output = x
@@ -102,19 +148,12 @@ def forward(
             output = np.concatenate(sequence, axis=2)
             if masks is not None:
                 output = output * masks[level - 1]
+            output = seams.below(output, level)
         if direction == 0:
             sequence = []
         order = range(steps - 1, -1, -1) if direction else range(steps)
         slot = _Slot(index, level, direction, suffix, order, output, {})
-        h, c = h0[index], None if c0 is None else c0[index]
-        ys = np.zeros((steps, x.shape[1], layer.state_size))
-        for t in order:
-            alive = valid[t][:, None]
-            new_h, new_c, saved = _step(layer, weights, suffix, output[t], h, c, rounding)
-            slot.steps[t] = saved
-            ys[t] = np.where(alive, new_h, 0.0)
-            h = np.where(alive, new_h, h)
-            c = None if c is None or new_c is None else np.where(alive, new_c, c)
+        ys, h, c = seams.direction(run, slot, h0[index], None if c0 is None else c0[index], valid)
         h_n[index] = h
         if c_n is not None:
             c_n[index] = c
@@ -130,6 +169,7 @@ def backward(
     valid: Any,
     cotangents: Mapping[str, Array],
     masks: Sequence[Array] | None = None,
+    seams: Seams = SOUND,
 ) -> dict[str, Array]:
     """Gradients of sum(cotangent * tensor) over ``cotangents`` (any of output, h_n, c_n): x, h0, c0 and every weight, by name."""
     d_output = cotangents.get("output", np.zeros_like(answer.output))
@@ -149,7 +189,7 @@ def backward(
             alive = valid[t][:, None]
             d_new_h = np.where(alive, d_h + d_output[t][:, span], 0.0)
             d_new_c = None if d_c is None else np.where(alive, d_c, 0.0)
-            d_x_t, d_prev_h, d_prev_c = _step_backward(layer, weights, slot, t, d_new_h, d_new_c, gradients, answer._rounding)
+            d_x_t, d_prev_h, d_prev_c = _step_backward(layer, weights, slot, t, d_new_h, d_new_c, gradients, answer._rounding, seams)
             d_x[t] += d_x_t
             d_h = np.where(alive, d_prev_h, d_h)
             d_c = None if d_c is None else np.where(alive, d_prev_c, d_c)
@@ -159,7 +199,8 @@ def backward(
     return {"x": d_x, "h0": d_h0, **({} if d_c0 is None else {"c0": d_c0}), **gradients}
 
 
-def _sigmoid(a: Array) -> Array:
+def sigmoid(a: Array) -> Array:
+    """The logistic function."""
     # The half-angle form does not overflow for large negative arguments.
     return 0.5 * (1.0 + np.tanh(0.5 * a))
 
@@ -177,7 +218,7 @@ def _step(
     if layer.mode is Mode.LSTM:
         assert c is not None
         i, f, g, o = np.split(from_x + from_h, 4, axis=1)
-        i, f, g, o = rounding(_sigmoid(i)), rounding(_sigmoid(f)), rounding(np.tanh(g), _TANH_LEAST), rounding(_sigmoid(o))
+        i, f, g, o = rounding(sigmoid(i)), rounding(sigmoid(f)), rounding(np.tanh(g), _TANH_LEAST), rounding(sigmoid(o))
         new_c = rounding(f * c + i * g)
         squashed = rounding(np.tanh(new_c), _TANH_LEAST)
         m = o * squashed
@@ -185,7 +226,7 @@ def _step(
         return rounding(new_h), new_c, (h, c, i, f, g, o, squashed, m)
     if layer.mode is Mode.GRU:
         (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(from_x, 3, axis=1), np.split(from_h, 3, axis=1)
-        r, z = rounding(_sigmoid(x_r + h_r)), rounding(_sigmoid(x_z + h_z))
+        r, z = rounding(sigmoid(x_r + h_r)), rounding(sigmoid(x_z + h_z))
         n = rounding(np.tanh(x_n + r * h_n), _TANH_LEAST)
         return rounding((1.0 - z) * n + z * h), None, (h, r, z, n, h_n)
     a = from_x + from_h
@@ -202,12 +243,14 @@ def _step_backward(
     d_c: Array | None,
     gradients: dict[str, Array],
     rounding: Rounding,
+    seams: Seams,
 ) -> tuple[Array, Array, Array | None]:
     """The step's chain rule: returns the gradients of x, h and c before it, and adds those of the weights to ``gradients``."""
     suffix = slot.suffix
 
-    def add(name: str, part: Array) -> None:
-        gradients[name] = rounding(gradients[name] + part)
+    def add(kind: str, part: Array) -> None:
+        name = kind + suffix
+        gradients[name] = rounding(gradients[name] + seams.passed(slot, t, kind, part))
 
     direct_h: Array | float = 0.0
     d_prev_c = None
@@ -216,7 +259,7 @@ def _step_backward(
         h, c, i, f, g, o, squashed, m = slot.steps[t]
         d_m = d_h
         if layer.proj_size:
-            add(f"weight_hr{suffix}", d_h.T @ m)
+            add("weight_hr", d_h.T @ m)
             d_m = d_h @ weights[f"weight_hr{suffix}"]
         d_c = d_c + d_m * o * (1.0 - squashed**2)
         d_from_x = np.concatenate(
@@ -235,10 +278,12 @@ def _step_backward(
     else:
         h, new_h = slot.steps[t]
         d_from_x = d_from_h = rounding(d_h * (1.0 - new_h**2) if layer.mode is Mode.RNN_TANH else d_h * (new_h > 0))
-    add(f"weight_ih{suffix}", d_from_x.T @ slot.x[t])
-    add(f"weight_hh{suffix}", d_from_h.T @ h)
+    add("weight_ih", d_from_x.T @ slot.x[t])
+    add("weight_hh", d_from_h.T @ h)
     if layer.bias:
-        add(f"bias_ih{suffix}", d_from_x.sum(axis=0))
-        add(f"bias_hh{suffix}", d_from_h.sum(axis=0))
+        add("bias_ih", d_from_x.sum(axis=0))
+        add("bias_hh", d_from_h.sum(axis=0))
     d_x, d_prev_h = d_from_x @ weights[f"weight_ih{suffix}"], d_from_h @ weights[f"weight_hh{suffix}"] + direct_h
-    return rounding(d_x), rounding(d_prev_h), d_prev_c
+    d_x, d_prev_h = rounding(d_x), rounding(d_prev_h)
+    back = None if d_prev_c is None else seams.passed(slot, t, "c", d_prev_c)
+    return seams.passed(slot, t, "x", d_x), seams.passed(slot, t, "h", d_prev_h), back

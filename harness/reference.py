@@ -26,13 +26,41 @@ from harness.tolerance import floor_of, scaled_error, typical_error
 
 
 @dataclass(frozen=True)
+class Question:
+    """What the oracle was asked, so that it can be asked again with something changed.
+
+    ``through`` names the tensors whose gradients were asked for, or is None where the answer itself was. ``cotangents`` and ``inputs``
+    take the place of the case's own; ``masks`` are those of dropout.
+    """
+
+    case: Case
+    through: tuple[str, ...] | None
+    weights: Mapping[str, Array]
+    masks: Sequence[Array] | None = None
+    cotangents: Mapping[str, Array] | None = None
+    inputs: Mapping[str, Array] | None = None
+
+    def wanted(self) -> dict[str, Array]:
+        """The cotangents that the gradients are asked for, by the name of their tensor."""
+        return {name: (self.cotangents or self.case.arrays.cotangents)[name] for name in self.through or ()}
+
+    def answered(self, rounding: oracle.Rounding = oracle.exact) -> dict[str, Array]:
+        """The oracle's answer."""
+        reply = oracle.evaluate(self.case, weights=self.weights, masks=self.masks, rounding=rounding, **(self.inputs or {}))
+        if self.through is None:
+            return reply.tensors()
+        return oracle.backward(self.case.layer, self.weights, reply, self.case.valid, self.wanted(), self.masks)
+
+
+@dataclass(frozen=True)
 class Expected:
     """Expected tensors by name (time-major, float64) and the noise floor of each; ``typical`` is the largest root mean square error
-    among the same plain arithmetics."""
+    among the same plain arithmetics. ``question`` is what the oracle was asked, where it was asked at all."""
 
     tensors: dict[str, Array]
     floors: dict[str, float]
     typical: dict[str, float] = field(default_factory=dict)
+    question: Question | None = None
 
 
 @lru_cache(maxsize=64)
@@ -68,20 +96,15 @@ def _with_floors(
     cotangents: Mapping[str, Array] | None = None,
     inputs: Mapping[str, Array] | None = None,
 ) -> Expected:
-    def asked(rounding: oracle.Rounding) -> dict[str, Array]:
-        reply = oracle.evaluate(case, weights=weights, masks=masks, rounding=rounding, **(inputs or {}))
-        if through is None:
-            return reply.tensors()
-        wanted = {name: (cotangents or case.arrays.cotangents)[name] for name in through}
-        return oracle.backward(case.layer, weights, reply, case.valid, wanted, masks)
-
-    expected = asked(oracle.exact)
-    answers: list[Mapping[str, NDArray[Any]]] = [asked(_jitter(case, alike)) for alike in (False, True)]
+    question = Question(case, through, weights, masks, cotangents, inputs)
+    expected = question.answered()
+    answers: list[Mapping[str, NDArray[Any]]] = [question.answered(_jitter(case, alike)) for alike in (False, True)]
     if weights is case.arrays.weights:
         answers.append(_plain_loop(case, through))
     errors = {name: [scaled_error(reply[name], expected[name]) for reply in answers] for name in expected}
     floors = {name: floor_of(values, case.dtype, _terms(case, name)) for name, values in errors.items()}
-    return Expected(expected, floors, {name: max(typical_error(reply[name], expected[name]) for reply in answers) for name in expected})
+    typical = {name: max(typical_error(reply[name], expected[name]) for reply in answers) for name in expected}
+    return Expected(expected, floors, typical, question)
 
 
 def _jitter(case: Case, alike: bool) -> oracle.Rounding:

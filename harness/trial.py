@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 import harness
 from harness.case import Array, Case
+from harness.diagnosis import hint
 from harness.implementation import Implementation
 from harness.layer import Layer
 from harness.reference import Expected, tensor, to_array
@@ -50,11 +51,13 @@ class Answer:
 class Trial:
     """One implementation on one case. A contract function takes a trial, and raises :class:`ContractError` or returns."""
 
-    def __init__(self, implementation: Implementation, case: Case) -> None:
+    def __init__(self, implementation: Implementation, case: Case, diagnose: bool = True) -> None:
         self.implementation = implementation
         self.case = case
         self.comparisons: list[Comparison] = []
         self.kernels: list[str] = []
+        #: Whether a mismatch is searched for its cause: the first one of a trial is.
+        self._diagnose = diagnose
         #: Whether the implementation gave any answer that could be one.
         self.answered = False
 
@@ -148,7 +151,10 @@ class Trial:
     # What the answers are held against.
 
     def agree(self, actual: Mapping[str, NDArray[Any]], expected: Expected, only: Sequence[str] | None = None) -> None:
-        """Raises :class:`Mismatch` unless every tensor in ``only`` (all that are expected) is close to what is expected."""
+        """Raises :class:`Mismatch` unless every tensor in ``only`` (all that are expected) is close to what is expected.
+
+        The first mismatch of a trial is searched for its cause (:func:`harness.diagnosis.hint`), which costs up to a hundred oracle runs.
+        """
         names = list(only) if only is not None else list(expected.tensors)
         if not names:
             raise ValueError("Expected at least one tensor to compare")
@@ -163,7 +169,9 @@ class Trial:
             if not comparison.close:
                 messages.append(explain(comparison, actual[name], right, self.case.layer))
         if messages:
-            raise Mismatch("\n".join(messages))
+            likely = hint(actual, expected, names) if self._diagnose else ""
+            self._diagnose = False
+            raise Mismatch("\n".join([*messages, *([f"  hint: {likely}"] if likely else [])]))
 
     def refuses(self, what: str, module: nn.Module, input: Any, hx: Any) -> None:
         """Raises :class:`ContractError` unless ``module(input, hx)`` raises an exception with a message."""
