@@ -15,8 +15,9 @@ from harness import oracle
 from harness.case import Array, Case
 from harness.implementation import ExpectedFailure, Implementation, equal_terms, undisturbed
 from harness.outcome import Outcome, Severity
-from harness.record import Conformance
+from harness.record import Conformance, Mutation
 from harness.reference import answer
+from harness.reproduction import FORWARD, script
 from harness.tolerance import SIGNAL, signal
 from harness.trial import ContractError, Trial
 
@@ -28,7 +29,9 @@ class Contract:
     ``id`` is ``topic.property``, stable for ever. ``statement``: one sentence. ``source``: the documentation heading or the
     public issue that it comes from. ``check`` raises :class:`~harness.trial.ContractError` where it is broken. ``cases``: what it is
     checked on. ``mutants``: the ids of wrong implementations that this very contract rejects. ``alternatives`` maps a case to
-    wrong answers, by name, that the case must be able to tell from the right one; see :func:`blind_spots`.
+    wrong answers, by name, that the case must be able to tell from the right one; see :func:`blind_spots`. ``needs_constructor``: it is
+    about the class itself, and says nothing where an implementation has none. ``only_on``: the one device that it is about.
+    ``demonstration``: what the reproduction of a failure does to a layer; see :mod:`harness.reproduction`.
     """
 
     id: str
@@ -39,6 +42,9 @@ class Contract:
     cases: tuple[Case, ...]
     mutants: tuple[str, ...]
     alternatives: Callable[[Case], Mapping[str, Mapping[str, Array]]] | None = None
+    needs_constructor: bool = False
+    only_on: str = ""
+    demonstration: str = FORWARD
 
     def __post_init__(self) -> None:
         if not self.cases:
@@ -49,6 +55,17 @@ class Contract:
     @property
     def topic(self) -> str:
         return self.id.partition(".")[0]
+
+    def says_nothing_about(self, implementation: Implementation, on: Sequence[str]) -> str | None:
+        """Why the contract does not concern ``implementation`` on the devices ``on``, or None where it does."""
+        modes = {case.layer.mode for case in self.cases}
+        if not modes & implementation.capabilities.modes:
+            return f"it is about {', '.join(sorted(modes))}"
+        if self.needs_constructor and implementation.constructor is None:
+            return "it is about the constructor, and this implementation is not a class"
+        if self.only_on and self.only_on not in on:
+            return f"it is about {self.only_on}"
+        return None
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled by name: the declaring decorator leaves the contract where its check function was defined.
@@ -100,29 +117,35 @@ def checks(contracts: Iterable[Contract], implementations: Sequence[Implementati
     An implementation is asked only for the modes that it offers. Each contract gives at least one check for each implementation:
     that it cannot run on any of the devices, or that the contract says nothing about its modes, is seen and not missing.
     """
-    reasons = {i.id: {device: i.unavailable(device) for device in on} for i in implementations}
+    unavailable = {i.id: {device: i.unavailable(device) for device in on} for i in implementations}
     for contract in contracts:
+        concerned = {i.id: contract.says_nothing_about(i, on) for i in implementations}
         for case in contract.cases:
             for device in on:
                 for implementation in implementations:
-                    if reasons[implementation.id][device] is None and case.layer.mode in implementation.capabilities.modes:
+                    silent = concerned[implementation.id] or contract.only_on not in ("", device)
+                    if silent or unavailable[implementation.id][device] is not None:
+                        continue
+                    if case.layer.mode in implementation.capabilities.modes:
                         yield Check(contract, implementation, replace(case, device=device))
-        modes = {case.layer.mode for case in contract.cases}
         for implementation in implementations:
-            why = reasons[implementation.id]
-            if all(why.values()):
-                yield Check(contract, implementation, None, Outcome.UNAVAILABLE, "; ".join(map(str, why.values())))
-            elif not modes & implementation.capabilities.modes:
-                yield Check(contract, implementation, None, Outcome.DOES_NOT_APPLY, f"it is about {', '.join(sorted(modes))}")
+            why = [unavailable[implementation.id][device] for device in on if contract.only_on in ("", device)]
+            if reason := concerned[implementation.id]:
+                yield Check(contract, implementation, None, Outcome.DOES_NOT_APPLY, reason)
+            elif all(why):
+                yield Check(contract, implementation, None, Outcome.UNAVAILABLE, "; ".join(map(str, why)))
 
 
-def run(check: Check) -> Conformance:
-    """Runs one check in this process and says what came of it; raises only for faults of the suite itself."""
+def run(check: Check, diagnose: bool = True) -> Conformance:
+    """Runs one check in this process and says what came of it; raises only for faults of the suite itself.
+
+    ``diagnose``: whether wrong values are searched for their cause, which takes longer than the check.
+    """
     contract, implementation, case = check.contract, check.implementation, check.case
     if case is None:
         assert check.settled is not None
         return finding(check, check.settled, check.reason)
-    trial = Trial(implementation, case)
+    trial = Trial(implementation, case, diagnose)
     lacks = implementation.capabilities.lacks(case)
     known = implementation.expected_failure(contract.id, case)
     outcome, message = Outcome.PASSED, ""
@@ -154,7 +177,8 @@ def run(check: Check) -> Conformance:
         elif known is not None:
             outcome, message = Outcome.FAILED, f"Expected to fail ({known.reason}) but passed: remove the declaration"
     return replace(
-        finding(check, outcome, message),
+        # The trial's case: a search ends on another one than it began with.
+        finding(replace(check, case=trial.case), outcome, message),
         errors=[comparison.as_json() for comparison in trial.comparisons],
         kernels=trial.kernels,
         seconds=time.perf_counter() - started,
@@ -164,7 +188,7 @@ def run(check: Check) -> Conformance:
 def _as_declared(known: ExpectedFailure, cause: BaseException, message: str) -> tuple[Outcome, str]:
     """What a failure is that was declared: expected if it has the declared exception, else a failure."""
     if isinstance(cause, known.exception):
-        return Outcome.EXPECTED_FAILURE, f"{known.reason} ({known.kind}, {known.link})"
+        return Outcome.EXPECTED_FAILURE, f"{known.reason} ({', '.join(filter(None, (known.kind, known.link)))})"
     return Outcome.FAILED, f"Expected to fail with {known.exception.__name__} ({known.reason}) but failed otherwise: {message}"
 
 
@@ -183,12 +207,45 @@ def finding(check: Check, outcome: Outcome, message: str) -> Conformance:
         dtype="" if case is None else case.dtype,
         message=message,
         parameters=parameters,
+        reproduction=reproduction(check) if outcome in (Outcome.FAILED, Outcome.CRASHED, Outcome.TIMED_OUT) else "",
     )
+
+
+def reproduction(check: Check) -> str:
+    """A script that shows what ``check`` found; empty where there is none."""
+    if check.case is None:
+        return ""
+    title = f"{check.contract.id}: {check.contract.statement}"
+    return script(check.implementation, check.case, check.contract.demonstration, title)
 
 
 def check(implementation: Implementation, contracts: Iterable[Contract], on: Sequence[str] | None = None) -> list[Conformance]:
     """Checks ``implementation`` against ``contracts`` without pytest; one record for each check, in order."""
     return [run(one) for one in checks(contracts, [implementation], on or devices())]
+
+
+def prove(contract: Contract, mutant: Implementation, on: Sequence[str]) -> Mutation:
+    """Whether ``contract`` rejects ``mutant``: in each mode it is run until the first case that does."""
+    modes: dict[str, str] = {}
+    first, started = None, time.perf_counter()
+    for check in checks([contract], [mutant], on):
+        mode = check.case.layer.mode.value if check.case else ""
+        if check.case is None or modes.get(mode) == "killed":
+            continue
+        result = run(check, diagnose=False)
+        modes[mode] = "killed" if result.outcome == Outcome.FAILED else "survived"
+        first = first or (result if result.outcome == Outcome.FAILED else None)
+    survived = f"{mutant.id} ({mutant.description}) passed {contract.id} on every case: it survived"
+    return Mutation(
+        contract=contract.id,
+        mutant=mutant.id,
+        outcome=(Outcome.PASSED if first else Outcome.FAILED).value,
+        description=mutant.description,
+        modes=modes,
+        case=first.case if first else "",
+        message=first.message if first else survived,
+        seconds=time.perf_counter() - started,
+    )
 
 
 def alternative(case: Case, **changes: Any) -> dict[str, Array]:

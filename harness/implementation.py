@@ -88,6 +88,7 @@ class Implementation:
     ``unavailable(device)`` says in words why it cannot run on a device of this machine, or None where it can.
     ``promised_kernel(case)`` is a part of the name of the kernel that must run on a case, ``forbidden_kernel`` of one that must never:
     for rows that are named after a switch. ``reference`` is how it was named on the command line, and how another process finds it.
+    ``constructor(mode)`` is the class itself, to be called as nn's is; None where there is none, and nothing is then asked of it.
     """
 
     id: str
@@ -100,6 +101,7 @@ class Implementation:
     promised_kernel: Callable[[Case], str | None] = _promises_nothing
     forbidden_kernel: str = ""
     reference: str = ""
+    constructor: Callable[[Mode], Callable[..., nn.Module]] | None = None
 
     def expected_failure(self, contract: str, case: Case) -> ExpectedFailure | None:
         """The declared failure of ``contract`` on ``case``, if there is one."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import sys
 import uuid
@@ -16,11 +17,13 @@ import torch
 
 from harness import environment, tolerance
 from harness.contract import Check, Contract, checks, devices, run
+from harness.coverage import covered
 from harness.implementation import Implementation
 from harness.isolation import Worker
+from harness.layer import Mode
 from harness.measure import measure
 from harness.outcome import Outcome
-from harness.record import Conformance, Header, Result, Throughput, to_json
+from harness.record import Conformance, Header, Mutation, Result, Throughput, to_json
 from harness.registry import UnknownImplementation, builtin, resolve_all
 from harness.sampling import REPLAY, Budget
 from harness.store import RunWriter, StoreError, decode, encode, now
@@ -76,6 +79,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=[],
         metavar="DEVICE",
         help="run on this device: cpu, cuda or all; default: all, but with --benchmark-only the GPU alone where there is one",
+    )
+    group.addoption(
+        "--reseed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw other numbers for the same cases: N is added to the seed of each; default: 0",
     )
     group.addoption("--results", default="results", metavar="DIR", help="folder for the run file; default: results")
     group.addoption(
@@ -181,7 +191,16 @@ def session_of(config: pytest.Config) -> Session:
 def conformance_checks(config: pytest.Config, contracts: Iterable[Contract]) -> list[Check]:
     """The checks to collect: none while throughput is measured."""
     session = session_of(config)
-    return [] if _measuring(config) else list(checks(contracts, session.implementations, session.devices))
+    if _measuring(config):
+        return []
+    return [_reseeded(check, config.getoption("reseed")) for check in checks(contracts, session.implementations, session.devices)]
+
+
+def _reseeded(check: Check, by: int) -> Check:
+    """The same check on other numbers."""
+    if not by or check.case is None:
+        return check
+    return dataclasses.replace(check, case=dataclasses.replace(check.case, seed=check.case.seed + by))
 
 
 def throughput_cells(config: pytest.Config) -> list[tuple[Workload, Implementation]]:
@@ -264,11 +283,17 @@ def conclude(result: Result) -> None:
     """Ends the running test as ``result`` says: nothing is skipped without its reason."""
     outcome = Outcome(result.outcome)
     if outcome.fails_run:
-        pytest.fail(f"{outcome.value}: {result.message}", pytrace=False)
+        pytest.fail(f"{outcome.value}: {result.message}{_reproduced(result)}", pytrace=False)
     elif outcome is Outcome.EXPECTED_FAILURE:
         pytest.xfail(result.message)
     elif outcome is not Outcome.PASSED:
         pytest.skip(f"{outcome.value}: {result.message}")
+
+
+def _reproduced(result: Result) -> str:
+    # Not indented: it could not be pasted then.
+    script = result.reproduction if isinstance(result, Conformance) else ""
+    return f"\nThis shows it, and runs as pasted:\n\n{script.rstrip()}\n" if script else ""
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
@@ -276,7 +301,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         for name, value in report.user_properties:
             if name == _RESULT:
                 result = decode(str(value))
-                assert isinstance(result, (Conformance, Throughput))
+                assert isinstance(result, Result)
                 _CURRENT.results.append(result)
                 if _CURRENT.writer is not None:
                     _CURRENT.writer.append(result)
@@ -316,19 +341,41 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     session = config.stash.get(_SESSION, None)
     if session is None or session.writer is None:
         return
-    path = session.writer.close(int(exitstatus))
+    path = session.writer.close(int(exitstatus), covered(r for r in session.results if isinstance(r, Conformance)))
     session.writer = None
     if not session.results:
         path.unlink(missing_ok=True)
         return
     terminalreporter.section("recurrent layers")
-    for line in summary(session.results):
+    mutations = [result for result in session.results if isinstance(result, Mutation)]
+    for line in kill_matrix(mutations) + summary([r for r in session.results if not isinstance(r, Mutation)]):
         terminalreporter.write_line(line)
     terminalreporter.write_line(f"run file: {os.path.relpath(path)}")
 
 
-def summary(results: Sequence[Result]) -> list[str]:
+def kill_matrix(mutations: Sequence[Mutation]) -> list[str]:
+    """For each contract and each mutant, in which modes the contract rejects it, and the score; nothing where no mutant was run."""
+    if not mutations:
+        return []
+    modes = [mode.value for mode in Mode]
+    width = max(len(m.mutant) for m in mutations)
+    lines = [f"{'':{width}}  {' '.join(modes)}"]
+    cell = {"killed": "x", "survived": "-"}
+    for contract, group in itertools.groupby(sorted(mutations, key=lambda m: m.contract), key=lambda m: m.contract):
+        lines.append(contract)
+        for m in group:
+            row = " ".join(f"{cell.get(m.modes.get(mode, ''), ''):^{len(mode)}}" for mode in modes)
+            lines.append(f"{m.mutant:{width}}  {row}{'' if m.outcome == Outcome.PASSED else '  SURVIVED'}".rstrip())
+    killed = sum(m.outcome == Outcome.PASSED for m in mutations)
+    lines.append("x: rejected in this mode; -: seen in another mode only; blank: the mutant or the contract does not exist in it")
+    lines.append(f"mutant score: {killed} of {len(mutations)} rejected by the contract that names them ({killed / len(mutations):.1%})")
+    return lines
+
+
+def summary(results: Sequence[Conformance | Throughput]) -> list[str]:
     """One line for each implementation: how many of its results ended how, and which contracts it broke."""
+    if not results:
+        return []
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     broken: dict[str, list[str]] = defaultdict(list)
     for result in results:

@@ -49,7 +49,7 @@ class Conformance:
     ``error`` (max-norm against the float64 oracle, scaled by the tensor's magnitude), ``floor`` (the same of a plain
     eager loop), ``ratio`` = error / floor, ``allowance`` (how many floors pass), ``elements`` compared; error and ratio
     are null when a value was not finite. ``kernels``: the recurrent kernels that torch dispatched. ``seconds``: how
-    long it took.
+    long it took. ``reproduction``: a script that shows a failure, and runs as pasted.
     """
 
     kind: ClassVar[str] = "conformance"
@@ -66,6 +66,7 @@ class Conformance:
     errors: list[dict[str, Any]] = field(default_factory=list)
     kernels: list[str] = field(default_factory=list)
     seconds: float = 0.0
+    reproduction: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,27 @@ class Throughput:
 
 
 @dataclass(frozen=True)
+class Mutation:
+    """One mutant under the contract that must reject it. ``outcome`` is passed where it was rejected, and failed where it survived.
+
+    ``modes``: mode -> 'killed' or 'survived'; it is killed if it is in one of them. ``case``: the first case that killed it.
+    """
+
+    kind: ClassVar[str] = "mutation"
+    contract: str
+    mutant: str
+    outcome: str
+    description: str
+    modes: dict[str, str]
+    case: str = ""
+    message: str = ""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Footer:
-    """The last line: a run file without it was cut short. ``counts``: outcome -> how many lines have it."""
+    """The last line: a run file without it was cut short. ``counts``: outcome -> how many lines have it. ``coverage``: what the cases
+    covered, as :func:`harness.coverage.covered` says."""
 
     kind: ClassVar[str] = "footer"
     finished: str
@@ -121,11 +141,12 @@ class Footer:
     results: int
     counts: dict[str, int]
     sha256: str
+    coverage: dict[str, Any] = field(default_factory=dict)
 
 
-Result = Conformance | Throughput
-Record = Header | Conformance | Throughput | Footer
-_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Header, Conformance, Throughput, Footer)}
+Result = Conformance | Throughput | Mutation
+Record = Header | Result | Footer
+_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Header, Conformance, Throughput, Mutation, Footer)}
 
 
 def to_json(record: Record) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import difflib
 import hashlib
 import importlib
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Sequence
@@ -83,25 +84,60 @@ def _wrap(reference: str, kind: str, place: str, name: str, found: Any) -> Imple
         return replace(found, reference=reference)
     if not isinstance(found, type) or not issubclass(found, nn.Module):
         raise UnknownImplementation(_unknown(reference, f"{name} is {_kind_of(found)}, not an nn.Module class or an Implementation"))
-    if not kind:
-        kind = next((k for k, base in _BASES if issubclass(found, base)), "")
+    kind = kind or _kind(found)
     if not kind:
         hint = f"say which of them it is: rnn={reference}, gru={reference} or lstm={reference}"
         raise UnknownImplementation(
             f"Cannot use --implementation {reference}: {name} subclasses none of nn.RNN, nn.GRU and nn.LSTM; {hint}"
         )
-    summary = (found.__doc__ or "").strip().splitlines()
+    return _implementation(f"{place}:{name}", reference, kind, found)
+
+
+def wrapped(cls: type[nn.Module], kind: str = "") -> Implementation:
+    """The implementation that a class is: with the constructor and the call of nn's class ``kind`` ('rnn', 'gru' or 'lstm'; a subclass
+    of nn's says it itself). Raises ValueError where that is not known."""
+    kind = kind or _kind(cls)
+    if kind not in _MODES:
+        raise ValueError(
+            f"Expected kind to be one of {', '.join(_MODES)} for {cls.__name__}, which subclasses none of them, but got {kind=}"
+        )
+    id = f"{cls.__module__}:{cls.__qualname__}"
+    return _implementation(id, f"{kind}={id}", kind, cls)
+
+
+def _kind(cls: type[nn.Module]) -> str:
+    return next((kind for kind, base in _BASES if issubclass(cls, base)), "")
+
+
+def _implementation(id: str, reference: str, kind: str, cls: type[nn.Module]) -> Implementation:
+    summary = (cls.__doc__ or "").strip().splitlines()
     return Implementation(
-        id=f"{place}:{name}",
-        description=summary[0] if summary and found.__doc__ not in {base.__doc__ for _, base in _BASES} else f"{name} of {place}",
-        build=partial(_construct, found),
+        id=id,
+        description=summary[0]
+        if summary and cls.__doc__ not in {base.__doc__ for _, base in _BASES}
+        else " of ".join(reversed(id.split(":"))),
+        build=partial(_construct, cls),
+        constructor=partial(_class, cls),
         capabilities=Capabilities(modes=_MODES[kind]),
         reference=reference,
     )
 
 
+def _class(cls: type[nn.Module], mode: Mode) -> type[nn.Module]:
+    return cls
+
+
 def _construct(cls: type[nn.Module], layer: Layer) -> nn.Module:
-    return cls(layer.input_size, layer.hidden_size, **layer.options())
+    """The class called as nn's is. Raises NotImplementedError for an option that its signature does not have: that is a refusal too."""
+    options = layer.options()
+    try:
+        taken = inspect.signature(cls).parameters
+    except (TypeError, ValueError):  # a class that cannot say what it takes is simply asked
+        return cls(layer.input_size, layer.hidden_size, **options)
+    missing = [] if any(p.kind is p.VAR_KEYWORD for p in taken.values()) else [name for name in options if name not in taken]
+    if missing:
+        raise NotImplementedError(f"the constructor of {cls.__name__} takes no {', '.join(missing)}")
+    return cls(layer.input_size, layer.hidden_size, **options)
 
 
 def _load_file(reference: str, path: Path) -> ModuleType:

@@ -44,9 +44,9 @@ class RunWriter:
         self._counts[result.outcome] += 1
         self._write(result)
 
-    def close(self, exit_status: int) -> Path:
+    def close(self, exit_status: int, coverage: dict[str, Any] | None = None) -> Path:
         """Writes the footer and closes the file; returns its path."""
-        self._write(Footer(now(), exit_status, self._counts.total(), dict(self._counts), self._digest.hexdigest()))
+        self._write(Footer(now(), exit_status, self._counts.total(), dict(self._counts), self._digest.hexdigest(), coverage or {}))
         self._file.close()
         return self.path
 

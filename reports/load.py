@@ -14,7 +14,7 @@ import pandas as pd
 
 from harness import store
 from harness.outcome import Outcome
-from harness.record import Conformance, Throughput
+from harness.record import Conformance, Mutation, Throughput
 from reports.columns import COLUMNS
 
 
@@ -32,6 +32,8 @@ class Frames:
     runs: pd.DataFrame
     implementations: pd.DataFrame
     contracts: pd.DataFrame
+    mutations: pd.DataFrame
+    coverage: pd.DataFrame
     conformance: pd.DataFrame
     errors: pd.DataFrame
     throughput: pd.DataFrame
@@ -158,8 +160,10 @@ class _Loader:
                 "policy": header.policy,
             }
         )
-        for implementation, facts in header.implementations.items():
-            self._implementation(name, machine, implementation, _mapping(facts))
+        # Where only the suite itself was put to the test, no implementation was.
+        if not run.results or not all(isinstance(result, Mutation) for result in run.results):
+            for implementation, facts in header.implementations.items():
+                self._implementation(name, machine, implementation, _mapping(facts))
         for contract, facts in header.contracts.items():
             self._contract(contract, _mapping(facts))
         for number, result in enumerate(run.results, start=1):
@@ -167,9 +171,36 @@ class _Loader:
                 self.problems.append(f"{path}: result {number} has the unknown outcome {result.outcome!r}; it was left out.")
             elif isinstance(result, Conformance):
                 self._conformance(name, machine, result)
+            elif isinstance(result, Mutation):
+                self._mutation(name, result)
             else:
                 self._signatures.add(_signature(machine, result))
                 self._throughput(name, machine, result)
+
+        for implementation, found in (footer.coverage if footer else {}).items():
+            for mode, facts in _mapping(found).items():
+                self._coverage(name, implementation, mode, _mapping(facts))
+
+    def _mutation(self, run: str, result: Mutation) -> None:
+        own = {key: getattr(result, key) for key in ("contract", "mutant", "description", "modes", "case", "seconds")}
+        self.rows["mutations"].append({**own, "run": run, "killed": result.outcome == Outcome.PASSED})
+
+    def _coverage(self, run: str, implementation: str, mode: str, facts: Mapping[str, Any]) -> None:
+        pairs = _mapping(facts.get("pairs"))
+        missing = pairs.get("missing")
+        self.rows["coverage"].append(
+            {
+                "run": run,
+                "implementation": implementation,
+                "mode": mode,
+                "cases": int(_number(facts.get("cases")) or 0),
+                "pairs_seen": int(_number(pairs.get("seen")) or 0),
+                "pairs_possible": int(_number(pairs.get("possible")) or 0),
+                "missing": [str(pair) for pair in missing] if isinstance(missing, list) else [],
+                "options": dict(_mapping(facts.get("options"))),
+                "sizes": dict(_mapping(facts.get("sizes"))),
+            }
+        )
 
     def benchmark_file(self, path: Path, digest: str, content: dict[str, Any]) -> None:
         name = self._name(path)
@@ -267,6 +298,7 @@ class _Loader:
                 "case": result.case,
                 "severity": result.severity,
                 "message": result.message,
+                "reproduction": result.reproduction,
                 "parameters": result.parameters,
                 "kernels": ", ".join(map(str, result.kernels)),
                 "seconds": result.seconds,

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness.layer import Mode
 from harness.outcome import Outcome
 from reports import view
 from reports.analysis import WORST_FIRST, Findings
@@ -56,6 +57,9 @@ def render(findings: Findings, figures: dict[str, list[dict[str, Any]]]) -> str:
         columns=columns,
         topics=topics,
         details=details,
+        mode_names=[(mode.value, style.MODE_NAMES[mode.value]) for mode in Mode],
+        strength=view.strength(findings),
+        coverage=view.coverage_rows(findings),
         outcomes=[(str(outcome), outcome.meaning) for outcome in WORST_FIRST if outcome in set(findings.current.conformance["outcome"])],
         glyphs=[str(outcome) for outcome in Outcome],
         figures=figures,

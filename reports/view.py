@@ -24,6 +24,9 @@ MESSAGE_BUDGET = 1_000_000
 CELLS_SHOWN = 4000
 """Rows of the table of timed cells."""
 
+SIZE_NAMES = {"steps": "T", "batch": "B", "input_size": "I", "hidden_size": "H", "num_layers": "L"}
+"""The symbols of torch's documentation."""
+
 
 @dataclass(frozen=True)
 class Detail:
@@ -198,6 +201,44 @@ def matrix_topics(findings: Findings) -> tuple[list[str], list[dict[str, Any]], 
     return columns, [{"name": name.replace("_", " "), "contracts": contracts} for name, contracts in topics.items()], list(details.values())
 
 
+def strength(findings: Findings) -> dict[str, Any]:
+    """How strong the suite is shown to be: the mutants that were run, killed and alive; None in ``score`` where none was run."""
+    found = findings.frames.mutations.drop_duplicates(["contract", "mutant"], keep="last")
+    alive = [f"{row.mutant} ({row.description}), which {row.contract} must reject" for row in rows(found[~found["killed"]])]
+    killed = int(found["killed"].sum())
+    named = int(findings.frames.contracts["mutants"].map(len).sum())
+    return {
+        "score": f"{killed} of {len(found)} ({killed / len(found):.1%})" if len(found) else None,
+        "alive": alive,
+        "contracts": found["contract"].nunique(),
+        "named": named,
+        "matrix": [
+            (contract, [(row.mutant.removeprefix("mutant:"), row.description, row.killed, row.modes) for row in rows(group)])
+            for contract, group in found.groupby("contract", sort=False)
+        ],
+    }
+
+
+def coverage_rows(findings: Findings) -> list[dict[str, Any]]:
+    """What the cases covered: one row per implementation and mode, of the last run that has it."""
+    answer = []
+    for row in rows(findings.frames.coverage.drop_duplicates(["implementation", "mode"], keep="last")):
+        unused = [f"{option}={value}" for option, values in row.options.items() for value, cases in values.items() if not cases]
+        sizes = {name: values for name, values in row.sizes.items() if values}
+        answer.append(
+            {
+                "implementation": row.implementation,
+                "mode": MODE_NAMES.get(row.mode, row.mode),
+                "cases": row.cases,
+                "pairs": f"{row.pairs_seen} of {row.pairs_possible}",
+                "sizes": ", ".join(f"{SIZE_NAMES.get(name, name)} {len(v)} values, {v[0]} to {v[-1]}" for name, v in sizes.items()),
+                "missing": row.missing,
+                "unused": ", ".join(unused),
+            }
+        )
+    return answer
+
+
 def _cell(counts: dict[Any, Any], detail: Detail | None) -> dict[str, Any]:
     outcome, cases = counts["outcome"], counts["cases"]
     return {
@@ -266,6 +307,7 @@ def _case(row: Any, alike: int, message: str, errors: list[Any]) -> dict[str, An
         "kernels": row.kernels,
         "errors": ", ".join(measured),
         "message": message,
+        "reproduction": row.reproduction,
     }
 
 

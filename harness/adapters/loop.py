@@ -17,7 +17,7 @@ from torch.nn.functional import linear
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.implementation import Implementation
-from harness.layer import Layer
+from harness.layer import Layer, Mode
 
 #: The computation of one direction of one layer, with the arguments and results of :func:`direction`.
 Direction = Callable[..., tuple[Tensor, Tensor, Tensor]]
@@ -221,15 +221,25 @@ class HoistedLSTM(LoopLSTM):
     hoist = True
 
 
+def constructor(classes: dict[str, type[nn.Module]], mode: Mode) -> type[nn.Module]:
+    """The one of ``classes`` (by nn's class name) that offers ``mode``."""
+    return classes[mode.class_name]
+
+
 def build(classes: dict[str, type[nn.Module]], layer: Layer) -> nn.Module:
-    """The one of ``classes`` (by nn's class name) that offers the layer's mode, with the layer's options."""
-    return classes[layer.mode.class_name](layer.input_size, layer.hidden_size, **layer.options())
+    """The one of ``classes`` that offers the layer's mode, with the layer's options."""
+    return constructor(classes, layer.mode)(layer.input_size, layer.hidden_size, **layer.options())
+
+
+def implementation(id: str, description: str, classes: dict[str, type[nn.Module]]) -> Implementation:
+    """The implementation that consists of ``classes``."""
+    return Implementation(id, description, partial(build, classes), constructor=partial(constructor, classes))
 
 
 TEXTBOOK: dict[str, type[nn.Module]] = {"RNN": LoopRNN, "GRU": LoopGRU, "LSTM": LoopLSTM}
 HOISTED: dict[str, type[nn.Module]] = {"RNN": HoistedRNN, "GRU": HoistedGRU, "LSTM": HoistedLSTM}
 
 IMPLEMENTATIONS = (
-    Implementation("loop:textbook", "a Python loop over the textbook step", partial(build, TEXTBOOK)),
-    Implementation("loop:hoisted", "a Python loop, the input product hoisted out of it", partial(build, HOISTED)),
+    implementation("loop:textbook", "a Python loop over the textbook step", TEXTBOOK),
+    implementation("loop:hoisted", "a Python loop, the input product hoisted out of it", HOISTED),
 )

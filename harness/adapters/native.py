@@ -10,14 +10,18 @@ from torch import nn
 from harness.case import Case
 from harness.dispatch import kernels_of
 from harness.implementation import Implementation, switched
-from harness.layer import Layer
+from harness.layer import Layer, Mode
+
+
+def constructor(mode: Mode) -> type[nn.Module]:
+    """``nn.RNN``, ``nn.GRU`` or ``nn.LSTM``."""
+    cls: type[nn.Module] = getattr(nn, mode.class_name)
+    return cls
 
 
 def build(layer: Layer) -> nn.Module:
     """``nn.RNN``, ``nn.GRU`` or ``nn.LSTM`` with the layer's options."""
-    cls = getattr(nn, layer.mode.class_name)
-    module: nn.Module = cls(layer.input_size, layer.hidden_size, **layer.options())
-    return module
+    return constructor(layer.mode)(layer.input_size, layer.hidden_size, **layer.options())
 
 
 #: The device on which a backend works, and how the kernels that it brings are named.
@@ -64,6 +68,7 @@ def _implementation(id: str, description: str, backend: str, enabled: bool) -> I
         id=id,
         description=description,
         build=build,
+        constructor=constructor,
         switches=partial(switched, backend, enabled),
         unavailable=partial(_unavailable, backend, enabled),
         promised_kernel=partial(_promised, backend) if enabled else _nothing,

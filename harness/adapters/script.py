@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from functools import cache, partial
+from functools import cache
 
 import torch
 from torch import Tensor, nn
 
 from harness.adapters import loop
-from harness.implementation import Implementation
 
 
 @cache
@@ -68,6 +67,6 @@ TEXTBOOK: dict[str, type[nn.Module]] = {"RNN": ScriptRNN, "GRU": ScriptGRU, "LST
 HOISTED: dict[str, type[nn.Module]] = {"RNN": ScriptHoistedRNN, "GRU": ScriptHoistedGRU, "LSTM": ScriptHoistedLSTM}
 
 IMPLEMENTATIONS = (
-    Implementation("script:textbook", "the textbook loop compiled by TorchScript", partial(loop.build, TEXTBOOK)),
-    Implementation("script:hoisted", "the hoisted loop compiled by TorchScript", partial(loop.build, HOISTED)),
+    loop.implementation("script:textbook", "the textbook loop compiled by TorchScript", TEXTBOOK),
+    loop.implementation("script:hoisted", "the hoisted loop compiled by TorchScript", HOISTED),
 )

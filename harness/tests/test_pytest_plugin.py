@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -17,10 +18,10 @@ import torch
 
 import harness
 from harness import pytest_plugin
-from harness.contract import Check
+from harness.contract import Check, checks
 from harness.implementation import Capabilities
 from harness.outcome import Outcome
-from harness.record import Conformance, Throughput
+from harness.record import Conformance, Mutation, Throughput
 from harness.registry import builtin
 from harness.store import Run, read
 from harness.tests import samples
@@ -118,6 +119,7 @@ def _run(folder: Path) -> Run:
 def _outcomes(run: Run) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for result in run.results:
+        assert not isinstance(result, Mutation)
         found[result.implementation].add(result.outcome)
     return dict(found)
 
@@ -308,6 +310,27 @@ def test_a_test_ends_as_its_result_says(outcome: Outcome) -> None:
 def test_the_summary_counts_outcomes_and_names_each_broken_contract_once() -> None:
     results = [CONFORMANCE, *[Conformance("x.y", "other", "", "failed", "MUST", "gru", "cpu", "float32")] * 2]
     assert pytest_plugin.summary(results) == ["a      1 passed", "other  2 failed", "       breaks 1: x.y"]
+
+
+def test_the_kill_matrix_says_who_survived_and_gives_the_score() -> None:
+    killed = Mutation("values.gru", "mutant:a", "passed", "One bias is lost.", {"gru": "killed", "lstm": "survived"})
+    alive = Mutation("values.lstm", "mutant:bb", "failed", "Nothing is wrong.", {"lstm": "survived"})
+    lines = pytest_plugin.kill_matrix([alive, killed])
+    assert lines[0].split() == ["rnn_tanh", "rnn_relu", "gru", "lstm"]
+    assert [lines[1], lines[2].split()] == ["values.gru", ["mutant:a", "x", "-"]]
+    assert [lines[3], lines[4].split()] == ["values.lstm", ["mutant:bb", "-", "SURVIVED"]]
+    assert lines[2].index("x") in range(lines[0].index("gru"), lines[0].index("gru") + 3)
+    assert lines[-1] == "mutant score: 1 of 2 rejected by the contract that names them (50.0%)"
+    assert pytest_plugin.kill_matrix([]) == []
+
+
+def test_reseeding_draws_other_numbers_for_the_same_cases() -> None:
+    (check,) = checks([samples.agrees], [implementation(samples.Doubled)], ["cpu"])
+    again = pytest_plugin._reseeded(check, 1000)
+    assert again.case is not None and check.case is not None
+    assert again.case.seed == check.case.seed + 1000
+    assert dataclasses.replace(again.case, seed=check.case.seed) == check.case
+    assert pytest_plugin._reseeded(check, 0) is check
 
 
 @pytest.mark.parametrize(

@@ -210,13 +210,21 @@ def throughput(device: str = "cpu", rounds: int = 11) -> list[Throughput]:
     return answer
 
 
-def write(directory: Path, *, complete: bool = True, what: str = "all", results: list[Any] | None = None, **changes: Any) -> Path:
+def write(
+    directory: Path,
+    *,
+    complete: bool = True,
+    what: str = "all",
+    results: list[Any] | None = None,
+    coverage: dict[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
     """A specimen run file in ``directory``; without its footer if it is not ``complete``."""
     writer = RunWriter(directory, what, header(**changes))
     everything: list[Any] = [*conformance(), *throughput()]
     for result in everything if results is None else results:
         writer.append(result)
-    path = writer.close(1)
+    path = writer.close(1, coverage)
     if not complete:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         path.write_text("".join(lines[:-1]), encoding="utf-8")

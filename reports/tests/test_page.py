@@ -6,17 +6,24 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
+from harness.case import Case
+from harness.coverage import covered
+from harness.layer import Layer, Mode
 from harness.outcome import Outcome
+from harness.record import Mutation
 from reports import page
 from reports.__main__ import main
 from reports.load import load
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
+
+PARAMETERS = vars(Layer(Mode.GRU, 3, 5)) | {k: v for k, v in vars(Case(Layer(Mode.GRU, 3, 5), steps=4, batch=2)).items() if k != "layer"}
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +116,47 @@ def test_every_figure_has_its_text_and_its_data_in_the_page_and_its_files_beside
     names = {path.name for path in (built_page.parent / "figures").iterdir()}
     assert {Path(name).suffix for name in names} == {".png", ".svg"}
     assert len(names) == 12
+
+
+def _mutations() -> list[Mutation]:
+    killed = Mutation("values.property_1", "mutant:one", "passed", "One bias is lost.", {"gru": "killed", "lstm": "survived"}, "gru-I3")
+    return [killed, Mutation("values.property_2", "mutant:two", "failed", f"Lost {HOSTILE}.", {"gru": "survived"})]
+
+
+def test_the_mutant_score_names_who_is_alive(tmp_path: Path) -> None:
+    frames = load([specimen.write(tmp_path, results=_mutations()), specimen.write(tmp_path, what="two", results=specimen.conformance(1))])
+    assert list(frames.mutations["killed"]) == [True, False]
+    text = " ".join(_Reader(page.write(frames, tmp_path / "out").read_text()).texts)
+    assert "1 of 2 (50.0%)" in text
+    assert f"mutant:two (Lost {HOSTILE}.), which values.property_2 must reject" in text
+    assert "rejected" in text and "not seen" in text
+
+
+def test_without_mutants_the_page_says_that_nothing_shows_how_strong_the_suite_is(html: str) -> None:
+    assert "none was run in these files" in " ".join(" ".join(_Reader(html).texts).split())
+
+
+def test_a_run_of_mutants_alone_says_of_no_implementation_that_it_was_not_tested(tmp_path: Path) -> None:
+    assert load(specimen.write(tmp_path, results=_mutations())).implementations.empty
+
+
+def test_the_page_says_what_the_cases_covered(tmp_path: Path) -> None:
+    results = [
+        replace(r, case=f"case-{k}", mode="gru", parameters=PARAMETERS | {"steps": k})
+        for k, r in enumerate(specimen.conformance(1)[1:9], start=1)
+    ]
+    run = specimen.write(tmp_path, results=results, coverage=covered(results))
+    frames = load(run)
+    assert set(frames.coverage["implementation"]) == {r.implementation for r in results if r.outcome in ("passed", "failed")}
+    text = " ".join(" ".join(_Reader(page.write(frames, tmp_path / "out").read_text()).texts).split())
+    assert "T 2 values, 1 to" in text or "T 1 values" in text
+    assert "form=unbatched" in text
+
+
+def test_a_failure_shows_its_reproduction(tmp_path: Path) -> None:
+    failed = next(r for r in specimen.conformance(2) if r.outcome == Outcome.FAILED)
+    run = specimen.write(tmp_path, results=[replace(failed, reproduction="import torch\nassert 1 < 0 < 2")])
+    assert "assert 1 &lt; 0 &lt; 2" in page.write(load(run), tmp_path / "out").read_text()
 
 
 def test_a_run_that_was_cut_short_is_shown_as_incomplete(tmp_path: Path) -> None:

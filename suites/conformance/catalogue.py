@@ -17,6 +17,7 @@ from suites.conformance import (
     numerics,
     packed,
     purity,
+    search,
     shapes,
     state,
     values,
@@ -37,6 +38,7 @@ TOPICS: tuple[ModuleType, ...] = (
     numerics,
     execution,
     composition,
+    search,
 )
 
 CATALOGUE: tuple[Contract, ...] = tuple(value for topic in TOPICS for value in vars(topic).values() if isinstance(value, Contract))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from harness.case import Array
 from harness.reference import Expected, loop, tensor, to_array
+from harness.reproduction import BACKWARD
 from harness.trial import Trial
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
@@ -77,6 +78,14 @@ def _both(trial: Trial, network: Callable[[Layer, Tensor, tuple[Tensor, ...]], d
     MUST,
     in_docs("LSTM: Outputs: h_n, c_n"),
     _SEQUENCES,
+    demonstration="""
+        outputs, state = [], hx
+        for step in x.split(1):
+            output, state = layer(step, state)
+            outputs.append(output)
+        sum(value.square().sum() for value in (torch.cat(outputs), *state)).backward()
+        return outputs, state, [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def streamed(trial: Trial) -> None:
     def network(layer: Layer, x: Tensor, states: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -95,6 +104,11 @@ def streamed(trial: Trial) -> None:
     MUST,
     in_docs("LSTM: Outputs: h_n"),
     [*_SEQUENCES, *every(bidirectional=True, dtype="float64")],
+    demonstration="""
+        _, state = layer(x, hx)
+        (state[0] if isinstance(state, tuple) else state).square().sum().backward()
+        return state, [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def many_to_one(trial: Trial) -> None:
     layer_ = trial.case.layer
@@ -119,6 +133,13 @@ def many_to_one(trial: Trial) -> None:
     MUST,
     in_docs("LSTM: equations"),
     [*every(input_size=5, hidden_size=5, num_layers=2, dtype="float64"), *every(LSTM, input_size=3, proj_size=3, dtype="float64")],
+    demonstration="""
+        step, state, outputs = x[:1], hx, []
+        for _ in range(8):
+            step, state = layer(step, state)
+            outputs.append(step)
+        return outputs
+    """,
 )
 def one_to_many(trial: Trial) -> None:
     def network(layer: Layer, x: Tensor, states: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -137,6 +158,12 @@ def one_to_many(trial: Trial) -> None:
     MUST,
     in_docs("LSTM: Inputs: h_0, c_0; Outputs: h_n, c_n"),
     [*_SEQUENCES, *every(bidirectional=True, dtype="float64", steps=6)],
+    demonstration="""
+        _, state = layer(x[:4], hx)
+        output, _ = layer(x[4:].flip(0), state)
+        output.square().sum().backward()
+        return output, [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def encoder_decoder(trial: Trial) -> None:
     def network(layer: Layer, x: Tensor, states: tuple[Tensor, ...]) -> dict[str, Tensor]:
@@ -153,6 +180,14 @@ def encoder_decoder(trial: Trial) -> None:
     MUST,
     "torch.optim",
     [*every(num_layers=2, dtype="float64", steps=4), *every(bidirectional=True, dtype="float64", steps=4)],
+    demonstration="""
+        optimiser = torch.optim.SGD(layer.parameters(), lr=0.5)
+        for _ in range(20):
+            optimiser.zero_grad()
+            (layer(x, hx)[0] - 1).square().mean().backward()
+            optimiser.step()
+        return [p.detach() for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def trained(trial: Trial) -> None:
     for optimiser in (torch.optim.SGD, torch.optim.Adam):
@@ -180,6 +215,7 @@ def trained(trial: Trial) -> None:
     SHOULD,
     "Hochreiter, Schmidhuber 1997, Long short-term memory: long time lag problems",
     [*every(input_size=1, hidden_size=8, steps=6, batch=16, given_state=False, dtype="float64", weights="remembering")],
+    demonstration=BACKWARD,
 )
 def learns(trial: Trial) -> None:
     reached = []

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from harness.case import Array, Case
 from harness.contract import Contract
 from harness.outcome import Severity
+from harness.reproduction import FORWARD
 from harness.trial import Trial
 from suites.conformance import mutants
 
@@ -20,12 +21,17 @@ def contract(
     source: str,
     cases: Iterable[Case],
     alternatives: Callable[[Case], Mapping[str, Mapping[str, Array]]] | None = None,
+    needs_constructor: bool = False,
+    only_on: str = "",
+    demonstration: str = FORWARD,
 ) -> Callable[[Callable[[Trial], None]], Contract]:
     """Makes a function that takes a trial into the contract ``id``; its mutants are those registered under this id."""
 
     def declare(check: Callable[[Trial], None]) -> Contract:
         proof = tuple(mutant.id for mutant in mutants.registered().get(id, ()))
-        return Contract(id, statement, severity, source, check, tuple(cases), proof, alternatives)
+        return Contract(
+            id, statement, severity, source, check, tuple(cases), proof, alternatives, needs_constructor, only_on, demonstration
+        )
 
     return declare
 

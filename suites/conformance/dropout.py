@@ -72,6 +72,11 @@ def _mask(trial: Trial, reply: Answer) -> Array:
     MUST,
     _SOURCE,
     _CASES,
+    demonstration="""
+        answers = [(output.data, *state) for output, state in (layer(x, hx) for _ in range(60))]
+        # The largest of 60 masks: each number as it is when nothing that it sees was dropped.
+        return [torch.stack(values).abs().amax(0) for values in zip(*answers)]
+    """,
 )
 def between_layers_only(trial: Trial) -> None:
     reply = _in_training(trial)
@@ -79,7 +84,18 @@ def between_layers_only(trial: Trial) -> None:
     trial.agree(reply.arrays(), altered(trial.case, masks=[mask]))
 
 
-@contract("dropout.off_in_eval", "In eval mode dropout does nothing.", MUST, _SOURCE, [*_CASES, *_SURE])
+@contract(
+    "dropout.off_in_eval",
+    "In eval mode dropout does nothing.",
+    MUST,
+    _SOURCE,
+    [*_CASES, *_SURE],
+    demonstration="""
+        layer.eval()
+        with torch.no_grad():
+            return layer(x, hx)
+    """,
+)
 def off_in_eval(trial: Trial) -> None:
     trial.agree(trial.answer(trial.module().eval()).arrays(), answer(trial.case))
 
@@ -108,6 +124,12 @@ def one_drops_all(trial: Trial) -> None:
     MUST,
     "torch.nn.Dropout",
     [*every(dropout=0.4, **{**_READABLE, "steps": 24, "batch": 16}), *every(dropout=0.1, **{**_READABLE, "steps": 24, "batch": 16})],
+    demonstration="""
+        outputs = torch.stack([layer(x, hx)[0].data for _ in range(60)])[..., : reference.hidden_size]
+        share = float((outputs.abs() < 1e-9).double().mean())
+        assert abs(share - reference.dropout) < 0.02, f"a share of {share} is dropped"
+        return outputs.abs().amax(0)
+    """,
 )
 def scaled(trial: Trial) -> None:
     p = trial.case.layer.dropout
@@ -119,7 +141,17 @@ def scaled(trial: Trial) -> None:
         raise ContractError(f"Expected a share of {p} to be dropped (give or take {allowed:.3f}) but it is {share:.3f} of {count} elements")
 
 
-@contract("dropout.seeded", "The same torch.manual_seed gives the same output.", MUST, "torch.manual_seed; Reproducibility", _CASES)
+@contract(
+    "dropout.seeded",
+    "The same torch.manual_seed gives the same output.",
+    MUST,
+    "torch.manual_seed; Reproducibility",
+    _CASES,
+    demonstration="""
+        first, second = ([torch.manual_seed(2), layer(x, hx)[0].data][1] for _ in range(2))
+        assert torch.equal(first, second), (first - second).abs().max()
+    """,
+)
 def seeded(trial: Trial) -> None:
     module = trial.module()
     first, again = _in_training(trial, 5, module).arrays(), _in_training(trial, 5, module).arrays()
@@ -136,6 +168,11 @@ def seeded(trial: Trial) -> None:
     MUST,
     "torch.nn.Dropout; pytorch#190056: a mask reused across steps",
     _CASES[:8],
+    demonstration="""
+        mask, second = (layer(x, hx)[0].data[..., : reference.hidden_size].abs() < 1e-9 for _ in range(2))
+        for other in (second, mask[:1].expand_as(mask), mask[:, :1].expand_as(mask), mask[..., :1].expand_as(mask)):
+            assert not torch.equal(mask, other), "the mask repeats itself"
+    """,
 )
 def fresh_mask(trial: Trial) -> None:
     module = trial.module().train()
@@ -160,6 +197,12 @@ def fresh_mask(trial: Trial) -> None:
     MUST,
     "torch.autograd; haste#43, pytorch PR#189285: a mask not replayed in backward",
     _CASES,
+    demonstration="""
+        def call(bias):
+            torch.manual_seed(2)
+            return torch.func.functional_call(layer, {"bias_ih_l0": bias}, (x, hx))[0][0]
+        assert torch.autograd.gradcheck(call, layer.bias_ih_l0.detach().requires_grad_(), fast_mode=True, raise_exception=False)
+    """,
 )
 def same_mask_in_backward(trial: Trial) -> None:
     through = ("output", "h_n", "c_n") if trial.case.layer.has_cell_state else ("output", "h_n")
@@ -176,6 +219,12 @@ def same_mask_in_backward(trial: Trial) -> None:
     SHOULD,
     _SOURCE,
     [*every(num_layers=2), *_SURE[:4]],
+    demonstration="""
+        with torch.no_grad():
+            layer(x, hx)
+            layer.dropout = 1.0 - reference.dropout
+            return layer(x, hx)
+    """,
 )
 def attribute_is_live(trial: Trial) -> None:
     layer, case = trial.case.layer, trial.case

@@ -24,6 +24,12 @@ _SIZES = {"steps": 4, "batch": 2}
         *every(**_SIZES, batch_first=True, given_state=False),
         *every(input_size=1, hidden_size=4, **_SIZES, given_state=False),
     ],
+    demonstration="""
+        for wrong in [x[..., :1]] * (x.shape[-1] > 1) + [torch.cat([x, x[..., :1]], -1), x[None], x[0, 0]]:
+            try: layer(wrong, hx)
+            except Exception: continue
+            raise AssertionError(f"an input of shape {tuple(wrong.shape)} was answered")
+    """,
 )
 def input_shape(trial: Trial) -> None:
     module = trial.module()
@@ -43,6 +49,12 @@ def input_shape(trial: Trial) -> None:
     MUST,
     "torch.nn.LSTM: Inputs: input",
     [*every(steps=4, batch=3, lengths=(2, 4, 3)), *every(steps=4, batch=2, lengths=(4, 3), enforce_sorted=True, given_state=False)],
+    demonstration="""
+        for wrong in (x.data[:, :1], torch.cat([x.data, x.data[:, :1]], 1), x.data.float() if dtype == torch.float64 else x.data.double()):
+            try: layer(x._replace(data=wrong), hx)
+            except Exception: continue
+            raise AssertionError(f"packed data of shape {tuple(wrong.shape)} in {wrong.dtype} was answered")
+    """,
 )
 def packed_input(trial: Trial) -> None:
     module = trial.module()
@@ -65,6 +77,15 @@ def packed_input(trial: Trial) -> None:
         *every(steps=4, batch=1, batched=False, num_layers=2, hidden_size=4),
         # Not for packed input: there nn itself checks little, and a drop-in owes no more (pytorch#195803).
     ],
+    demonstration="""
+        states = hx if isinstance(hx, tuple) else (hx,)
+        for i, axis, size in [(i, a, n) for i, s in enumerate(states) for a in range(s.dim()) for n in {1, s.shape[a] + 1} - {s.shape[a]}]:
+            shape = [size if a == axis else n for a, n in enumerate(states[i].shape)]
+            wrong = tuple(s.new_zeros(shape) if k == i else s for k, s in enumerate(states))
+            try: layer(x, wrong if isinstance(hx, tuple) else wrong[0])
+            except Exception: continue
+            raise AssertionError(f"a state of shape {shape} was answered")
+    """,
 )
 def state_shape(trial: Trial) -> None:
     module = trial.module()
@@ -95,6 +116,14 @@ def _like(hx: Any, states: list[torch.Tensor]) -> Any:
     MUST,
     "torch.nn.LSTM: Inputs; pytorch#106769",
     [*every(**_SIZES), *every(steps=4, batch=1, batched=False)],
+    demonstration="""
+        states = hx if isinstance(hx, tuple) else (hx,)
+        bent = tuple(state[:, 0] if state.dim() == 3 else state[:, None] for state in states)
+        for wrong in ((bent, hx[0]) if isinstance(hx, tuple) else (bent[0], (hx, hx))):
+            try: layer(x, wrong)
+            except Exception: continue
+            raise AssertionError("a state of another form was answered")
+    """,
 )
 def state_form(trial: Trial) -> None:
     module = trial.module()
@@ -116,6 +145,14 @@ def state_form(trial: Trial) -> None:
     MUST,
     "torch.nn.LSTM: Inputs; pytorch: 'RNN input dtype does not match weight dtype'",
     [*every(**_SIZES), *every(**_SIZES, dtype="float64", batch_first=True)],
+    demonstration="""
+        other = torch.float32 if dtype == torch.float64 else torch.float64
+        states = tuple(state.to(other) for state in hx) if isinstance(hx, tuple) else hx.to(other)
+        for wrong in ((x.to(other), hx), (x.half(), hx), (x.long(), hx), (x.bool(), hx), (x, states)):
+            try: layer(*wrong)
+            except Exception: continue
+            raise AssertionError(f"an input of {wrong[0].dtype} with states like {wrong[1][0].dtype} was answered")
+    """,
 )
 def dtype(trial: Trial) -> None:
     module = trial.module()
@@ -137,6 +174,13 @@ def dtype(trial: Trial) -> None:
     MUST,
     "pytorch: 'Input and parameter tensors are not at the same device'",
     [*every(**_SIZES)],
+    demonstration="""
+        states = tuple(state.to("meta") for state in hx) if isinstance(hx, tuple) else hx.to("meta")
+        for wrong in ((x.to("meta"), hx), (x, states)):
+            try: layer(*wrong)
+            except Exception: continue
+            raise AssertionError("an input or a state on the meta device was answered")
+    """,
 )
 def device(trial: Trial) -> None:
     module = trial.module()

@@ -1,15 +1,17 @@
-"""Ways of running: grad mode, inference mode, the kernel that the row's name promises, autocast, compiled."""
+"""Ways of running: grad mode, the kernel that the row's name promises, switches, vmap, autocast, compiled, traced, exported."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from harness.dispatch import kernels_of
 from harness.implementation import switched
-from harness.reference import answer, gradients
-from harness.trial import ContractError, Trial
+from harness.reference import altered, answer, gradients, tensor, to_array
+from harness.trial import ContractError, Trial, canonical
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MAY, MUST, contract
 
@@ -27,6 +29,14 @@ _CASES = [
     MUST,
     "torch: Locally disabling gradient computation",
     _CASES,
+    demonstration="""
+        found = []
+        for train in (True, False):
+            for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+                with mode():
+                    found.append(layer.train(train)(x, hx))
+        return found
+    """,
 )
 def grad_modes_agree(trial: Trial) -> None:
     for train in (True, False):
@@ -46,6 +56,13 @@ def grad_modes_agree(trial: Trial) -> None:
     MUST,
     "torch.inference_mode: inference tensors cannot be saved for backward",
     [*every(num_layers=2), *every(bidirectional=True, given_state=False)],
+    demonstration="""
+        with torch.inference_mode():
+            layer(x, hx)
+        output = layer(x, hx)[0]
+        output.sum().backward()
+        return output, [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def after_inference_mode(trial: Trial) -> None:
     module = trial.module()
@@ -63,6 +80,13 @@ def after_inference_mode(trial: Trial) -> None:
     MUST,
     "torch.utils._python_dispatch; pytorch#141184, pytorch#149909: another kernel ran than the one named",
     [*every(), *every(dtype="float64"), *every(bidirectional=True, num_layers=2)],
+    demonstration="""
+        class Watch(torch.utils._python_dispatch.TorchDispatchMode):
+            def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+                return function(*args, **(kwargs or {}))
+        with Watch(), torch.no_grad():
+            return layer(x, hx)
+    """,
 )
 def kernel_recorded(trial: Trial) -> None:
     module = trial.module()
@@ -85,6 +109,15 @@ def kernel_recorded(trial: Trial) -> None:
     MUST,
     "torch.backends.mkldnn, torch.backends.cudnn, torch.set_num_threads",
     [*every(num_layers=2, batch=8), *every(bidirectional=True, batch_first=True, given_state=False)],
+    demonstration="""
+        found = []
+        for on, threads in ((True, 1), (False, 1), (True, 2)):
+            torch.backends.mkldnn.enabled = on
+            torch.set_num_threads(threads)
+            found.append(layer(x, hx))
+        torch.backends.mkldnn.enabled = True
+        return found
+    """,
 )
 def switches_agree(trial: Trial) -> None:
     through = ("output",)
@@ -103,6 +136,13 @@ def switches_agree(trial: Trial) -> None:
     MAY,
     "torch.vmap",
     [*every(steps=3, batch=2)],
+    demonstration="""
+        inputs = torch.stack([x, 2 * x])
+        with torch.no_grad():
+            if layer is reference:
+                return torch.stack([layer(one, hx)[0] for one in inputs])
+            return torch.vmap(lambda one: layer(one, hx)[0])(inputs)
+    """,
 )
 def vmap(trial: Trial) -> None:
     module = trial.module()
@@ -120,3 +160,158 @@ def vmap(trial: Trial) -> None:
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"vmap: {error}") from error
     trial.agree({"output": found[0].double().cpu().numpy()}, answer(trial.case), only=["output"])
+
+
+@contract(
+    "execution.autocast",
+    "Under autocast to bfloat16 the answer is right to bfloat16's precision, or refused; after it, it is right to float32's again.",
+    MAY,
+    "torch.amp: autocast; pytorch#45048, pytorch#42605, pytorch#116925",
+    [*every(num_layers=2, dtype="bfloat16"), *every(bidirectional=True, batch_first=True, dtype="bfloat16", given_state=False)],
+    demonstration="""
+        hx = None if hx is None else tuple(state.float() for state in hx) if isinstance(hx, tuple) else hx.float()
+        layer, x = layer.float(), x.float()
+        with torch.no_grad():
+            before = layer(x, hx)[0]
+            with torch.autocast(x.device.type, torch.bfloat16, enabled=layer is not reference):
+                inside = layer(x, hx)[0]
+        return inside, (layer(x, hx)[0] - before).abs().max() * 1000
+    """,
+)
+def autocast(trial: Trial) -> None:
+    case = trial.case
+    # Numbers that bfloat16 holds, given as float32: autocast then loses nothing by rounding them.
+    module = trial.module().float()
+    leaves = {name: value.float() for name, value in trial.leaves().items()}
+    precise = altered(replace(case, dtype="float32"), weights=case.arrays.weights, inputs=case.arrays.inputs())
+    trial.agree(trial.answer(module, leaves).arrays(), precise)
+    try:
+        with torch.no_grad(), torch.autocast(torch.device(case.device).type, torch.bfloat16):
+            input, hx = trial.form(leaves)
+            raw = module(input) if hx is None else module(input, hx)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"autocast: {error}") from error
+    trial.agree(trial.structured(raw, input).arrays(), answer(case))
+    trial.agree(trial.answer(module, leaves).arrays(), precise)
+
+
+@contract(
+    "execution.compiled",
+    "torch.compile gives right answers and gradients, at one sequence length and then at another; where it makes no graph, that is said.",
+    MAY,
+    "torch.compile; torch._dynamo.config.allow_rnn",
+    [*every(steps=4, batch=2)],
+    demonstration="""
+        fast = layer if layer is reference else torch.compile(layer, backend="eager")
+        outputs = [fast(given, hx)[0] for given in (x, torch.cat([x, x]))]
+        sum(output.square().sum() for output in outputs).backward()
+        return outputs, [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
+)
+def compiled(trial: Trial) -> None:
+    graphs = 0
+
+    def counted(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        nonlocal graphs
+        graphs += 1
+        forward: Callable[..., Any] = graph.forward
+        return forward
+
+    case, through = trial.case, ("output",)
+    fast: Any = torch.compile(trial.module(), backend=counted)
+    longer = replace(case, steps=case.steps + 2, seed=case.seed)
+    try:
+        for one in (case, longer):
+            leaves = trial.leaves(requires_grad=True, case=one)
+            try:
+                raw = fast(*trial.form(leaves, one))
+            except Exception as error:  # a refusal, whichever exception it comes as
+                raise NotImplementedError(f"torch.compile: {error}") from error
+            reply = canonical(raw, leaves["x"], one)
+            trial.agree({name: to_array(value) for name, value in reply.items()}, answer(one))
+            with trial.blamed("backward"):
+                reply["output"].backward(tensor(one.arrays.cotangents["output"], one))
+            trial.agree(trial.collect({"x": leaves["x"]}), gradients(one, through), only=["x"])
+    finally:
+        torch._dynamo.reset()
+    if not graphs:
+        raise NotImplementedError("torch.compile made no graph of it: it runs as it does without")
+    trial.answered = True
+
+
+@contract(
+    "execution.traced",
+    "torch.jit.trace gives a function that is right on other numbers of the same shape, or is refused.",
+    MAY,
+    "torch.jit.trace",
+    [*every(steps=3, batch=2), *every(bidirectional=True, num_layers=2, batch_first=True)],
+    demonstration="""
+        other = 3 * torch.randn(x.shape).to(dtype)
+        with torch.no_grad():
+            fixed = layer if layer is reference else torch.jit.trace(layer, (other, hx), check_trace=False)
+            return fixed(x, hx)
+    """,
+)
+def traced(trial: Trial) -> None:
+    module, example = trial.module(), replace(trial.case, inputs_seed=trial.case.inputs_seed + 1)
+    trial.answer(module)
+    try:
+        with torch.no_grad():
+            fixed = torch.jit.trace(module, trial.form(trial.leaves(case=example), example), check_trace=False)
+            input, hx = trial.form(trial.leaves())
+            raw = fixed(input, hx)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"torch.jit.trace: {error}") from error
+    trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
+
+
+@contract(
+    "execution.exported",
+    "torch.export gives a program that is right on other numbers of the same shape, or is refused.",
+    MAY,
+    "torch.export.export",
+    [*every(steps=2, batch=2)],
+    demonstration="""
+        other = 3 * torch.randn(x.shape).to(dtype)
+        with torch.no_grad():
+            fixed = layer if layer is reference else torch.export.export(layer, (other, hx), strict=False).module()
+            return fixed(x, hx)
+    """,
+)
+def exported(trial: Trial) -> None:
+    module, example = trial.module(), replace(trial.case, inputs_seed=trial.case.inputs_seed + 1)
+    trial.answer(module)
+    try:
+        with torch.no_grad():
+            program = torch.export.export(module, trial.form(trial.leaves(case=example), example), strict=False)
+            input, hx = trial.form(trial.leaves())
+            raw = program.module()(input, hx)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"torch.export: {error}") from error
+    trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
+
+
+@contract(
+    "execution.side_stream",
+    "Work is queued on the current CUDA stream: a call on a side stream reads what that stream wrote before, and is read after.",
+    MUST,
+    "torch.cuda.Stream: CUDA semantics",
+    [*every(num_layers=2), *every(bidirectional=True, given_state=False, batch_first=True)],
+    only_on="cuda",
+)
+def side_stream(trial: Trial) -> None:
+    module = trial.module()
+    trial.answer(module)
+    leaves = trial.leaves()
+    late = {name: torch.zeros_like(value) for name, value in leaves.items()}
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream), torch.no_grad():
+        # Some ten milliseconds in which work on any other stream would overtake this one's.
+        torch.cuda._sleep(20_000_000)
+        for name, value in leaves.items():
+            late[name].copy_(value)
+        reply = trial.call(module, *trial.form(late))
+        kept = {name: value.clone() for name, value in reply.tensors.items()}
+    stream.synchronize()
+    trial.agree({name: to_array(value) for name, value in kept.items()}, answer(trial.case))

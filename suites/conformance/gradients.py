@@ -11,6 +11,7 @@ from torch import Tensor
 
 from harness.layer import Mode
 from harness.reference import altered, gradients, tensor
+from harness.reproduction import BACKWARD
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, combined, every, stacks, widths
 from suites.conformance.declare import MAY, MUST, contract, in_docs
@@ -39,7 +40,14 @@ def _agree(trial: Trial, prefixes: Sequence[str], through: Sequence[str] | None 
     trial.agree(trial.gradients(through), expected, only=names)
 
 
-@contract("gradients.input", "The gradient of the input is right.", MUST, "torch.autograd; torch.nn.LSTM: equations", _EVERY_WAY)
+@contract(
+    "gradients.input",
+    "The gradient of the input is right.",
+    MUST,
+    "torch.autograd; torch.nn.LSTM: equations",
+    _EVERY_WAY,
+    demonstration=BACKWARD,
+)
 def input_(trial: Trial) -> None:
     _agree(trial, ["x"])
 
@@ -50,6 +58,7 @@ def input_(trial: Trial) -> None:
     MUST,
     in_docs("LSTM: Variables: weight_ih_l[k]"),
     _EVERY_WAY,
+    demonstration=BACKWARD,
 )
 def weight_ih(trial: Trial) -> None:
     _agree(trial, ["weight_ih"])
@@ -61,6 +70,7 @@ def weight_ih(trial: Trial) -> None:
     MUST,
     in_docs("LSTM: Variables: weight_hh_l[k]"),
     _EVERY_WAY,
+    demonstration=BACKWARD,
 )
 def weight_hh(trial: Trial) -> None:
     _agree(trial, ["weight_hh"])
@@ -72,6 +82,7 @@ def weight_hh(trial: Trial) -> None:
     MUST,
     in_docs("LSTM: Variables: bias_ih_l[k], bias_hh_l[k]"),
     _EVERY_WAY,
+    demonstration=BACKWARD,
 )
 def biases(trial: Trial) -> None:
     _agree(trial, ["bias_"])
@@ -83,6 +94,7 @@ def biases(trial: Trial) -> None:
     MUST,
     in_docs("LSTM: Variables: weight_hr_l[k]"),
     [*every(LSTM, proj_size=2), *every(LSTM, proj_size=3, num_layers=2, bidirectional=True, dtype="float64")],
+    demonstration=BACKWARD,
 )
 def weight_hr(trial: Trial) -> None:
     _agree(trial, ["weight_hr"])
@@ -94,6 +106,7 @@ def weight_hr(trial: Trial) -> None:
     MUST,
     in_docs("LSTM: Inputs: h_0, c_0"),
     _EVERY_WAY,
+    demonstration=BACKWARD,
 )
 def initial_state(trial: Trial) -> None:
     _agree(trial, ["h0", "c0"])
@@ -105,6 +118,7 @@ def initial_state(trial: Trial) -> None:
     MUST,
     "torch.autograd.backward; pytorch#96416",
     [*every(num_layers=2, bidirectional=True), *every(LSTM, proj_size=2), *every(steps=12, batch_first=True, weights="remembering")],
+    demonstration=BACKWARD,
 )
 def every_output_at_once(trial: Trial) -> None:
     _agree(trial, [""])
@@ -116,6 +130,11 @@ def every_output_at_once(trial: Trial) -> None:
     MUST,
     "pytorch#96416: wrong where only h_n has a cotangent",
     [*every(num_layers=2), *every(bidirectional=True, steps=4), *every(LSTM, proj_size=2), *every(steps=5, batch=3, lengths=(2, 5, 3))],
+    demonstration="""
+        output, state = layer(x, hx)
+        values = [output[0] if isinstance(output, tuple) else output, *state]
+        return [torch.autograd.grad(value.square().sum(), leaves, retain_graph=True) for value in values]
+    """,
 )
 def one_output_alone(trial: Trial) -> None:
     for name in _all(trial):
@@ -128,6 +147,7 @@ def one_output_alone(trial: Trial) -> None:
     MUST,
     "torch.autograd; torch.nn.LSTM: Args; Inputs",
     [case for mode in Mode for case in combined(mode)],
+    demonstration=BACKWARD,
 )
 def options_combined(trial: Trial) -> None:
     _agree(trial, [""])
@@ -139,6 +159,7 @@ def options_combined(trial: Trial) -> None:
     MUST,
     "torch.autograd; kernels treat the rest of a vector apart",
     [case for mode in Mode for case in (*widths(mode), *stacks(mode))],
+    demonstration=BACKWARD,
 )
 def sizes(trial: Trial) -> None:
     _agree(trial, [""])
@@ -154,6 +175,7 @@ def sizes(trial: Trial) -> None:
         *every(input_size=2, hidden_size=2, steps=1025, batch=1, weights="remembering"),
         *every(input_size=2, hidden_size=3, steps=70, batch=3, lengths=(70, 33, 66), weights="remembering"),
     ],
+    demonstration=BACKWARD,
 )
 def through_time(trial: Trial) -> None:
     _agree(trial, [""], through=["h_n"])
@@ -168,6 +190,7 @@ def through_time(trial: Trial) -> None:
         *every(input_size=2, hidden_size=3, steps=3, batch=2, dtype="float64"),
         *every(LSTM, input_size=2, hidden_size=3, steps=2, batch=2, proj_size=2, bidirectional=True, num_layers=2, dtype="float64"),
     ],
+    demonstration=BACKWARD,
 )
 def numerical(trial: Trial) -> None:
     function, values = _as_function(trial)
@@ -195,6 +218,10 @@ def _as_function(trial: Trial) -> tuple[Callable[..., Any], tuple[Tensor, ...]]:
     MAY,
     "torch.autograd.gradgradcheck",
     [*every(input_size=2, hidden_size=2, steps=2, batch=2, dtype="float64")],
+    demonstration="""
+        first = torch.autograd.grad(layer(x, hx)[0].square().sum(), leaves, create_graph=True)
+        return first, torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+    """,
 )
 def of_gradients(trial: Trial) -> None:
     function, values = _as_function(trial)
@@ -233,6 +260,12 @@ def _times(trial: Trial, factor: float) -> Any:
     MUST,
     "torch.Tensor.backward: retain_graph; pytorch#776",
     _PLAIN,
+    demonstration="""
+        output = layer(x, hx)[0]
+        for _ in range(3):
+            output.backward(torch.ones_like(output), retain_graph=True)
+        return [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def repeated_backward(trial: Trial) -> None:
     trial.agree(trial.collect(_backward(trial, trial.module(), retain=True, passes=3)), _times(trial, 3))
@@ -244,6 +277,11 @@ def repeated_backward(trial: Trial) -> None:
     MUST,
     "torch.optim.Optimizer.zero_grad",
     _PLAIN,
+    demonstration="""
+        for _ in range(2):
+            layer(x, hx)[0].sum().backward()
+        return [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def accumulated(trial: Trial) -> None:
     module = trial.module()
@@ -259,6 +297,15 @@ def accumulated(trial: Trial) -> None:
     MUST,
     "torch.Tensor.requires_grad; pytorch#15788",
     [*every(num_layers=2, steps=4, batch=2), *every(LSTM, proj_size=2, bidirectional=True)],
+    demonstration="""
+        found = []
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", ""):
+            for name, p in layer.named_parameters():
+                p.requires_grad_(not name.startswith(kind)).grad = None
+            layer(x, hx)[0].sum().backward()
+            found.append([p.grad for _, p in sorted(layer.named_parameters())])
+        return found, [leaf.grad for leaf in leaves]
+    """,
 )
 def some_frozen(trial: Trial) -> None:
     expected = gradients(trial.case, _all(trial))
@@ -281,7 +328,17 @@ def _freeze_and_compare(trial: Trial, expected: Any, frozen: Callable[[str], boo
     trial.agree(trial.collect(kept), expected, only=list(kept))
 
 
-@contract("gradients.in_eval", "Backward works after eval() as it does in training.", MUST, "torch.nn.Module.eval; pytorch#777", _PLAIN)
+@contract(
+    "gradients.in_eval",
+    "Backward works after eval() as it does in training.",
+    MUST,
+    "torch.nn.Module.eval; pytorch#777",
+    _PLAIN,
+    demonstration="""
+        layer.eval()(x, hx)[0].square().sum().backward()
+        return [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
+)
 def in_eval(trial: Trial) -> None:
     trial.agree(trial.collect(_backward(trial, trial.module().eval())), _times(trial, 1))
 
@@ -292,6 +349,10 @@ def in_eval(trial: Trial) -> None:
     MUST,
     "torch.Tensor.requires_grad",
     _PLAIN,
+    demonstration="""
+        layer(x, hx)[0].square().sum().backward()
+        return [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def input_without_grad(trial: Trial) -> None:
     module = trial.module()
@@ -306,6 +367,14 @@ def input_without_grad(trial: Trial) -> None:
     MUST,
     "torch.Tensor.requires_grad",
     _PLAIN,
+    demonstration="""
+        found = []
+        for wanted in leaves:
+            for leaf in leaves:
+                leaf.requires_grad_(leaf is wanted)
+            found.append(torch.autograd.grad(layer(x, hx)[0].square().sum(), wanted))
+        return found
+    """,
 )
 def one_input_alone(trial: Trial) -> None:
     expected = gradients(trial.case, _all(trial))
@@ -324,6 +393,12 @@ def one_input_alone(trial: Trial) -> None:
     MUST,
     "torch.nn.Module.named_parameters: shared parameters",
     [*every(bidirectional=True), *every(num_layers=2, input_size=5, hidden_size=5, dtype="float64")],
+    demonstration="""
+        other = "weight_hh_l0_reverse" if reference.bidirectional else "weight_hh_l1"
+        setattr(layer, other, layer.weight_hh_l0)
+        layer(x, hx)[0].square().sum().backward()
+        return layer.weight_hh_l0.grad
+    """,
 )
 def tied_weights(trial: Trial) -> None:
     case = trial.case
@@ -346,6 +421,12 @@ def tied_weights(trial: Trial) -> None:
     MUST,
     "torch.autograd: undefined gradients; pytorch#96416",
     [*every(num_layers=2, steps=6), *every(bidirectional=True, steps=4)],
+    demonstration="""
+        for pick in (lambda o, h: o[2], lambda o, h: o[-1], lambda o, h: h[0], lambda o, h: h[-1]):
+            output, state = layer(x, hx)
+            pick(output, state[0] if isinstance(state, tuple) else state).square().sum().backward()
+        return [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def part_of_the_output(trial: Trial) -> None:
     case = trial.case
@@ -366,6 +447,13 @@ def part_of_the_output(trial: Trial) -> None:
     MAY,
     "torch.func.jvp",
     [*every(input_size=2, hidden_size=3, steps=3, batch=2, dtype="float64")],
+    demonstration="""
+        def call(x, *states):
+            return layer(x, states if len(states) == 2 else states[0])[0]
+        slope = torch.func.jvp(call, tuple(leaves), tuple(torch.ones_like(leaf) for leaf in leaves))[1]
+        ahead, behind = (call(*(leaf + step for leaf in leaves)) for step in (1e-6, -1e-6))
+        assert (slope - (ahead - behind) / 2e-6).abs().max() < 1e-6
+    """,
 )
 def forward_mode(trial: Trial) -> None:
     case = trial.case

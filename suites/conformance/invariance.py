@@ -108,6 +108,10 @@ def hidden_units_permuted(trial: Trial) -> None:
         *every(RNN_TANH, GRU, LSTM, batch=2, bidirectional=True, dtype="float64"),
         *every(RNN_TANH, GRU, LSTM, batch=2, dtype="float16"),
     ],
+    demonstration="""
+        with torch.no_grad():
+            return layer(4096 * x, hx)
+    """,
 )
 def saturation(trial: Trial) -> None:
     case, inputs = trial.case, trial.case.arrays.inputs()
@@ -124,6 +128,12 @@ def saturation(trial: Trial) -> None:
     MUST,
     "torch.nn.LSTM: equations; users mask what they do not want to see",
     [*every(steps=6, batch=4, num_layers=2), *every(steps=6, batch=3, batch_first=True), *every(steps=5, batch=3, bidirectional=True)],
+    demonstration="""
+        (x.transpose(0, 1) if reference.batch_first else x)[3, 1, 0] = float("nan")
+        with torch.no_grad():
+            output = layer(x, hx)[0]
+        return output.isnan().double(), output.nan_to_num()
+    """,
 )
 def nan_contained(trial: Trial) -> None:
     layer, inputs, whole = trial.case.layer, trial.case.arrays.inputs(), answer(trial.case)

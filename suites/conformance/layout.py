@@ -55,7 +55,19 @@ def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Call
     trial.agree(trial.collect(trial.parameters(module)), expected, only=names)
 
 
-@contract("layout.strided_input", "A non-contiguous input gives what a contiguous one gives.", MUST, in_docs("LSTM: Inputs"), _CASES)
+@contract(
+    "layout.strided_input",
+    "A non-contiguous input gives what a contiguous one gives.",
+    MUST,
+    in_docs("LSTM: Inputs"),
+    _CASES,
+    demonstration="""
+        wide = torch.stack([x, x + 1], -1).flatten(-2)[..., ::2]
+        swapped = x.transpose(0, 1).contiguous().transpose(0, 1)
+        with torch.no_grad():
+            return [layer(given, hx) for given in (wide, swapped, x[:1, :1].expand_as(x))]
+    """,
+)
 def strided_input(trial: Trial) -> None:
     for lay in (_spread, _swapped):
         _relaid(trial, lay, lambda state: state)
@@ -70,13 +82,36 @@ def strided_input(trial: Trial) -> None:
         trial.agree(trial.call(trial.module(), input, hx).arrays(), altered(case, inputs={"x": x}))
 
 
-@contract("layout.strided_state", "Non-contiguous states give what contiguous ones give.", MUST, in_docs("LSTM: Inputs: h_0, c_0"), _CASES)
+@contract(
+    "layout.strided_state",
+    "Non-contiguous states give what contiguous ones give.",
+    MUST,
+    in_docs("LSTM: Inputs: h_0, c_0"),
+    _CASES,
+    demonstration="""
+        lays = (lambda s: s.transpose(0, 1).contiguous().transpose(0, 1), lambda s: torch.stack([s, s + 1], -1).flatten(-2)[..., ::2])
+        with torch.no_grad():
+            return [layer(x, tuple(map(lay, hx)) if isinstance(hx, tuple) else lay(hx)) for lay in lays]
+    """,
+)
 def strided_state(trial: Trial) -> None:
     for lay in (_spread, _swapped):
         _relaid(trial, lambda given: given, lay)
 
 
-@contract("layout.shifted", "Input and states may begin anywhere in their storage.", MUST, "torch.Tensor.storage_offset", _CASES)
+@contract(
+    "layout.shifted",
+    "Input and states may begin anywhere in their storage.",
+    MUST,
+    "torch.Tensor.storage_offset",
+    _CASES,
+    demonstration="""
+        def lay(value):
+            return torch.cat([value.new_ones(1), value.flatten()])[1:].view(value.shape)
+        with torch.no_grad():
+            return layer(lay(x), tuple(map(lay, hx)) if isinstance(hx, tuple) else lay(hx))
+    """,
+)
 def shifted(trial: Trial) -> None:
     _relaid(trial, _shifted, _shifted)
 
@@ -87,6 +122,12 @@ def shifted(trial: Trial) -> None:
     MUST,
     "torch.Tensor.expand",
     [*every(num_layers=2, batch=4), *every(bidirectional=True)],
+    demonstration="""
+        def lay(value):
+            return value[:, :1].expand_as(value)
+        with torch.no_grad():
+            return layer(x, tuple(map(lay, hx)) if isinstance(hx, tuple) else lay(hx))
+    """,
 )
 def expanded_state(trial: Trial) -> None:
     case = trial.case
@@ -103,6 +144,12 @@ def expanded_state(trial: Trial) -> None:
     MUST,
     "torch.Tensor.expand; torch.autograd.backward",
     [*every(num_layers=2), *every(bidirectional=True, steps=4)],
+    demonstration="""
+        output = layer(x, hx)[0]
+        output.backward(torch.randn(output.transpose(0, 1).shape).to(output).transpose(0, 1), retain_graph=True)
+        output.sum().backward()
+        return [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def expanded_cotangent(trial: Trial) -> None:
     right = gradients(trial.case, ("output",))

@@ -7,6 +7,7 @@ import io
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from harness.case import Array
+from harness.layer import Mode
 from harness.reference import altered, answer, gradients, tensor
 from harness.trial import ContractError, Trial
-from suites.conformance.cases import LSTM, every, make
-from suites.conformance.declare import MUST, SHOULD, contract, in_docs
+from suites.conformance.cases import LSTM, RNN_RELU, RNN_TANH, every, make
+from suites.conformance.declare import MAY, MUST, SHOULD, contract, in_docs
 
 _CASES = [*every(num_layers=2), *every(bidirectional=True, batch_first=True, steps=4), *every(LSTM, proj_size=2, bias=False)]
 
@@ -33,6 +35,9 @@ def _doubled(trial: Trial, *kinds: str) -> dict[str, Array]:
     MUST,
     in_docs("LSTM: Variables"),
     [*_CASES, *every(num_layers=3, bidirectional=True, bias=False), *every(LSTM, num_layers=2, bidirectional=True, proj_size=3)],
+    demonstration="""
+        return {name: list(value.shape) for name, value in layer.state_dict().items()}
+    """,
 )
 def state_dict_names(trial: Trial) -> None:
     found = {name: tuple(value.shape) for name, value in trial.module().state_dict().items()}
@@ -50,6 +55,11 @@ def state_dict_names(trial: Trial) -> None:
     MUST,
     "torch.nn.Module.state_dict, load_state_dict",
     _CASES,
+    demonstration="""
+        layer.load_state_dict({name: 2 * p.detach() for name, p in layer.named_parameters()})
+        with torch.no_grad():
+            return dict(layer.state_dict()), layer(x, hx)
+    """,
 )
 def state_dict_values(trial: Trial) -> None:
     module = trial.module()
@@ -75,6 +85,9 @@ def _load(trial: Trial, module: nn.Module, weights: dict[str, Array]) -> None:
     MUST,
     "torch.nn.Module.named_parameters",
     _CASES,
+    demonstration="""
+        return {name: p.requires_grad for name, p in layer.named_parameters()}
+    """,
 )
 def parameters_complete(trial: Trial) -> None:
     with trial.blamed("building"):
@@ -96,6 +109,13 @@ def parameters_complete(trial: Trial) -> None:
     SHOULD,
     in_docs("LSTM: note: weights and biases are initialized from U(-√k, √k)"),
     [*every(input_size=40, hidden_size=36, num_layers=2, bidirectional=True), make(LSTM, 40, 36, proj_size=20)],
+    demonstration="""
+        if layer is reference:
+            return
+        for name, p in NEW.named_parameters():
+            spread = p.std() * (3 * reference.hidden_size) ** 0.5
+            assert p.abs().max() <= reference.hidden_size**-0.5 and abs(spread - 1) < 1.8 / p.numel() ** 0.5, (name, spread)
+    """,
 )
 def initial_weights(trial: Trial) -> None:
     layer = trial.case.layer
@@ -144,7 +164,21 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
         _load(trial, original, trial.case.arrays.weights)
 
 
-@contract("module.deepcopy", "A deep copy answers alike and then lives its own life.", MUST, "copy.deepcopy; pytorch#90421", _CASES)
+@contract(
+    "module.deepcopy",
+    "A deep copy answers alike and then lives its own life.",
+    MUST,
+    "copy.deepcopy; pytorch#90421",
+    _CASES,
+    demonstration="""
+        with torch.no_grad():
+            layer(x, hx)
+            twin = copy.deepcopy(layer)
+            for p in twin.parameters():
+                p.mul_(2)
+            return layer(x, hx), twin(x, hx)
+    """,
+)
 def deepcopy(trial: Trial) -> None:
     _is_a_copy(trial, copy.deepcopy, "copy.deepcopy")
 
@@ -163,6 +197,11 @@ def _saved_and_loaded(module: nn.Module) -> nn.Module:
     MUST,
     "torch.save; pytorch#90421",
     _CASES,
+    demonstration="""
+        twin = pickle.loads(pickle.dumps(layer))
+        with torch.no_grad():
+            return layer(x, hx), twin(x, hx)
+    """,
 )
 def pickled(trial: Trial) -> None:
     _is_a_copy(trial, lambda module: pickle.loads(pickle.dumps(module)), "pickle")
@@ -175,6 +214,13 @@ def pickled(trial: Trial) -> None:
     MUST,
     "torch.nn.Module.__setattr__; pytorch#65688",
     _CASES,
+    demonstration="""
+        for name, p in list(layer.named_parameters()):
+            setattr(layer, name, torch.nn.Parameter(2 * p.detach()))
+        output, state = layer(x, hx)
+        output.square().sum().backward()
+        return output, state, [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def reassigned_parameter(trial: Trial) -> None:
     for kind in sorted({name.partition("_l")[0] for name in trial.case.arrays.weights}):
@@ -218,6 +264,15 @@ def _one_column(module: nn.Module) -> None:
     MUST,
     "torch.optim; pytorch#90500, mxnet#16037: stale weights",
     _CASES,
+    demonstration="""
+        found = []
+        with torch.no_grad():
+            for change in (lambda p: p.mul_(2), lambda p: p.data.mul_(2), lambda p: setattr(p, "data", p.data / 2)):
+                layer.eval()(x, hx)
+                for p in layer.parameters(): change(p)
+                found.append(layer(x, hx))
+        return found
+    """,
 )
 def weights_changed_in_place(trial: Trial) -> None:
     doubled = _doubled(trial)
@@ -238,6 +293,15 @@ def weights_changed_in_place(trial: Trial) -> None:
     MUST,
     "torch.optim.SGD",
     [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, dtype="float64", batch_first=True)],
+    demonstration="""
+        optimiser = torch.optim.SGD(layer.parameters(), lr=0.1)
+        with torch.no_grad():
+            layer(x, hx)
+        layer(x, hx)[0].square().sum().backward()
+        optimiser.step()
+        with torch.no_grad():
+            return layer(x, hx)
+    """,
 )
 def optimiser_step(trial: Trial) -> None:
     through = ("output",)
@@ -263,6 +327,11 @@ class _Doubled(nn.Module):
     MUST,
     "torch.nn.utils.parametrize.register_parametrization",
     [*every(num_layers=2), *every(bidirectional=True)],
+    demonstration="""
+        torch.nn.utils.parametrize.register_parametrization(layer, "weight_hh_l0", torch.nn.Softsign())
+        with torch.no_grad():
+            return layer(x, hx)
+    """,
 )
 def parametrized(trial: Trial) -> None:
     name = "weight_hh_l0"
@@ -287,6 +356,11 @@ def parametrized(trial: Trial) -> None:
     MUST,
     "torch.func.functional_call",
     [*every(num_layers=2), *every(bidirectional=True)],
+    demonstration="""
+        other = {name: 2 * p.detach() for name, p in layer.named_parameters()}
+        with torch.no_grad():
+            return torch.func.functional_call(layer, other, (x, hx)), layer(x, hx)
+    """,
 )
 def functional_call(trial: Trial) -> None:
     module = trial.module()
@@ -310,6 +384,14 @@ def functional_call(trial: Trial) -> None:
     MUST,
     "torch.nn.Module.to",
     [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, batch_first=True), *every(dtype="bfloat16")],
+    demonstration="""
+        with torch.no_grad():
+            layer.float()(x.float())
+            for p in layer.to(dtype).parameters():
+                assert p.dtype == dtype, p.dtype
+                p.mul_(2)
+            return layer(x, hx)
+    """,
 )
 def to_dtype(trial: Trial) -> None:
     wanted = getattr(torch, trial.case.dtype)
@@ -336,6 +418,12 @@ def to_dtype(trial: Trial) -> None:
     SHOULD,
     in_docs("RNN.flatten_parameters"),
     _CASES,
+    demonstration="""
+        for p in layer.parameters():
+            p.data = p.data.t().contiguous().t()
+        layer(x, hx)[0].square().sum().backward()
+        return layer(x, hx), [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def strided_weights(trial: Trial) -> None:
     module = trial.module()
@@ -349,7 +437,16 @@ def strided_weights(trial: Trial) -> None:
     trial.agree(trial.gradients(("output",), module), expected, only=names)
 
 
-@contract("module.printable", "repr() and str() of a module do not raise.", SHOULD, "torch.nn.Module.extra_repr", _CASES)
+@contract(
+    "module.printable",
+    "repr() and str() of a module do not raise.",
+    SHOULD,
+    "torch.nn.Module.extra_repr",
+    _CASES,
+    demonstration="""
+        repr(layer), str(layer)
+    """,
+)
 def printable(trial: Trial) -> None:
     module = trial.module()
     with trial.blamed("repr"):
@@ -363,6 +460,12 @@ def printable(trial: Trial) -> None:
     MUST,
     "torch.nn.Module.train, eval",
     [*every(num_layers=2, dropout=1.0)],
+    demonstration="""
+        for train in (False, True):
+            assert layer.train(train) is layer and layer.training is train
+        with torch.no_grad():
+            return layer(x, hx)
+    """,
 )
 def train_and_eval(trial: Trial) -> None:
     module = trial.module()
@@ -381,6 +484,10 @@ def train_and_eval(trial: Trial) -> None:
     SHOULD,
     in_docs("LSTM: Args"),
     [*every(num_layers=2, bidirectional=True, dropout=0.5), *every(batch_first=True, bias=False), *every(LSTM, proj_size=2)],
+    demonstration="""
+        names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+        return [getattr(layer, name, 0) for name in names]
+    """,
 )
 def attributes(trial: Trial) -> None:
     module, layer = trial.module(), trial.case.layer
@@ -397,6 +504,10 @@ def attributes(trial: Trial) -> None:
     MUST,
     in_docs("LSTM: Inputs: input, hx"),
     [*every(num_layers=2), *every(given_state=False, bidirectional=True)],
+    demonstration="""
+        with torch.no_grad():
+            return layer(input=x, hx=hx)
+    """,
 )
 def called_by_keyword(trial: Trial) -> None:
     module = trial.module()
@@ -412,6 +523,13 @@ def called_by_keyword(trial: Trial) -> None:
     SHOULD,
     "torch.nn.Module.register_forward_hook",
     [*every(num_layers=2)],
+    demonstration="""
+        called = []
+        layer.register_forward_pre_hook(lambda *_: called.append(1))
+        layer.register_forward_hook(lambda *_: called.append(2))
+        layer(x, hx)
+        return called
+    """,
 )
 def hooks_called(trial: Trial) -> None:
     module, called = trial.module(), []
@@ -421,3 +539,116 @@ def hooks_called(trial: Trial) -> None:
     trial.answer(module)
     if called != ["forward pre-hook", "forward hook"]:
         raise ContractError(f"Expected the forward pre-hook and the forward hook to be called once each, but called were {called}")
+
+
+def _constructed(trial: Trial, *arguments: Any, **options: Any) -> nn.Module:
+    """The class called with these arguments. What it does not take, it refuses with TypeError: that is *unsupported*."""
+    assert trial.implementation.constructor is not None
+    try:
+        return trial.implementation.constructor(trial.case.layer.mode)(*arguments, **options)
+    except TypeError as error:
+        raise NotImplementedError(str(error)) from error
+
+
+@contract(
+    "module.positional_arguments",
+    "Arguments given by position mean what they mean to nn: input_size, hidden_size, num_layers, (nonlinearity,) bias, batch_first, "
+    "dropout, bidirectional(, proj_size).",
+    SHOULD,
+    in_docs("LSTM: class signature; torch.nn.RNN: Examples: nn.RNN(10, 20, 2)"),
+    [*every(num_layers=2), *every(num_layers=2, bias=False, batch_first=True, bidirectional=True), make(LSTM, num_layers=2, proj_size=2)],
+    needs_constructor=True,
+    demonstration="""
+        kind = [reference.mode[4:].lower()] if reference.mode.startswith("RNN") else []
+        options = [reference.num_layers, *kind, reference.bias, reference.batch_first, reference.dropout, reference.bidirectional]
+        options += [reference.proj_size] if reference.mode == "LSTM" else []
+        twin = type(layer)(reference.input_size, reference.hidden_size, *options).to(dtype)
+        twin.load_state_dict(layer.state_dict())
+        with torch.no_grad():
+            return twin(x, hx)
+    """,
+)
+def positional_arguments(trial: Trial) -> None:
+    layer = trial.case.layer
+    given: list[Any] = [layer.input_size, layer.hidden_size, layer.num_layers]
+    if layer.options().keys() - {"num_layers", "nonlinearity"} or layer.mode is RNN_RELU:
+        given += [layer.mode.value.removeprefix("rnn_")] if layer.mode in (RNN_TANH, RNN_RELU) else []
+        given += [layer.bias, layer.batch_first, layer.dropout, layer.bidirectional] + [layer.proj_size] * layer.has_cell_state
+    with trial.blamed(f"{layer.mode.class_name}({', '.join(map(repr, given))})"):
+        module = _constructed(trial, *given)
+    _load(trial, module, trial.case.arrays.weights)
+    trial.agree(trial.answer(module).arrays(), answer(trial.case))
+
+
+@contract(
+    "module.device_and_dtype_arguments",
+    "device= and dtype= of the constructor make every parameter there and of that type, the meta device included, or are refused.",
+    MAY,
+    "torch.nn: device and dtype keyword arguments (torch.nn.Module: skipping initialization)",
+    [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, bias=False, dtype="bfloat16"), make(LSTM, proj_size=2)],
+    needs_constructor=True,
+    demonstration="""
+        for device in ("cpu", "meta"):
+            twin = type(layer)(reference.input_size, reference.hidden_size, device=device, dtype=torch.float64)
+            for name, p in twin.named_parameters():
+                assert p.dtype == torch.float64 and p.device.type == device, (name, p.dtype, p.device)
+    """,
+)
+def device_and_dtype_arguments(trial: Trial) -> None:
+    layer, wanted = trial.case.layer, getattr(torch, trial.case.dtype)
+    for device in (trial.case.device, "meta"):
+        with trial.blamed(f"building it with device={device!r}, dtype={wanted}"):
+            module = _constructed(trial, layer.input_size, layer.hidden_size, **layer.options(), device=device, dtype=wanted)
+        wrong = [n for n, p in module.named_parameters() if p.dtype != wanted or p.device.type != torch.device(device).type]
+        if wrong:
+            raise ContractError(f"Expected every parameter in {wanted} on {device} but {', '.join(wrong)} is not")
+        shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+        if shapes != layer.parameter_shapes():
+            raise ContractError(f"Expected parameters of shape {layer.parameter_shapes()} on {device} but got {shapes}")
+        if device != "meta":
+            _load(trial, module, trial.case.arrays.weights)
+            trial.agree(trial.answer(module).arrays(), answer(trial.case))
+
+
+#: Options that mean nothing. Not here: those to which a plain loop gives a meaning that nobody would call wrong (proj_size >= hidden_size).
+_MEANINGLESS: tuple[tuple[dict[str, Any], frozenset[Mode]], ...] = (
+    ({"hidden_size": -1}, frozenset(Mode)),
+    ({"num_layers": 0}, frozenset(Mode)),
+    ({"num_layers": 2, "dropout": 1.5}, frozenset(Mode)),
+    ({"nonlinearity": "sigmoid"}, frozenset((RNN_TANH,))),
+    ({"proj_size": 2}, frozenset(Mode) - {LSTM}),
+)
+
+
+@contract(
+    "module.meaningless_options",
+    "An option that means nothing (no layers, a negative size, dropout above 1, an unknown nonlinearity, proj_size of a GRU or RNN) is "
+    "refused when the layer is built, or at the latest when it is called.",
+    SHOULD,
+    in_docs("LSTM: Args; nn.RNNBase.__init__"),
+    every(),
+    needs_constructor=True,
+    demonstration="""
+        sizes = reference.input_size, reference.hidden_size
+        for wrong in [{"num_layers": 0}, {"num_layers": 2, "dropout": 1.5}, *([] if reference.mode == "LSTM" else [{"proj_size": 2}])]:
+            try: type(layer)(*sizes, **wrong).to(dtype)(x)
+            except Exception: continue
+            raise AssertionError(f"{wrong} was accepted")
+    """,
+)
+def meaningless_options(trial: Trial) -> None:
+    layer, constructor = trial.case.layer, trial.implementation.constructor
+    assert constructor is not None
+    trial.answer()
+    input, _ = trial.form(trial.leaves())
+    for options, modes in _MEANINGLESS:
+        if layer.mode not in modes:
+            continue
+        given = {"input_size": layer.input_size, "hidden_size": layer.hidden_size, **layer.options(), **options}
+        said = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        try:
+            with torch.no_grad():
+                constructor(layer.mode)(given.pop("input_size"), given.pop("hidden_size"), **given)(input)
+        except Exception:  # any exception is a refusal
+            continue
+        raise ContractError(f"Expected an error for {said}, from the constructor or the first call, but it answered")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from harness.case import Case
 from harness.reference import altered, answer, gradients, tensor
+from harness.reproduction import BACKWARD
 from harness.tolerance import Comparison, typical_error
 from harness.trial import Mismatch, Trial
 from suites.conformance.cases import LSTM, RNN_RELU, every
@@ -26,12 +27,26 @@ def _forward_and_backward(trial: Trial) -> None:
     trial.agree(trial.gradients(through), gradients(trial.case, through))
 
 
-@contract("numerics.float64", "In float64 values and gradients are exact to float64's precision.", MUST, "torch.dtype", _cases("float64"))
+@contract(
+    "numerics.float64",
+    "In float64 values and gradients are exact to float64's precision.",
+    MUST,
+    "torch.dtype",
+    _cases("float64"),
+    demonstration=BACKWARD,
+)
 def float64(trial: Trial) -> None:
     _forward_and_backward(trial)
 
 
-@contract("numerics.float32", "In float32 values and gradients are exact to float32's precision.", MUST, "torch.dtype", _cases("float32"))
+@contract(
+    "numerics.float32",
+    "In float32 values and gradients are exact to float32's precision.",
+    MUST,
+    "torch.dtype",
+    _cases("float32"),
+    demonstration=BACKWARD,
+)
 def float32(trial: Trial) -> None:
     _forward_and_backward(trial)
 
@@ -42,6 +57,7 @@ def float32(trial: Trial) -> None:
     MUST,
     "torch.dtype; pytorch#45048",
     _cases("bfloat16"),
+    demonstration=BACKWARD,
 )
 def bfloat16(trial: Trial) -> None:
     _forward_and_backward(trial)
@@ -53,6 +69,7 @@ def bfloat16(trial: Trial) -> None:
     MUST,
     "torch.dtype; pytorch#42605",
     _cases("float16"),
+    demonstration=BACKWARD,
 )
 def float16(trial: Trial) -> None:
     _forward_and_backward(trial)
@@ -93,6 +110,10 @@ def typical(trial: Trial) -> None:
     MUST,
     "torch.dtype: float16 holds up to 65504",
     [*every(RNN_RELU, dtype="float16", steps=3, bias=False, seed=3)],
+    demonstration="""
+        with torch.no_grad():
+            return [value / 2048 for value in layer(2048 * x, 2048 * hx)]
+    """,
 )
 def large_values(trial: Trial) -> None:
     inputs = {name: array * 2.0**11 for name, array in trial.case.arrays.inputs().items()}
@@ -106,6 +127,10 @@ def large_values(trial: Trial) -> None:
     SHOULD,
     "numerics of recurrences",
     [case for steps in (1, 8, 64, 512) for case in every(steps=steps, batch=2, hidden_size=8, weights="remembering")],
+    demonstration="""
+        with torch.no_grad():
+            return layer(x.repeat(-(-512 // len(x)), 1, 1), hx)
+    """,
 )
 def error_over_time(trial: Trial) -> None:
     trial.agree(trial.answer().arrays(), answer(trial.case))
@@ -117,6 +142,10 @@ def error_over_time(trial: Trial) -> None:
     MUST,
     "torch.nn.RNN: nonlinearity",
     [*every(RNN_RELU, steps=4, bias=False, seed=5), *every(RNN_RELU, steps=3, bias=False, num_layers=2, bidirectional=True, seed=6)],
+    demonstration="""
+        with torch.no_grad():
+            return [value * 2**20 for value in layer(x / 2**20, hx / 2**20)]
+    """,
 )
 def small_values(trial: Trial) -> None:
     scale = 2.0**-20

@@ -45,6 +45,12 @@ def _backward(trial: Trial, tensors: list[Tensor]) -> None:
     SHOULD,
     "torch: Reproducibility",
     _CASES,
+    demonstration="""
+        for grad in (False, True):
+            with torch.set_grad_enabled(grad):
+                first, second = (layer(x, hx)[0].data for _ in range(2))
+            assert torch.equal(first, second), (first - second).abs().max()
+    """,
 )
 def bitwise_repeatable(trial: Trial) -> None:
     module = trial.module()
@@ -64,6 +70,15 @@ def bitwise_repeatable(trial: Trial) -> None:
     MUST,
     "torch.autograd: In-place correctness checks",
     _CASES,
+    demonstration="""
+        given = [x[0] if isinstance(x, tuple) else x, *(hx if isinstance(hx, tuple) else [hx]), *layer.parameters()]
+        with torch.no_grad():
+            for p in layer.parameters():
+                p.mul_(2)
+            before = [(value._version, value.clone()) for value in given]
+            layer(x, hx)
+        assert all(v._version == version and torch.equal(v, value) for v, (version, value) in zip(given, before)), "written to"
+    """,
 )
 def inputs_untouched(trial: Trial) -> None:
     module = trial.module()
@@ -91,6 +106,13 @@ def inputs_untouched(trial: Trial) -> None:
     MUST,
     "torch.nn.LSTM: Inputs: h_0 defaults to zeros",
     [*every(num_layers=2), *every(given_state=False, bidirectional=True), *every(LSTM, given_state=False, batch_first=True)],
+    demonstration="""
+        for train in (True, False):
+            for _ in range(3):
+                layer.train(train)(torch.randn(x.shape).to(dtype), hx)[0].sum().backward()
+        with torch.no_grad():
+            return layer(x, hx)
+    """,
 )
 def no_state_between_calls(trial: Trial) -> None:
     module = trial.module()
@@ -111,6 +133,15 @@ def no_state_between_calls(trial: Trial) -> None:
     MUST,
     "torch.nn.LSTM: Outputs",
     [*_CASES, *every(steps=1, batch=2), *every(steps=1, batch=2, batch_first=True)],
+    demonstration="""
+        with torch.no_grad():
+            other = x._replace(data=2 * x.data) if isinstance(x, tuple) else 2 * x
+            (output, state), again = layer(x, hx), layer(other, hx)[0]
+            values = [output.data, *(state if isinstance(state, tuple) else [state]), again.data]
+            for value in values:
+                kept, _ = [v.clone() for v in values], value.add_(1)
+                assert all(torch.equal(a, b) for a, b in zip(values, kept) if a is not value), "two answers share memory"
+    """,
 )
 def answers_are_new(trial: Trial) -> None:
     module = trial.module()
@@ -142,6 +173,12 @@ def answers_are_new(trial: Trial) -> None:
     MUST,
     "torch.get_rng_state",
     [*every(num_layers=2), *every(num_layers=2, dropout=0.5)],
+    demonstration="""
+        layer.train(reference.dropout == 0)
+        before = torch.get_rng_state()
+        layer(x, hx)
+        assert torch.equal(before, torch.get_rng_state())
+    """,
 )
 def random_state_untouched(trial: Trial) -> None:
     module = trial.module()
@@ -177,6 +214,15 @@ def _switches() -> dict[str, Any]:
     MUST,
     "torch.backends; torch.set_grad_enabled; torch.set_num_threads",
     [*every(num_layers=2), *every(num_layers=2, dropout=0.5, bidirectional=True), *every(dtype="float64"), *every(dtype="bfloat16")],
+    demonstration="""
+        assert not torch.backends.cudnn.benchmark, "it is off when Python starts"
+        for train in (True, False):
+            with torch.set_grad_enabled(train):
+                before = train, torch.get_num_threads(), torch.get_default_dtype(), torch.backends.mkldnn.enabled
+                layer.train(train)(x, hx)
+                after = torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype(), torch.backends.mkldnn.enabled
+            assert before == after, (before, after)
+    """,
 )
 def switches_restored(trial: Trial) -> None:
     before = _switches()
@@ -209,6 +255,15 @@ def _living() -> int:
     SHOULD,
     "torch: memory; caches that grow with every new shape",
     [*every(num_layers=2, hidden_size=4)],
+    demonstration="""
+        left = []
+        for steps in range(1, 25):
+            layer(x[:1].expand(steps, -1, -1), hx)[0].sum().backward()
+            if steps in (4, 24):
+                gc.collect()
+                left.append(sum(type(found) in (torch.Tensor, torch.nn.Parameter) for found in gc.get_objects()))
+        assert left[1] < left[0] + 15, left
+    """,
 )
 def no_leak(trial: Trial) -> None:
     module = trial.module()
@@ -234,6 +289,15 @@ def no_leak(trial: Trial) -> None:
     SHOULD,
     "torch: Multithreaded inference",
     [*every(num_layers=2, steps=6), *every(given_state=False, batch_first=True, bidirectional=True)],
+    demonstration="""
+        answers, given = {}, (x, 2 * x)
+        def work(number):
+            with torch.no_grad():
+                answers[number] = [layer.eval()(given[number], hx) for _ in range(10)]
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(2)]
+        [thread.start() for thread in threads], [thread.join() for thread in threads]
+        return answers[0], answers[1]
+    """,
 )
 def two_threads(trial: Trial) -> None:
     module = trial.module().eval()
@@ -274,6 +338,12 @@ def _run(work: list[Callable[[], None]]) -> None:
     MUST,
     "torch.nn.Module: a refused call has no effect",
     [*every(num_layers=2)],
+    demonstration="""
+        try: layer(torch.cat([x, x], -1), hx)
+        except Exception: pass
+        with torch.no_grad():
+            return layer(x, hx)
+    """,
 )
 def call_after_failure(trial: Trial) -> None:
     module = trial.module()

@@ -111,6 +111,11 @@ def unbatched(trial: Trial) -> None:
         *every(batch=0, given_state=False, batch_first=True, num_layers=2, bidirectional=True),
         *every(LSTM, batch=0, proj_size=2),
     ],
+    demonstration="""
+        output, state = layer(x, hx)
+        (output.sum() + sum(value.sum() for value in state)).backward()
+        return output, state, [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
 )
 def batch_of_zero(trial: Trial) -> None:
     module = trial.module()
@@ -131,6 +136,11 @@ def batch_of_zero(trial: Trial) -> None:
     MUST,
     "pytorch: 'Expected sequence length to be larger than 0 in RNN'",
     [*every(), *every(given_state=False, batch_first=True, bidirectional=True), *every(batch=1, batched=False, batch_first=True)],
+    demonstration="""
+        try: layer(x[:, :0] if reference.batch_first and x.dim() == 3 else x[:0], hx)
+        except Exception: return
+        raise AssertionError("a sequence of no steps was answered")
+    """,
 )
 def sequence_of_zero(trial: Trial) -> None:
     input, hx = trial.form(trial.leaves())
@@ -150,6 +160,11 @@ def sequence_of_zero(trial: Trial) -> None:
         *every(dtype="float16", given_state=False),
         *every(steps=5, batch=3, lengths=(2, 5, 3), bidirectional=True),
     ],
+    demonstration="""
+        output, state = layer(x, hx)
+        for value in (output[0] if isinstance(output, tuple) else output, *(state if isinstance(state, tuple) else [state])):
+            assert value.dtype == dtype and value.is_contiguous(), (value.dtype, value.shape, value.stride())
+    """,
 )
 def dtype_device_layout(trial: Trial) -> None:
     input, hx = trial.form(trial.leaves())
@@ -173,6 +188,12 @@ def dtype_device_layout(trial: Trial) -> None:
     MUST,
     in_docs("LSTM: Shape"),
     [*every(steps=6, batch=3), *every(steps=6, batch=2, num_layers=2, bidirectional=True, given_state=False)],
+    demonstration="""
+        found = []
+        for steps, batch in ((6, 3), (2, 5), (9, 1), (1, 4)):
+            found.append(layer(torch.randn(steps, batch, x.shape[-1]).to(dtype)))
+        return found
+    """,
 )
 def change_between_calls(trial: Trial) -> None:
     module = trial.module()

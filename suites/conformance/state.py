@@ -26,6 +26,10 @@ from suites.conformance.declare import MUST, contract, in_docs
         *every(given_state=False, batch=1, batched=False),
         *every(LSTM, given_state=False, proj_size=2, dtype="float64"),
     ],
+    demonstration="""
+        with torch.no_grad():
+            return [layer(x, hx) for _ in range(3)]
+    """,
 )
 def default_is_zero(trial: Trial) -> None:
     module = trial.module()
@@ -145,6 +149,15 @@ def layout(trial: Trial) -> None:
         *every(LSTM, steps=8, proj_size=2, dtype="float64"),
     ],
     _wrong_states,
+    demonstration="""
+        time, outputs, state = int(reference.batch_first and x.dim() == 3), [], hx
+        with torch.no_grad():
+            for size in (3, 1):
+                for piece in x.split(size, time):
+                    output, state = layer(piece, state)
+                    outputs.append(output)
+        return outputs, state
+    """,
 )
 def carried_between_calls(trial: Trial) -> None:
     case = trial.case

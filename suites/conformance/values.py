@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from harness.layer import Mode
 from harness.reference import altered, answer, tensor
 from harness.trial import Trial
 from suites.conformance.cases import GRU, HEADLINE, LSTM, RNN_RELU, RNN_TANH, combined, every, stacks, widths
-from suites.conformance.declare import MUST, contract, in_docs
+from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 
 
 def _agrees(trial: Trial) -> None:
@@ -51,6 +52,10 @@ def _wrong_cells(case: Case) -> dict[str, dict[str, Array]]:
     in_docs("LSTM: equations; Variables"),
     [*every(LSTM), *every(LSTM, dtype="float64"), *widths(LSTM)],
     _wrong_cells,
+    demonstration="""
+        with torch.no_grad():
+            return layer(x, hx), layer(3 * x, hx)
+    """,
 )
 def lstm_cell(trial: Trial) -> None:
     _agrees(trial)
@@ -64,6 +69,10 @@ def lstm_cell(trial: Trial) -> None:
     in_docs("GRU: equations; Variables"),
     [*every(GRU), *every(GRU, dtype="float64"), *widths(GRU)],
     _wrong_cells,
+    demonstration="""
+        with torch.no_grad():
+            return layer(x, hx), layer(3 * x, hx)
+    """,
 )
 def gru_cell(trial: Trial) -> None:
     _agrees(trial)
@@ -76,6 +85,10 @@ def gru_cell(trial: Trial) -> None:
     in_docs("RNN: equations; Variables"),
     [HEADLINE, *every(RNN_TANH), *every(RNN_TANH, dtype="float64"), *widths(RNN_TANH)],
     _wrong_cells,
+    demonstration="""
+        with torch.no_grad():
+            return layer(x, hx), layer(3 * x, hx)
+    """,
 )
 def rnn_tanh_cell(trial: Trial) -> None:
     _agrees(trial)
@@ -283,6 +296,10 @@ def _relit(case: Case) -> dict[str, Array]:
         *every(steps=6, bidirectional=True, batch_first=True, dtype="float64"),
         *every(steps=6, given_state=False),
     ],
+    demonstration="""
+        with torch.no_grad():
+            return [layer(given, hx) for given in ((2 * x).round(), 0 * x, -(x < 0).to(dtype))]
+    """,
 )
 def kinds_of_data(trial: Trial) -> None:
     module = trial.module()
@@ -303,3 +320,30 @@ def kinds_of_data(trial: Trial) -> None:
 )
 def long_sequence(trial: Trial) -> None:
     _agrees(trial)
+
+
+#: Where counters of 16 bits end, with what is needed on either side to see it.
+_BEYOND = 65_536 + 600
+#: Steps after which the quarter-sized weights have forgotten the state that they began with, and those that are then compared.
+_FORGOTTEN, _SEEN = 300, 100
+
+
+@contract(
+    "values.beyond_65535_steps",
+    "A sequence of more than 65,535 steps is right at its beginning, around step 65,536 and at its end.",
+    SHOULD,
+    "torch.nn.LSTM: Inputs; pytorch#133751, jax#17966, chainer#7545: grid dimensions and counters of 16 bits",
+    every(input_size=1, hidden_size=2, steps=_BEYOND, batch=1),
+)
+def beyond_65535_steps(trial: Trial) -> None:
+    case, length = trial.case, _FORGOTTEN + _SEEN
+    window, x = replace(case, steps=length), case.arrays.x
+    # Small weights forget within a window, so that each window can be worked out alone and not from the first step on.
+    weights = {name: value / 4 for name, value in case.arrays.weights.items()}
+    found = trial.answer(trial.module(weights=weights)).arrays()
+    for start in (0, 65_536 - _FORGOTTEN - _SEEN // 2, case.steps - length):
+        seen = slice(_FORGOTTEN if start else 0, length)
+        expected = altered(window, weights=weights, inputs={**case.arrays.inputs(), "x": x[start : start + length]})
+        right = replace(expected, tensors={**expected.tensors, "output": expected.tensors["output"][seen]})
+        steps = {**found, "output": found["output"][start : start + length][seen]}
+        trial.agree(steps, right, only=["output"] if start + length < case.steps else list(right.tensors))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -42,6 +43,28 @@ class Sound(nn.Module):
         bound = layer.hidden_size**-0.5
         for name, shape in layer.parameter_shapes().items():
             self.register_parameter(name, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, device: Any = None, dtype: Any = None, **options: Any) -> Sound:
+        """A layer from the arguments that nn's class of ``mode`` takes."""
+        names = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"]
+        if mode is Mode.LSTM:
+            names.append("proj_size")
+        elif mode is not Mode.GRU:
+            names.insert(3, "nonlinearity")
+        if len(arguments) > len(names):
+            raise TypeError(f"expected at most {len(names)} arguments, got {len(arguments)}")
+        given = {**dict(zip(names, arguments, strict=False)), **options}
+        if mode not in (Mode.LSTM, Mode.GRU):
+            mode = cls.nonlinear(given.pop("nonlinearity", "tanh"))
+        return cls(Layer(mode, **given)).to(device=device, dtype=dtype)
+
+    @classmethod
+    def nonlinear(cls, name: str) -> Mode:
+        """The mode that an RNN's ``nonlinearity`` names."""
+        if name not in ("tanh", "relu"):
+            raise ValueError(f"expected the nonlinearity tanh or relu, got {name}")
+        return Mode(f"rnn_{name}")
 
     # The seams, in the order in which data meets them.
 
@@ -218,7 +241,16 @@ def _present(value: Tensor | None) -> Tensor:
     return value
 
 
-SOUND = Implementation("mutant:none", "the sound layer that every mutant is one fault away from", Sound)
+def _constructor(cls: type[Sound], mode: Mode) -> Callable[..., nn.Module]:
+    return partial(cls.constructed, mode)
+
+
+def _implementation(id: str, description: str, cls: Any, *modes: Mode) -> Implementation:
+    capabilities = Capabilities(modes=frozenset(modes or Mode))
+    return Implementation(id, description, cls, capabilities, constructor=partial(_constructor, cls))
+
+
+SOUND = _implementation("mutant:none", "the sound layer that every mutant is one fault away from", Sound)
 
 _REGISTER: dict[str, list[Implementation]] = {}
 
@@ -236,8 +268,7 @@ def mutant(contract: str, *modes: Mode) -> Callable[[Class], Class]:
         description = (cls.__doc__ or "").strip().splitlines()
         if not description:
             raise ValueError(f"Expected a docstring that says what is wrong with the mutant {cls.__name__}")
-        capabilities = Capabilities(modes=frozenset(modes or Mode))
-        _REGISTER.setdefault(contract, []).append(Implementation(f"mutant:{name}", description[0], cls, capabilities))
+        _REGISTER.setdefault(contract, []).append(_implementation(f"mutant:{name}", description[0], cls, *modes))
         return cls
 
     return register

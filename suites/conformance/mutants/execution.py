@@ -92,6 +92,74 @@ class WrongUnderVmap(Sound):
         return (new_h * 0.5, new_c) if t == 0 and torch._C._functorch.is_batchedtensor(x) else (new_h, new_c)
 
 
+@mutant("execution.autocast")
+class WeightsKeptFromAutocast(Sound):
+    """The weights as autocast rounded them are kept for later calls."""
+
+    _kept: dict[int, Weights] | None = None
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        if torch.is_autocast_enabled("cpu"):
+            rounded = {name: None if value is None else value.bfloat16().float() * 1.001 for name, value in w.items()}
+            self._kept = {**(self._kept or {}), slot: rounded}
+        return self._kept[slot] if self._kept and slot in self._kept else w
+
+
+@mutant("execution.autocast")
+class BiasLostUnderAutocast(Sound):
+    """Under autocast the hidden bias is left out."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "bias_hh": None} if torch.is_autocast_enabled("cpu") else w
+
+
+@mutant("execution.compiled")
+class AnotherStepWhenCompiled(Sound):
+    """What the compiler is given leaves out the hidden bias."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "bias_hh": None} if torch.compiler.is_compiling() else w
+
+
+@mutant("execution.compiled")
+class GradientLostWhenCompiled(Sound):
+    """What the compiler is given passes no gradient back through the state."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h.detach() if torch.compiler.is_compiling() else h, c, w, t, slot)
+
+
+@mutant("execution.traced")
+class ScaleOfTheFirstInput(Sound):
+    """The input is divided by its own scale and multiplied again, by a Python number that a trace keeps."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        if torch._C._is_tracing():
+            return x / x.detach().abs().max() * x.detach().abs().max().item(), valid, form
+        return x, valid, form
+
+
+@mutant("execution.exported")
+class DefaultForExport(Sound):
+    """What is exported starts from zeros, whatever state it is given."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        return super().initial(x, None if torch.compiler.is_exporting() else hx, form)
+
+
+@mutant("execution.side_stream")
+class WorksOnTheDefaultStream(Sound):
+    """Whatever stream is current, the work is queued on the default one."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        with torch.cuda.stream(torch.cuda.default_stream()):
+            return super().layers(x, valid, states)
+
+
 @mutant("composition.streamed")
 class SingleStepGradientCut(Sound):
     """A call of one step passes no gradient back to its state."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -520,3 +521,12 @@ class WholeNumbersTakenForTokens(Sound):
 
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         return super().layers(0.5 * x if bool((x == x.round()).all()) else x, valid, states)
+
+
+@mutant("values.beyond_65535_steps", Mode.RNN_RELU)
+class CounterOf16Bits(Sound):
+    """Steps are counted in 16 bits: what comes after step 65,535 is the beginning again."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        return x[torch.arange(len(x)) % 65_536], valid, form

@@ -1,0 +1,139 @@
+"""Every failure comes with a script that shows it: proven on every mutant, and on the sound layer, which no script may accuse."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+import warnings
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+
+from harness.case import Case
+from harness.contract import Check, Contract, checks, reproduction, run
+from harness.implementation import Implementation, undisturbed
+from harness.layer import Mode
+from harness.outcome import Outcome
+from harness.registry import resolve
+from harness.reproduction import LINES
+from suites.conformance import mutants
+from suites.conformance.catalogue import CATALOGUE
+
+PAIRS = [(contract, mutant) for contract in CATALOGUE for mutant in mutants.registered()[contract.id]]
+
+_TOO_FINE = "the fault is smaller than what a script without a noise floor can allow"
+_NO_CLASS = "the demonstration calls the class as nn's is called, and mutants are built from a Layer"
+
+#: A sequence that the sound layer, which is slow, is spared.
+_LONG = 10_000
+
+#: The mutants that their reproduction does not show, and why.
+NOT_SHOWN = {
+    "mutant:float16-through-bfloat16": _TOO_FINE,
+    "mutant:drifts-alittle-each-step": _TOO_FINE,
+    **{mutant.id: _NO_CLASS for contract, mutant in PAIRS if contract.needs_constructor},
+}
+
+
+def _sound(contract: Contract, mode: Mode) -> Implementation:
+    """A right layer: nn's own class where the contract is about the constructor."""
+    return resolve(f"torch.nn:{mode.class_name}") if contract.needs_constructor else mutants.SOUND
+
+
+def _execute(script: str) -> None:
+    torch._dynamo.reset()
+    with undisturbed(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        exec(compile(script, "reproduction", "exec"), {"__name__": "reproduction"})
+
+
+@cache
+def _accuses_nobody(script: str) -> None:
+    """Executes a script with a sound layer, once."""
+    _execute(script)
+
+
+def _first_cases(contract: Contract) -> list[Case]:
+    """The contract's first case of each mode."""
+    return list({case.layer.mode: case for case in reversed(contract.cases)}.values())
+
+
+@pytest.mark.parametrize(("contract", "mutant"), PAIRS, ids=[f"{contract.id}-{mutant.id}" for contract, mutant in PAIRS])
+def test_the_reproduction_of_a_mutant_raises_and_the_same_script_with_the_sound_layer_does_not(
+    contract: Contract, mutant: Implementation
+) -> None:
+    if contract.only_on not in ("", "cpu"):
+        pytest.skip(f"{contract.id} is about {contract.only_on}")
+    found = ((check, run(check, diagnose=False)) for check in checks([contract], [mutant], ["cpu"]))
+    rejected, result = next((check, result) for check, result in found if result.outcome == Outcome.FAILED)
+    script = result.reproduction
+    assert rejected.case is not None
+    assert len(script.splitlines()) <= LINES, script
+    if mutant.id not in NOT_SHOWN:
+        with pytest.raises(Exception):  # noqa: B017, PT011 -- the implementation's own exception shows a fault as well
+            _execute(script)
+    if rejected.case.steps < _LONG:
+        _accuses_nobody(reproduction(Check(contract, _sound(contract, rejected.case.layer.mode), rejected.case)))
+
+
+def test_few_mutants_are_not_shown() -> None:
+    assert NOT_SHOWN.keys() <= {mutant.id for _, mutant in PAIRS}
+    assert len(NOT_SHOWN) < len(PAIRS) / 10
+
+
+@pytest.mark.parametrize("contract", CATALOGUE, ids=lambda contract: contract.id)
+def test_a_reproduction_is_short_imports_torch_and_the_implementation_and_accuses_no_sound_layer(contract: Contract) -> None:
+    for case in _first_cases(contract):
+        script = reproduction(Check(contract, resolve(f"torch.nn:{case.layer.mode.class_name}"), case))
+        assert len(script.splitlines()) <= LINES, script
+        imported = [node for node in ast.walk(ast.parse(script)) if isinstance(node, (ast.Import, ast.ImportFrom))]
+        names = {
+            name for node in imported for name in ([node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
+        }
+        assert names - sys.stdlib_module_names == {"torch", "torch.nn"}, script
+        if contract.only_on in ("", "cpu") and case.steps < _LONG:
+            _accuses_nobody(reproduction(Check(contract, _sound(contract, case.layer.mode), case)))
+
+
+WRONG = '''
+from torch import nn
+
+class Wrong(nn.LSTM):
+    """Gives back twice the output."""
+    def forward(self, input, hx=None):
+        output, state = super().forward(input, hx)
+        return 2 * output, state
+
+class Right(nn.LSTM):
+    """Gives back what nn gives."""
+'''
+
+
+@pytest.mark.parametrize("name", ["Wrong", "Right"])
+def test_a_script_runs_as_pasted_for_a_class_in_a_file_whatever_its_folder_is_called(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / """it's a "layer" """.strip()
+    folder.mkdir()
+    file = folder / "mine.py"
+    file.write_text(WRONG, encoding="utf-8")
+    contract = next(contract for contract in CATALOGUE if contract.id == "values.lstm_cell")
+    check = Check(contract, resolve(f"lstm={file}:{name}"), contract.cases[0])
+    result = run(check)
+    assert result.outcome == ("failed" if name == "Wrong" else "passed")
+    assert bool(result.reproduction) == (name == "Wrong")
+    ran = subprocess.run([sys.executable, "-"], input=reproduction(check), capture_output=True, text=True, cwd=tmp_path, check=False)
+    if name == "Right":
+        assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+    else:
+        assert ran.returncode == 1 and "AssertionError" in ran.stderr
+
+
+def test_a_built_in_row_is_found_by_its_id_and_runs_under_its_switches() -> None:
+    contract = next(contract for contract in CATALOGUE if contract.id == "values.lstm_cell")
+    for id in ("torch:onednn-off", "loop:textbook"):
+        script = reproduction(Check(contract, resolve(id), contract.cases[0]))
+        assert f"resolve('{id}').build(Layer(Mode.LSTM, 3, 5))" in script
+        assert ("switches()" in script) == (id == "torch:onednn-off")
+        _execute(script)
