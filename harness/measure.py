@@ -21,7 +21,7 @@ from harness.record import Throughput
 from harness.reference import Expected, answer, gradients, tensor, to_array
 from harness.sampling import Budget, Subject, interleave, sample
 from harness.trial import ContractError, Trial, lacks_memory
-from harness.workload import Pass, Workload, flops
+from harness.workload import Pass, Workload, baseline_of, flops
 
 #: The outputs through which the training pass goes back, and the inputs that it goes back to besides the weights.
 _THROUGH = ("output",)
@@ -38,8 +38,12 @@ class _Cell:
     read: Callable[[Any], dict[str, Any]]
 
 
-def measure(workload: Workload, implementations: Sequence[Implementation], budget: Budget, clock: Clock | None = None) -> list[Throughput]:
+def measure(
+    workload: Workload, implementations: Sequence[Implementation], budget: Budget, clock: Clock | None = None, baseline: str = ""
+) -> list[Throughput]:
     """Measures ``workload`` on each of ``implementations``; one record each, in their order.
+
+    They are compared with ``baseline`` or, where that is not among those that can be timed, as :func:`baseline_of` says.
 
     Samples are in a record only if the implementation agreed with the oracle before and after they were taken, on inputs that
     it had not seen.
@@ -77,7 +81,8 @@ def measure(workload: Workload, implementations: Sequence[Implementation], budge
                 records[implementation.id] = replace(
                     records[implementation.id], first_call=first, kernels=_kernels(cell), agreement={"before": agreement}
                 )
-    taken = interleave({id: cell.subject for id, cell in cells.items()}, clock, budget, seed=workload.case.seed)
+    subjects = {id: cell.subject for id, cell in cells.items()}
+    taken = interleave(subjects, clock, budget, workload.case.seed, baseline_of(list(subjects), baseline))
     for id, cell in list(cells.items()):
         with _concluding(id, conclude):
             error = taken[id].error
@@ -91,6 +96,7 @@ def measure(workload: Workload, implementations: Sequence[Implementation], budge
                 samples=taken[id].seconds,
                 rounds=taken[id].rounds,
                 calls=taken[id].calls,
+                stopped=taken[id].stopped,
                 tokens_per_second=record.tokens / median,
                 flops_per_second=record.flops / median,
                 agreement={**record.agreement, "after": agreement},

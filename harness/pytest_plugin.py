@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness import environment, tolerance
+from harness import environment, statistics, tolerance
 from harness.contract import Check, Contract, checks, devices, run
 from harness.coverage import covered
 from harness.implementation import Implementation
@@ -24,7 +24,7 @@ from harness.layer import Mode
 from harness.measure import measure
 from harness.outcome import Outcome
 from harness.record import Conformance, Header, Mutation, Result, Throughput, to_json
-from harness.registry import UnknownImplementation, builtin, resolve_all
+from harness.registry import UnknownImplementation, builtin, resolve, resolve_all
 from harness.sampling import REPLAY, Budget
 from harness.store import RunWriter, StoreError, decode, encode, now
 from harness.workload import Workload, WorkloadError, chosen
@@ -42,6 +42,7 @@ class Session:
     workloads: list[Workload]
     worker: Worker | None
     environment: dict[str, Any]
+    baseline: str
     writer: RunWriter | None = None
     measured: dict[str, dict[str, Throughput]] = dataclasses.field(default_factory=dict)
     results: list[Result] = dataclasses.field(default_factory=list)
@@ -89,7 +90,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
     group.addoption("--results", default="results", metavar="DIR", help="folder for the run file; default: results")
     group.addoption(
-        "--workloads", action="append", default=[], metavar="NAME", help="workload set to measure with --benchmark-only; default: quick"
+        "--workloads",
+        action="append",
+        default=[],
+        metavar="NAME_OR_FILE",
+        help="what to measure with --benchmark-only: a set by name, or a TOML file with tables [[workload]]; repeatable; default: quick",
     )
     group.addoption(
         "--threads",
@@ -102,9 +107,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--sampling-time",
         type=float,
-        default=1.0,
+        default=Budget.seconds,
         metavar="SECONDS",
-        help="how long to sample one workload, all implementations together; default: 1",
+        help=f"how long to sample each comparison with the baseline at most; one that is decided before takes less; default: "
+        f"{Budget.seconds:g}",
+    )
+    group.addoption(
+        "--baseline",
+        default="",
+        metavar="ID",
+        help="the implementation that the others are compared with; default: the first of torch's own that is timed, else the first",
     )
     group.addoption(
         "--isolate",
@@ -120,13 +132,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     try:
         implementations = resolve_all(config.getoption("implementation"))
+        baseline = config.getoption("baseline")
+        if baseline and baseline not in {i.id for i in implementations}:
+            implementations = [resolve(baseline), *implementations]
+            baseline = implementations[0].id
         sets = config.hook.pytest_harness_workloads() or {}
         workloads = chosen(sets, config.getoption("workloads") or ["quick"]) if sets else []
     except (UnknownImplementation, WorkloadError) as error:
         raise pytest.UsageError(str(error)) from error
     torch.set_num_threads(max(1, config.getoption("threads")))
     worker = Worker([i.reference for i in implementations], config.getoption("time_limit"))
-    session = Session(implementations, _devices(config), workloads, worker, dataclasses.asdict(environment.describe()))
+    session = Session(implementations, _devices(config), workloads, worker, dataclasses.asdict(environment.describe()), baseline)
     config.stash[_SESSION] = session
 
 
@@ -161,12 +177,22 @@ def _open_run(config: pytest.Config, session: Session) -> RunWriter | None:
             "least_floor_eps": tolerance.LEAST_FLOOR_EPS,
             "sum_floor_eps": tolerance.SUM_FLOOR_EPS,
             "tf32": False,
+            **({"baseline": session.baseline} if session.baseline else {}),
+            **_sampling(config),
         },
     )
     try:
         return RunWriter(Path(config.getoption("results")), "throughput" if measuring else "conformance", header)
     except StoreError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _sampling(config: pytest.Config) -> dict[str, Any]:
+    """How samples are taken and read."""
+    if not _measuring(config):
+        return {}
+    names = ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")
+    return {"sampling_time": config.getoption("sampling_time"), **{name.lower(): getattr(statistics, name) for name in names}}
 
 
 def _describe(implementation: Implementation, on: Sequence[str]) -> dict[str, Any]:
@@ -262,7 +288,7 @@ def measured(request: pytest.FixtureRequest, record_result: Callable[[Result], N
             wanted = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
             beside = [p["implementation"] for p in wanted if p.get("workload") == workload]
             budget = Budget(seconds=request.config.getoption("sampling_time"))
-            session.measured[workload.id] = {r.implementation: r for r in measure(workload, beside, budget)}
+            session.measured[workload.id] = {r.implementation: r for r in measure(workload, beside, budget, baseline=session.baseline)}
         result = session.measured[workload.id][implementation.id]
         record_result(result)
         conclude(result)

@@ -78,7 +78,8 @@ class Throughput:
     two implementations of one workload pair up. ``first_call``: seconds of the very first call. ``tokens``: T * B, of
     one call; ``flops``: the analytic count of one call. ``tokens_per_second`` and ``flops_per_second``: from the median
     sample. ``agreement``: the errors against the oracle on the timed instance, ``before`` and ``after`` the timed
-    calls, each as ``Conformance.errors``. ``threads``: torch's intra-op threads.
+    calls, each as ``Conformance.errors``. ``threads``: torch's intra-op threads. ``stopped``: why no more
+    samples were taken, 'decided' or 'time'; empty for the baseline.
     """
 
     kind: ClassVar[str] = "throughput"
@@ -110,6 +111,7 @@ class Throughput:
     kernels: list[str] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
+    stopped: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,24 @@
 """How samples are taken: warm-up, as many calls to a sample as the clock needs, and interleaved rounds in random order.
 
 The noise of a shared machine lies between stretches of time and not within them, so what is to be compared is sampled side by side:
-every round takes one sample of every implementation, in an order drawn anew.
+every round takes one sample of every implementation, in an order drawn anew. It goes on until each comparison is decided or has used up
+its time: a large difference shows in a fraction of a second, and what is left of the time belongs to the small ones.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from typing import Any
 
 from harness.clock import Clock
+from harness.statistics import STRETCHES, Verdict, effect
 
 
 @dataclass(frozen=True)
@@ -27,27 +31,50 @@ class Subject:
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to sample one workload. ``seconds`` for all implementations together, after warm-up; at least ``least_rounds``
-    rounds whatever they take, at most ``most_rounds``. ``sample_seconds``: a sample takes as many calls as fill this."""
+    """How long to sample one workload, after warm-up.
 
-    seconds: float = 1.0
+    ``seconds``: at most, for each comparison with the baseline (what its samples and the baseline's take); less where it is decided
+    before. ``least_rounds``: at least, whatever they take. ``sample_seconds``: a sample takes as many calls as fill this.
+    """
+
+    seconds: float = 6.0
     least_rounds: int = 5
-    most_rounds: int = 200
     sample_seconds: float = 1e-3
     warmup_seconds: float = 0.02
+
+
+#: Seconds of sampling where there is nothing to compare with.
+ALONE = 0.5
+
+#: A comparison is looked at first after so many rounds and seconds, then whenever its time has grown by this factor.
+_FIRST_LOOK, _LOOKS = (2 * STRETCHES, 0.25), 1.3
+
+#: Rounds after which the garbage of other people's calls is collected, between two of them.
+_COLLECTED_EVERY = 64
+
+#: The level at which a look ends a comparison. Each look is another chance of a false alarm: twelve of them add a quarter of a per cent.
+_EARLY = 0.9998
+
+
+class Stop(StrEnum):
+    """Why the sampling of one implementation ended."""
+
+    DECIDED = "decided"
+    TIME = "time"
 
 
 @dataclass
 class Samples:
     """What was taken of one subject: ``seconds`` per call of each sample, the ``rounds`` that they belong to, ``calls`` to a sample.
 
-    ``error`` is what a call raised, after which no more samples were taken.
+    ``error`` is what a call raised, after which no more samples were taken. ``stopped``: why they ended otherwise.
     """
 
     calls: int = 1
     seconds: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
     error: Exception | SystemExit | None = None
+    stopped: str = ""
 
 
 def sample(subject: Subject, clock: Clock, calls: int) -> float:
@@ -74,10 +101,17 @@ def calibrate(subject: Subject, clock: Clock, budget: Budget) -> int:
         calls = min(wanted, calls * 4)
 
 
-def interleave(subjects: Mapping[str, Subject], clock: Clock, budget: Budget, seed: int = 0) -> dict[str, Samples]:
-    """Samples of every subject, in rounds of random order, until the budget is spent. A subject that raises drops out."""
+def interleave(
+    subjects: Mapping[str, Subject], clock: Clock, budget: Budget, seed: int = 0, baseline: str | None = None
+) -> dict[str, Samples]:
+    """Samples of every subject, in rounds of random order; a subject that raises drops out.
+
+    Every subject is compared with ``baseline`` (the first, if none is named) and leaves the rounds when that comparison is decided or
+    its time is spent; the baseline stays to the end.
+    """
     taken = {name: Samples() for name in subjects}
     alive = list(subjects)
+    baseline = baseline if baseline in subjects else next(iter(subjects), None)
 
     def attempt(name: str, action: Callable[[], Any]) -> Any:
         try:
@@ -87,16 +121,65 @@ def interleave(subjects: Mapping[str, Subject], clock: Clock, budget: Budget, se
             alive.remove(name)
             return None
 
-    for name in list(alive):
-        taken[name].calls = attempt(name, partial(calibrate, subjects[name], clock, budget)) or 1
-    generator = random.Random(seed)
-    start = clock.now()
-    for number in range(budget.most_rounds):
-        if number >= budget.least_rounds and clock.now() - start >= budget.seconds:
-            break
-        for name in generator.sample(alive, len(alive)):
-            attempt(name, partial(_take, subjects[name], clock, taken[name], number))
+    with _undisturbed_by_collection():
+        for name in list(alive):
+            taken[name].calls = attempt(name, partial(calibrate, subjects[name], clock, budget)) or 1
+        generator = random.Random(seed)
+        contests = {name: _Contest(taken[name], taken.get(baseline or ""), budget) for name in alive}
+        number = 0
+        while contests:
+            # The baseline goes on as long as there is somebody to compare with it.
+            names = [name for name in alive if name in contests or name == baseline]
+            for name in generator.sample(names, len(names)):
+                attempt(name, partial(_take, subjects[name], clock, taken[name], number))
+            number += 1
+            if number % _COLLECTED_EVERY == 0:
+                gc.collect()
+            contests = {name: contest for name, contest in contests.items() if name in alive and not contest.over()}
     return taken
+
+
+class _Contest:
+    """One comparison while it is sampled; the baseline, which has nobody to be compared with, is sampled for itself."""
+
+    def __init__(self, own: Samples, baseline: Samples | None, budget: Budget) -> None:
+        self._own, self._baseline, self._budget = own, None if own is baseline else baseline, budget
+        self._spent, self._next = 0.0, _FIRST_LOOK[1]
+
+    def over(self) -> bool:
+        """Whether no more rounds are needed; asked after each."""
+        rounds = len(self._own.seconds)
+        # A baseline that dropped out leaves nobody to compare with.
+        compared = self._baseline is not None and self._baseline.error is None
+        pair = [self._own, self._baseline] if self._baseline is not None and compared else [self._own]
+        self._spent += sum(samples.seconds[-1] * samples.calls for samples in pair)
+        if self._spent >= (self._budget.seconds if compared else min(ALONE, self._budget.seconds)) and rounds >= self._budget.least_rounds:
+            self._own.stopped = Stop.TIME.value
+        elif compared and rounds >= _FIRST_LOOK[0] and self._spent >= self._next:
+            self._next = self._spent * _LOOKS
+            if self._decided():
+                self._own.stopped = Stop.DECIDED.value
+        return bool(self._own.stopped)
+
+    def _decided(self) -> bool:
+        assert self._baseline is not None
+        found = effect(self._own.seconds, self._baseline.seconds[: len(self._own.seconds)])
+        return found.verdict(_EARLY) is not Verdict.UNDECIDED or found.verdict() is Verdict.SAME
+
+
+@contextmanager
+def _undisturbed_by_collection() -> Iterator[None]:
+    """Keeps Python's garbage collector from running in the middle of a sample, and from what was there before."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if enabled:
+            gc.enable()
 
 
 def _take(subject: Subject, clock: Clock, samples: Samples, number: int) -> None:

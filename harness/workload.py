@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import itertools
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
-from harness.case import Case
-from harness.layer import Layer
+from harness.case import EPS, Case
+from harness.layer import Layer, Mode
 
 
 class WorkloadError(ValueError):
-    """A workload set that there is not; the message names those that there are."""
+    """A workload set that there is not, or a file that holds none; the message says what was expected."""
 
 
 class Pass(StrEnum):
@@ -57,11 +60,89 @@ class Workload:
 
 
 def chosen(sets: Mapping[str, Sequence[Workload]], names: Sequence[str]) -> list[Workload]:
-    """The workloads of the named sets. Raises :class:`WorkloadError` for a name that is not among ``sets``."""
-    for name in names:
-        if name not in sets:
-            raise WorkloadError(f"Cannot use --workloads {name}: there is no set of this name. Known sets: {', '.join(sets)}")
-    return [workload for name in dict.fromkeys(names) for workload in sets[name]]
+    """The workloads of the named sets, or of those in TOML files. Raises :class:`WorkloadError` for what is neither."""
+    found: list[Workload] = []
+    for name in dict.fromkeys(names):
+        if name in sets:
+            found += sets[name]
+        elif name.endswith(".toml"):
+            found += read(Path(name))
+        else:
+            known = f"Known sets: {', '.join(sets)}; a set of your own is a file that ends in .toml"
+            raise WorkloadError(f"Cannot use --workloads {name}: there is no set of this name. {known}")
+    return found
+
+
+#: What a table of a workload file may say: the symbol or option, the values that it takes, and its default (None: it must be there).
+_KEYS: dict[str, tuple[type | tuple[str, ...], Any]] = {
+    "mode": (tuple(mode.value for mode in Mode), None),
+    "pass": (tuple(timed.value for timed in Pass), [timed.value for timed in Pass]),
+    "T": (int, None),
+    "B": (int, None),
+    "H": (int, None),
+    "I": (int, 0),
+    "num_layers": (int, 1),
+    "bidirectional": (bool, False),
+    "proj_size": (int, 0),
+    "bias": (bool, True),
+    "dtype": (tuple(EPS), "float32"),
+}
+
+
+def read(path: Path) -> list[Workload]:
+    """The workloads in a TOML file: one for every combination of the values that each table ``[[workload]]`` lists.
+
+    ``mode``, ``T``, ``B`` and ``H`` must be there; ``I`` is H if it is not. Raises :class:`WorkloadError` that names the file, the table
+    and the key for anything else than it should be.
+    """
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("workload", [])
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise WorkloadError(f"Cannot use --workloads {path}: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
+        raise WorkloadError(f"Cannot use --workloads {path}: expected at least one table [[workload]]")
+    found = [workload for number, table in enumerate(tables, start=1) for workload in _workloads(path, number, table)]
+    return list(dict.fromkeys(found))
+
+
+def _workloads(path: Path, number: int, table: Mapping[str, Any]) -> Iterator[Workload]:
+    where = f"Cannot use --workloads {path}: [[workload]] number {number}:"
+    unknown = [key for key in table if key not in _KEYS]
+    if unknown:
+        raise WorkloadError(f"{where} there is no key {', '.join(unknown)}. Known keys: {', '.join(_KEYS)}")
+    values: dict[str, list[Any]] = {}
+    for key, (accepted, default) in _KEYS.items():
+        given = table.get(key, default)
+        if given is None:
+            raise WorkloadError(f"{where} expected the key {key} but it is missing")
+        values[key] = given if isinstance(given, list) else [given]
+        for value in values[key]:
+            fits = value in accepted if isinstance(accepted, tuple) else type(value) is accepted
+            if not fits:
+                expected = f"one of {', '.join(accepted)}" if isinstance(accepted, tuple) else accepted.__name__
+                raise WorkloadError(f"{where} expected {key} to be {expected} but got {key}={value!r}")
+    for combination in itertools.product(*values.values()):
+        one = dict(zip(values, combination, strict=True))
+        try:
+            layer = Layer(
+                Mode(one["mode"]),
+                one["I"] or one["H"],
+                one["H"],
+                num_layers=one["num_layers"],
+                bias=one["bias"],
+                bidirectional=one["bidirectional"],
+                proj_size=one["proj_size"],
+            )
+            case = Case(layer, steps=one["T"], batch=one["B"], dtype=one["dtype"])
+        except ValueError as error:
+            raise WorkloadError(f"{where} {error}") from error
+        yield Workload(path.stem, case, Pass(one["pass"]))
+
+
+def baseline_of(ids: Sequence[str], asked: str = "") -> str:
+    """The implementation among ``ids`` that the others are compared with: the one that was asked for, else the first of the family
+    ``torch``, else the first; empty where there is none."""
+    return next((id for id in (asked, *(id for id in ids if id.startswith("torch:")), *ids) if id in ids), "")
 
 
 def forward_flops(layer: Layer, tokens: int) -> int:

@@ -9,6 +9,8 @@ import numpy as np
 import pandas as pd
 
 from harness.outcome import Outcome
+from harness.statistics import LEVEL, Effect, Verdict, effect, mean
+from harness.workload import baseline_of
 from reports import metrics
 from reports.load import Frames
 from reports.tables import rows
@@ -74,28 +76,24 @@ def latest(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return kept.drop(columns="created").sort_values("cell")
 
 
-def baselines(cells: pd.DataFrame, frames: Frames, implementations: list[str]) -> dict[tuple[str, str], str]:
+def baselines(cells: pd.DataFrame, frames: Frames, implementations: list[str], asked: str = "") -> dict[tuple[str, str], str]:
     """(mode, place) -> the implementation that the others are compared with.
 
-    It is the one that the run's policy names under ``baseline``, else the first of the family ``torch`` that was timed
-    there, else the first that was.
+    It is the one that was ``asked`` for, else that which the run's policy names under ``baseline``, else the first of the family
+    ``torch`` that was timed there, else the first that was.
     """
-    named = [policy["baseline"] for policy in frames.runs["policy"] if isinstance(policy.get("baseline"), str)]
-    own = [name for name in implementations if name.partition(":")[0] == "torch"]
-    order = list(dict.fromkeys([*named, *own, *implementations]))
-    answer: dict[tuple[str, str], str] = {}
+    named = [asked] + [policy["baseline"] for policy in frames.runs["policy"] if isinstance(policy.get("baseline"), str)]
     there: dict[tuple[str, str], set[str]] = {}
     for row in rows(cells[cells["samples"] > 0]):
         there.setdefault((row.mode, row.place), set()).add(row.implementation)
-    for key, names in there.items():
-        answer[key] = next(name for name in order if name in names)
-    return answer
+    timed = {key: [name for name in implementations if name in names] for key, names in there.items()}
+    return {key: baseline_of(names, next((name for name in named if name in names), "")) for key, names in timed.items()}
 
 
 def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str]) -> pd.DataFrame:
-    """One row per timed cell beside its baseline: ratio (above 1 is faster), low, high (95 % interval), pairs, standing, baseline."""
+    """One row per timed cell beside its baseline: ratio (above 1 is faster), low, high (99 % interval), pairs, standing, baseline."""
     current = latest(cells, frames.runs)
-    rounds = _rounds(frames)
+    rounds = rounds_of(frames)
     reference = baselines(current, frames, implementations)
     answer = []
     for identity, group in current[(current["samples"] > 0) & (current["sequence_length"] > 0)].groupby(IDENTITY):
@@ -107,7 +105,7 @@ def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str]) ->
         for row in rows(group):
             if row.implementation == baseline:
                 continue
-            found = metrics.relative_speed([_log_ratios(rounds, int(row.cell), int(base["cell"].iloc[0]))])
+            found = metrics.speed(beside(rounds, int(row.cell), int(base["cell"].iloc[0])))
             ratio = found.ratio if found.pairs else float(base["seconds"].iloc[0] / row.seconds)
             answer.append(
                 {
@@ -128,15 +126,15 @@ def fastest(frames: Frames, cells: pd.DataFrame, implementations: list[str], con
     """One row per use: the fastest conforming implementation, or why there is none.
 
     A use is a mode, pass, place and configuration with the lengths of one of :data:`LENGTHS`. Only an implementation that
-    was timed on all its workloads can win; it wins if it is faster than every other at a level of 95 % for the use as a whole
-    (each comparison gets its share of the 5 %).
+    was timed on all its workloads can win; it wins if it is faster than every other at a level of 99 % for the use as a whole
+    (each comparison gets its share of the 1 %).
 
     Columns: mode, timed_pass, place, configuration, length, lengths (list of T), winner (empty if undecided), leader,
     runner_up (the next, or the one that it cannot be set apart from), ratio, low, high (leader over runner-up), standing,
     passed_over (list of sentences).
     """
     current = latest(cells, frames.runs)
-    rounds = _rounds(frames)
+    rounds = rounds_of(frames)
     answer = []
     for keys, length, use in _uses(current):
         workloads = sorted(use["sequence_length"].unique())
@@ -159,32 +157,32 @@ _FASTEST_COLUMNS = (
 )  # fmt: skip
 
 
-def _contest(ranked: list[str], workloads: list[int], timed: pd.DataFrame, rounds: dict[int, dict[int, float]]) -> dict[str, Any]:
+def _contest(ranked: list[str], workloads: list[int], timed: pd.DataFrame, rounds: Rounds) -> dict[str, Any]:
     """The fields of a use that follow from comparing ``ranked``, quickest median first, with each other."""
     places = {(row.implementation, row.sequence_length): row for row in rows(timed)}
-    level = 1 - 0.05 / max(len(ranked) - 1, 1)
+    level = 1 - (1 - LEVEL) / max(len(ranked) - 1, 1)
 
-    def beside(name: str, other: str) -> metrics.Speed:
+    def contest(name: str, other: str) -> metrics.Speed:
         pairs = [(places[name, length].cell, places[other, length].cell) for length in workloads]
-        return metrics.relative_speed([_log_ratios(rounds, *pair) for pair in pairs], level)
+        return metrics.speed(mean([beside(rounds, *pair) for pair in pairs]), level)
 
     leader = ranked[0]
     for other in ranked[1:]:
         # Medians of whole samples can mislead where the machine drifted; the paired rounds have the last word.
-        if beside(leader, other).standing == metrics.Standing.SLOWER:
+        if contest(leader, other).standing == Verdict.SLOWER:
             leader = other
-    found = {other: beside(leader, other) for other in ranked if other != leader}
+    found = {other: contest(leader, other) for other in ranked if other != leader}
     if not found:
         return {"winner": leader, "leader": leader}
-    doubt = (metrics.Standing.UNDECIDED, metrics.Standing.SLOWER, metrics.Standing.SAME)
+    doubt = (Verdict.UNDECIDED, Verdict.SLOWER, Verdict.SAME)
     rival = next((other for kind in doubt for other, speed in found.items() if speed.standing == kind), next(iter(found)))
     closest = found[rival]
     # Leader and rival may each beat a third that beats the other; nothing is decided then.
-    standing = metrics.Standing.UNDECIDED if closest.standing == metrics.Standing.SLOWER else closest.standing
+    standing = Verdict.UNDECIDED if closest.standing == Verdict.SLOWER else closest.standing
     ratio = closest.ratio
     if not closest.pairs:
         ratio = float(np.exp(np.mean([np.log(places[rival, length].seconds / places[leader, length].seconds) for length in workloads])))
-    winner = leader if standing == metrics.Standing.FASTER else ""
+    winner = leader if standing == Verdict.FASTER else ""
     return {
         "winner": winner,
         "leader": leader,
@@ -221,17 +219,20 @@ def _passed_over(use: pd.DataFrame, whole: list[str], ranked: list[str], conform
     return answer
 
 
-def _rounds(frames: Frames) -> dict[int, dict[int, float]]:
+Rounds = dict[int, dict[int, float]]
+
+
+def rounds_of(frames: Frames) -> Rounds:
     """cell -> round -> seconds, the median where a round has several samples."""
     known = frames.samples[frames.samples["round"] >= 0]
-    answer: dict[int, dict[int, float]] = {}
+    answer: Rounds = {}
     for row in rows(known.groupby(["cell", "round"])["seconds"].median().reset_index()):
         answer.setdefault(row.cell, {})[row.round] = row.seconds
     return answer
 
 
-def _log_ratios(rounds: dict[int, dict[int, float]], candidate: int, baseline: int) -> metrics.Array:
-    """``ln(baseline seconds / candidate seconds)`` of the rounds that both cells have."""
+def beside(rounds: Rounds, candidate: int, baseline: int) -> Effect:
+    """The effect on the time of a cell, from the rounds that it shares with its baseline's cell."""
     own, other = rounds.get(candidate, {}), rounds.get(baseline, {})
     shared = sorted(own.keys() & other.keys())
-    return np.log(np.array([other[number] / own[number] for number in shared], dtype=np.float64))
+    return effect([own[number] for number in shared], [other[number] for number in shared])

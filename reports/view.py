@@ -9,8 +9,9 @@ from typing import Any
 
 import pandas as pd
 
+from harness import statistics
 from harness.outcome import Outcome, Severity
-from reports import metrics, speed
+from reports import speed
 from reports.analysis import BREAKING, WORST_FIRST, Findings, Verdict
 from reports.figures.style import MODE_NAMES, engineering, modes
 from reports.tables import counted, rows
@@ -139,8 +140,8 @@ def _use(row: Any) -> dict[str, str]:
         return {"kind": "alone", "name": row.leader, "note": "the only conforming one that was timed"}
     if row.winner:
         return {"kind": "won", "name": row.winner, "note": f"{margin} over {row.runner_up}"}
-    if row.standing == metrics.Standing.SAME:
-        return {"kind": "same", "name": "the same", "note": f"{row.leader} and {row.runner_up} within {metrics.MARGIN:.0%}: {margin}"}
+    if row.standing == statistics.Verdict.SAME:
+        return {"kind": "same", "name": "the same", "note": f"{row.leader} and {row.runner_up} within {statistics.MARGIN:.0%}: {margin}"}
     why = "too few paired rounds" if math.isnan(row.low) else margin
     return {"kind": "undecided", "name": "undecided", "note": f"{row.leader} or {row.runner_up}: {why}"}
 

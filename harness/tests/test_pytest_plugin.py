@@ -258,7 +258,7 @@ def test_a_benchmark_takes_the_gpu_alone_unless_it_is_told(
 
 def _session(config: Any, implementations: Sequence[Any]) -> None:
     workloads = [Workload("quick", CASE, Pass.INFERENCE), Workload("quick", CASE, Pass.TRAINING)]
-    config.stash[pytest_plugin._SESSION] = pytest_plugin.Session(list(implementations), ["cpu"], workloads, None, {})
+    config.stash[pytest_plugin._SESSION] = pytest_plugin.Session(list(implementations), ["cpu"], workloads, None, {}, "")
 
 
 def test_contracts_and_workloads_are_never_collected_together() -> None:
@@ -351,7 +351,7 @@ def test_other_peoples_layers_are_checked_in_a_process_of_their_own(isolate: str
 
     config = _config(isolate=isolate)
     worker: Any = SimpleNamespace(run=answers)
-    config.stash[pytest_plugin._SESSION] = pytest_plugin.Session([], ["cpu"], [], worker, {})
+    config.stash[pytest_plugin._SESSION] = pytest_plugin.Session([], ["cpu"], [], worker, {}, "")
     recorded: list[Any] = []
     request: Any = SimpleNamespace(config=config)
     settle = pytest_plugin.settle.__wrapped__(request, recorded.append)  # type: ignore[attr-defined]

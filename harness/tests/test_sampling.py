@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -98,9 +99,10 @@ def test_the_order_follows_from_the_seed() -> None:
     assert first == again != other
 
 
-def test_stops_when_the_budget_is_spent() -> None:
+def test_stops_when_the_time_of_the_comparison_is_spent() -> None:
     taken, _, _ = _interleaved(0, Budget(seconds=10.0, least_rounds=2), a=1.0, b=1.0)
-    assert len(taken["a"].seconds) == 5
+    assert len(taken["a"].seconds) == len(taken["b"].seconds) == 5
+    assert taken["b"].stopped == "time"
 
 
 def test_takes_the_least_rounds_whatever_they_take() -> None:
@@ -108,14 +110,43 @@ def test_takes_the_least_rounds_whatever_they_take() -> None:
     assert len(taken["a"].seconds) == 5
 
 
-def test_takes_no_more_than_the_most_rounds() -> None:
-    taken, _, _ = _interleaved(0, Budget(seconds=1e9, most_rounds=7), a=1.0)
-    assert len(taken["a"].seconds) == 7
-
-
 def test_the_warm_up_is_not_part_of_the_budget() -> None:
-    taken, _, clock = _interleaved(0, Budget(seconds=10.0, least_rounds=1, warmup_seconds=1000.0), a=1.0)
-    assert len(taken["a"].seconds) == 10 and clock.now() > 1000
+    taken, _, clock = _interleaved(0, Budget(seconds=0.25, least_rounds=1, warmup_seconds=1000.0), a=0.03125)
+    assert len(taken["a"].seconds) == 8 and clock.now() > 1000
+
+
+def test_a_decided_comparison_leaves_the_rounds_and_the_close_one_goes_on() -> None:
+    taken, _, _ = _interleaved(0, Budget(seconds=10.0), base=1e-2, slow=2e-2, close=1.005e-2)
+    assert taken["slow"].stopped == "decided" and len(taken["slow"].seconds) < 60
+    assert len(taken["base"].seconds) >= len(taken["close"].seconds)
+    assert taken["slow"].rounds == list(range(len(taken["slow"].seconds)))
+
+
+def test_the_named_baseline_is_the_one_that_stays() -> None:
+    clock = FakeClock()
+    subjects = {name: _subject(Timed(clock, seconds)) for name, seconds in (("a", 1e-2), ("b", 2e-2), ("c", 3e-2))}
+    taken = interleave(subjects, clock, Budget(), baseline="b")
+    assert taken["a"].stopped == taken["c"].stopped == "decided"
+    assert len(taken["b"].seconds) >= max(len(taken["a"].seconds), len(taken["c"].seconds))
+
+
+def test_without_its_baseline_the_rest_is_sampled_for_itself() -> None:
+    clock = FakeClock()
+    bad = _subject(Timed(clock, 1e-2, raises_at=9))
+    taken = interleave({"base": bad, "other": _subject(Timed(clock, 1e-2))}, clock, Budget(seconds=60.0))
+    assert isinstance(taken["base"].error, ValueError)
+    assert taken["other"].error is None and 0.4 < sum(taken["other"].seconds) < 0.6
+
+
+def test_the_garbage_collector_rests_while_samples_are_taken() -> None:
+    clock, states = FakeClock(), []
+
+    def watched() -> None:
+        clock.advance(0.1)
+        states.append(gc.isenabled())
+
+    interleave({"a": _subject(watched)}, clock, Budget(seconds=1.0))
+    assert states and not any(states) and gc.isenabled()
 
 
 @pytest.mark.parametrize(("raises_at", "rounds"), [(0, 0), (1, 0), (5, 3)])

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from reports import metrics
+from harness.statistics import MARGIN, Verdict
 from reports.analysis import Findings
 from reports.figures import style, throughput
 from reports.tables import rows
@@ -36,7 +36,7 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
             panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
             panel.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
-            panel.axhspan(1 / (1 + metrics.MARGIN), 1 + metrics.MARGIN, color=style.RULE, alpha=0.6, linewidth=0)
+            panel.axhspan(1 / (1 + MARGIN), 1 + MARGIN, color=style.RULE, alpha=0.6, linewidth=0)
             panel.axhline(1, color=style.INK, linewidth=1.2)
             panel.set_title(
                 f"1 = {style.shorten(own['baseline'].iloc[0], 24)}", loc="right", fontsize=9, fontweight="normal", color=style.MUTED
@@ -52,7 +52,7 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
                 panel.plot(x, line["ratio"], color=look.colour, linestyle=look.line, linewidth=1.0, alpha=0.55)
                 panel.vlines(x, line["low"], line["high"], color=look.colour, linewidth=1.6)
                 for decided, fill in ((True, look.colour), (False, style.PAPER)):
-                    shown = line[(line["standing"] != metrics.Standing.UNDECIDED) == decided]
+                    shown = line[(line["standing"] != Verdict.UNDECIDED) == decided]
                     panel.plot(
                         shown["sequence_length"] * shift,
                         shown["ratio"],
@@ -70,12 +70,12 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
                     ]
         figure.supylabel("relative speed", color=style.MUTED, fontsize=10)
         _legend(figure, labels, looks)
-    undecided = int((group["standing"] == metrics.Standing.UNDECIDED).sum())
+    undecided = int((group["standing"] == Verdict.UNDECIDED).sum())
     return style.Drawing(
         name=style.slug("relative", keys["timed_pass"], keys["place"], keys["configuration"]),
         title=title,
-        caption=f"{keys['configuration']}. Above 1 is faster. Bars: 95 % bootstrap interval of the median ratio over interleaved rounds. "
-        f"Grey: within {metrics.MARGIN:.0%}, the same for every practical purpose. Hollow: undecided ({undecided} of {len(group)}).",
+        caption=f"{keys['configuration']}. Above 1 is faster. Bars: 99 % interval of the median ratio over interleaved rounds. "
+        f"Grey: within {MARGIN:.0%}, the same for every practical purpose. Hollow: undecided ({undecided} of {len(group)}).",
         alternative=_alternative(what, group, modes),
         figure=figure,
         data=group.sort_values(["mode", "implementation", "sequence_length"]),

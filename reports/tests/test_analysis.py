@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from harness.outcome import Outcome
 from harness.record import Conformance, Throughput
+from harness.statistics import SYSTEMATIC
 from reports import load
 from reports.analysis import WORST_FIRST, Findings, Verdict
 from reports.tests import specimen
@@ -201,7 +203,7 @@ def test_the_fastest_conforming_implementation_is_named_with_its_margin(tmp_path
     cells = [cell("x:a", slower(1.5)), cell("x:b", ROUNDS), cell("x:c", slower(3))]
     row = findings_of(tmp_path, *passing("x:a", "x:b", "x:c"), *cells).fastest.iloc[0]
     assert (row["winner"], row["runner_up"], row["length"], row["standing"]) == ("x:b", "x:a", "short", "faster")
-    assert (row["ratio"], row["low"], row["high"]) == pytest.approx((1.5, 1.5, 1.5))
+    assert (row["ratio"], row["low"], row["high"]) == pytest.approx((1.5, 1.5 / math.exp(SYSTEMATIC), 1.5 * math.exp(SYSTEMATIC)))
 
 
 def test_an_implementation_that_breaks_a_contract_is_never_the_fastest(tmp_path: Path) -> None:
@@ -224,7 +226,7 @@ def test_the_specimen_never_names_one_that_does_not_conform(findings: Findings) 
 
 
 def test_two_that_are_alike_are_the_same_and_two_that_cannot_be_told_apart_are_undecided(tmp_path: Path) -> None:
-    same = findings_of(tmp_path / "same", *passing("x:a", "x:b"), cell("x:a", ROUNDS), cell("x:b", slower(1.01))).fastest.iloc[0]
+    same = findings_of(tmp_path / "same", *passing("x:a", "x:b"), cell("x:a", ROUNDS), cell("x:b", slower(1.002))).fastest.iloc[0]
     assert (same["winner"], same["standing"]) == ("", "same")
     noisy = [1.3, 0.8, 1.2, 0.85, 1.25, 0.75]
     undecided = findings_of(tmp_path / "noise", *passing("x:a", "x:b"), cell("x:a", ROUNDS), cell("x:b", noisy)).fastest.iloc[0]
@@ -233,7 +235,7 @@ def test_two_that_are_alike_are_the_same_and_two_that_cannot_be_told_apart_are_u
 
 def test_being_the_same_as_any_other_is_not_winning(tmp_path: Path) -> None:
     noisy = [seconds * (1.4 if k % 2 else 0.75) for k, seconds in enumerate(ROUNDS)]
-    cells = [cell("x:a", ROUNDS), cell("x:b", slower(1.5)), cell("x:c", slower(1.01)), cell("x:d", noisy)]
+    cells = [cell("x:a", ROUNDS), cell("x:b", slower(1.5)), cell("x:c", slower(1.002)), cell("x:d", noisy)]
     findings = findings_of(tmp_path, *passing("x:a", "x:b", "x:c"), *cells)
     row = findings.fastest.iloc[0]
     assert (row["winner"], row["leader"], row["runner_up"], row["standing"]) == ("", "x:a", "x:c", "same")

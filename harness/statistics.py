@@ -1,0 +1,181 @@
+"""How much longer one thing takes than another, how sure that is, and what may be said of it: pure functions of samples.
+
+Two series of times from the same interleaved rounds are compared. Of every few rounds in a row the fastest time of each is kept, because
+what disturbs a sample on a shared machine only makes it longer; the effect is the median of ``ln(candidate / baseline)``. Its
+interval comes from the medians of some stretches of rounds, which differ as much as the machine's slow changes make them: a bootstrap of
+single rounds takes these for independent, and is too narrow by half. What no number of rounds shows (two instances of the same layer
+lie differently in memory) is added to the interval on either side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+#: The share of intervals that hold the truth, and one minus the share of false alarms.
+LEVEL = 0.99
+
+#: What two instances of one layer may differ by, in either direction, however long they are sampled.
+SYSTEMATIC = 0.0025
+
+#: Times within this share of each other are the same for every practical purpose, if nothing says that they differ.
+MARGIN = 0.01
+
+#: Rounds in a row of which the fastest time is kept, where there are enough.
+FASTEST_OF = 4
+
+#: Stretches of rounds whose medians tell how sure the effect is.
+STRETCHES = 16
+
+#: Fewer rounds than this say nothing about how sure the effect is.
+LEAST_ROUNDS = 5
+
+
+class Verdict(StrEnum):
+    """What may be said of a candidate beside its baseline."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    SAME = "same"
+    UNDECIDED = "undecided"
+
+    @property
+    def meaning(self) -> str:
+        return {
+            "faster": "takes less time than the baseline",
+            "slower": "takes more time than the baseline",
+            "same": f"within {MARGIN:.0%} of the baseline, for all that can be seen",
+            "undecided": "the samples do not say",
+        }[self.value]
+
+
+@dataclass(frozen=True)
+class Effect:
+    """The time of a candidate beside its baseline's, as ``log`` = ln(candidate / baseline).
+
+    ``error`` is the standard error of ``log`` with ``freedom`` degrees of freedom, NaN where there were too few rounds. ``systematic``:
+    what is added on either side. ``rounds``: how many both have.
+    """
+
+    log: float
+    error: float
+    freedom: int
+    rounds: int
+    systematic: float = SYSTEMATIC
+
+    @property
+    def ratio(self) -> float:
+        """Seconds of the candidate over seconds of the baseline: above 1 is slower."""
+        return math.exp(self.log)
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """The interval of :attr:`ratio`; NaN where there were too few rounds."""
+        if math.isnan(self.error):
+            return math.nan, math.nan
+        half = t_quantile(level, self.freedom) * self.error + self.systematic
+        return math.exp(self.log - half), math.exp(self.log + half)
+
+    @property
+    def p(self) -> float:
+        """How often two equal things would differ as much or more: 1 where nothing is known."""
+        beyond = abs(self.log) - self.systematic
+        if math.isnan(self.error) or beyond <= 0:
+            return 1.0
+        return t_tail(beyond / self.error, self.freedom) if self.error > 0 else 0.0
+
+    def verdict(self, level: float = LEVEL) -> Verdict:
+        """What may be said at ``level``, of this comparison alone."""
+        if self.p <= 1 - level:
+            return Verdict.SLOWER if self.log > 0 else Verdict.FASTER
+        low, high = self.interval(level)
+        return Verdict.SAME if low >= 1 / (1 + MARGIN) and high <= 1 + MARGIN else Verdict.UNDECIDED
+
+
+#: The effect of nothing.
+UNKNOWN = Effect(math.nan, math.nan, 0, 0)
+
+
+def effect(candidate: Sequence[float] | Array, baseline: Sequence[float] | Array, systematic: float = SYSTEMATIC) -> Effect:
+    """The effect from two series of seconds, in which equal places are of the same round. Raises ValueError where their lengths differ."""
+    times = np.stack([np.asarray(candidate, dtype=np.float64), np.asarray(baseline, dtype=np.float64)])
+    rounds = times.shape[1]
+    if not rounds:
+        return UNKNOWN
+    size = min(FASTEST_OF, max(1, rounds // STRETCHES))
+    kept = times[:, : rounds // size * size].reshape(2, -1, size).min(axis=2)
+    logs = np.log(kept[0] / kept[1])
+    log = float(np.median(logs))
+    if rounds < LEAST_ROUNDS:
+        return Effect(log, math.nan, 0, rounds, systematic)
+    count = min(STRETCHES, len(logs))
+    medians = [np.median(stretch) for stretch in np.array_split(logs, count)]
+    error = float(np.std(medians, ddof=1)) / math.sqrt(count)
+    if count == len(logs):
+        # The median of a few numbers errs more than their mean, which is what the standard error is of.
+        error *= math.sqrt(math.pi / 2)
+    return Effect(log, error, count - 1, rounds, systematic)
+
+
+def mean(effects: Sequence[Effect]) -> Effect:
+    """The mean effect over several workloads, with the fewest degrees of freedom and the largest systematic part among them."""
+    if not effects:
+        return UNKNOWN
+    count = len(effects)
+    return Effect(
+        sum(e.log for e in effects) / count,
+        math.sqrt(sum(e.error**2 for e in effects)) / count,
+        min(e.freedom for e in effects),
+        sum(e.rounds for e in effects),
+        max(e.systematic for e in effects),
+    )
+
+
+def verdicts(effects: Mapping[str, Effect], level: float = LEVEL) -> dict[str, Verdict]:
+    """What may be said of each of a family of comparisons, so that in a share ``level`` of families no alarm is false (Holm 1979,
+    "A simple sequentially rejective multiple test procedure")."""
+    answer = {name: e.verdict(level) for name, e in effects.items()}
+    ordered = sorted(effects, key=lambda name: effects[name].p)
+    rejected = True
+    for place, name in enumerate(ordered):
+        rejected = rejected and effects[name].p <= (1 - level) / (len(ordered) - place)
+        if not rejected and answer[name] in (Verdict.SLOWER, Verdict.FASTER):
+            answer[name] = Verdict.UNDECIDED
+    return answer
+
+
+def t_tail(t: float, freedom: int) -> float:
+    """The probability that Student's t with ``freedom`` degrees lies beyond ``t`` in either direction.
+
+    The finite series of Abramowitz and Stegun 1964, 26.7.3 and 26.7.4; exact for whole degrees.
+    """
+    theta = math.atan(abs(t) / math.sqrt(freedom))
+    sine, cosine = math.sin(theta), math.cos(theta)
+    if freedom % 2:
+        term, total = cosine, cosine if freedom > 1 else 0.0
+        for k in range(3, freedom - 1, 2):
+            term *= cosine**2 * (k - 1) / k
+            total += term
+        inside = 2 / math.pi * (theta + sine * total)
+    else:
+        term = total = 1.0
+        for k in range(2, freedom - 1, 2):
+            term *= cosine**2 * (k - 1) / k
+            total += term
+        inside = sine * total
+    return max(0.0, 1.0 - inside)
+
+
+def t_quantile(level: float, freedom: int) -> float:
+    """The t that Student's t with ``freedom`` degrees stays within, in either direction, with probability ``level``."""
+    low, high = 0.0, 1e6
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if t_tail(middle, freedom) > 1 - level else (low, middle)
+    return high

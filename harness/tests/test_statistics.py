@@ -1,0 +1,114 @@
+"""Effects, intervals and verdicts against values worked out by hand, and against noise like that of a shared machine."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from harness import statistics
+from harness.statistics import Effect, Verdict, effect, mean, t_quantile, t_tail, verdicts
+
+
+@pytest.mark.parametrize(
+    ("freedom", "level", "expected"),
+    [(1, 0.95, 12.706), (2, 0.95, 4.303), (3, 0.99, 5.841), (4, 0.99, 4.604), (15, 0.95, 2.131), (15, 0.99, 2.947), (30, 0.99, 2.750)],
+)
+def test_quantiles_are_those_of_the_tables(freedom: int, level: float, expected: float) -> None:
+    assert t_quantile(level, freedom) == pytest.approx(expected, abs=6e-4)
+    assert t_tail(t_quantile(level, freedom), freedom) == pytest.approx(1 - level, rel=1e-6)
+
+
+def test_the_effect_is_the_median_log_ratio_of_the_fastest_of_four() -> None:
+    baseline = np.tile([1.0, 9.0, 3.0, 5.0], 16)
+    candidate = np.tile([7.0, 2.0, 8.0, 4.0], 16)
+    found = effect(candidate, baseline)
+    assert found.ratio == pytest.approx(2.0)
+    assert (found.error, found.freedom, found.rounds) == (0.0, 15, 64)
+    assert found.interval() == pytest.approx((2 * math.exp(-0.0025), 2 * math.exp(0.0025)))
+    assert found.verdict() is Verdict.SLOWER and found.p == 0.0
+
+
+def test_few_rounds_are_taken_one_by_one() -> None:
+    logs = np.array([0.1, 0.2, 0.3, 0.4, 1.5])
+    found = effect(np.exp(logs), np.ones(5))
+    assert found.log == pytest.approx(0.3)
+    assert found.freedom == 4
+    assert found.error == pytest.approx(np.std(logs, ddof=1) / math.sqrt(5) * math.sqrt(math.pi / 2))
+
+
+def test_fewer_rounds_than_the_least_have_a_ratio_and_no_interval() -> None:
+    found = effect([2.0] * 4, [1.0] * 4)
+    assert found.ratio == pytest.approx(2.0)
+    assert all(math.isnan(end) for end in found.interval())
+    assert found.verdict() is Verdict.UNDECIDED and found.p == 1.0
+    assert effect([], []).rounds == 0
+
+
+def test_series_of_unequal_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        effect([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize(
+    ("log", "error", "verdict"),
+    [
+        pytest.param(0.03, 0.004, Verdict.SLOWER, id="all of it above"),
+        pytest.param(-0.03, 0.004, Verdict.FASTER, id="all of it below"),
+        pytest.param(0.006, 0.0001, Verdict.SLOWER, id="small and sure"),
+        pytest.param(0.002, 0.0, Verdict.SAME, id="within what two instances differ by"),
+        pytest.param(0.001, 0.002, Verdict.SAME, id="within the margin"),
+        pytest.param(0.001, 0.01, Verdict.UNDECIDED, id="on both sides and wide"),
+        pytest.param(0.03, 0.02, Verdict.UNDECIDED, id="above and unsure"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(log: float, error: float, verdict: Verdict) -> None:
+    found = Effect(log, error, 15, 100)
+    assert found.verdict() is verdict
+    low, high = found.interval()
+    assert (low > 1 or high < 1) == (verdict in (Verdict.SLOWER, Verdict.FASTER))
+    assert replace(found, log=-log).verdict() is {Verdict.SLOWER: Verdict.FASTER, Verdict.FASTER: Verdict.SLOWER}.get(verdict, verdict)
+
+
+def _noisy(generator: np.random.Generator, rounds: int, slower: float) -> tuple[statistics.Array, statistics.Array]:
+    """Times of 1 ms on a machine that drifts slowly, alike for both and a little unlike, and on which every tenth sample is disturbed."""
+    drift = np.cumsum(generator.normal(0, 0.004, rounds))
+    apart = np.convolve(generator.normal(0, 0.02, rounds + 39), np.ones(40) / 40, mode="valid")
+
+    def series(own: float) -> statistics.Array:
+        spikes = np.where(generator.random(rounds) < 0.1, generator.exponential(1.0, rounds), 0.0)
+        return 1e-3 * (np.exp(drift + generator.normal(0, 0.03, rounds)) + own + spikes)
+
+    return series(slower) * np.exp(apart), series(0.0)
+
+
+def test_of_equal_things_at_most_one_in_a_hundred_is_called_different() -> None:
+    generator = np.random.default_rng(5)
+    alarms = sum(effect(*_noisy(generator, 600, 0.0)).verdict() in (Verdict.SLOWER, Verdict.FASTER) for _ in range(1000))
+    assert alarms <= 10
+
+
+def test_a_slowdown_of_two_per_cent_is_found() -> None:
+    generator = np.random.default_rng(6)
+    found = sum(effect(*_noisy(generator, 2500, 0.02)).verdict() is Verdict.SLOWER for _ in range(200))
+    assert found >= 190
+
+
+def test_the_mean_over_workloads_is_surer_than_each() -> None:
+    several = mean([Effect(0.1, 0.03, 15, 10), Effect(0.3, 0.04, 7, 20)])
+    assert (several.freedom, several.rounds) == (7, 30)
+    assert (several.log, several.error) == pytest.approx((0.2, 0.025))
+    assert mean([]).rounds == 0
+    assert mean([Effect(0.1, math.nan, 0, 3), Effect(0.3, 0.04, 7, 20)]).verdict() is Verdict.UNDECIDED
+
+
+def test_a_family_is_judged_more_strictly_than_one_comparison() -> None:
+    # t = 3.5 with 15 degrees: p = 0.0032, enough alone, and not among four of the kind.
+    weak, strong = Effect(0.0025 + 0.035, 0.01, 15, 100), Effect(0.5, 0.01, 15, 100)
+    assert verdicts({"weak": weak}) == {"weak": Verdict.SLOWER}
+    family = verdicts({"weak": weak, **{f"nothing {k}": Effect(0.0, 0.01, 15, 100) for k in range(3)}})
+    assert family["weak"] is Verdict.UNDECIDED
+    # Holm: what is settled no longer counts against the rest.
+    assert verdicts({"weak": weak, **{f"strong {k}": strong for k in range(3)}})["weak"] is Verdict.SLOWER

@@ -1,0 +1,177 @@
+"""Comparisons as data: every timed implementation beside its baseline, and one run beside another."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from harness.statistics import Effect, Verdict, verdicts
+from reports import speed
+from reports.load import Frames
+from reports.tables import rows
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One implementation on one workload beside its baseline.
+
+    ``ratio``: seconds of the implementation over seconds of the baseline, above 1 is slower; ``low`` and ``high`` its 99 % interval, None
+    where there were too few rounds. ``verdict``: with control over all comparisons that were made together. ``seconds``: how long both
+    were sampled.
+    """
+
+    workload: str
+    implementation: str
+    baseline: str
+    ratio: float
+    low: float | None
+    high: float | None
+    verdict: str
+    seconds: float
+    rounds: int
+    machine: str
+    device: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    effect: Effect
+    fields: dict[str, Any]
+
+
+def compared(frames: Frames, baseline: str = "") -> list[Comparison]:
+    """Every timed cell beside the baseline of its workload, in the order of the runs; the verdicts hold for all of them as a family.
+
+    ``baseline`` names another one than the runs do.
+    """
+    pairs = _pairs(frames, baseline)
+    judged = verdicts({str(number): pair.effect for number, pair in enumerate(pairs)})
+    return [_comparison(pair, judged[str(number)]) for number, pair in enumerate(pairs)]
+
+
+def _comparison(pair: _Pair, verdict: Verdict) -> Comparison:
+    low, high = (None if math.isnan(end) else end for end in pair.effect.interval())
+    return Comparison(ratio=pair.effect.ratio, low=low, high=high, verdict=verdict.value, rounds=pair.effect.rounds, **pair.fields)
+
+
+def _pairs(frames: Frames, baseline: str) -> list[_Pair]:
+    current = speed.latest(speed.cells(frames), frames.runs)
+    timed = current[current["samples"] > 0]
+    rounds = speed.rounds_of(frames)
+    names = list(dict.fromkeys(timed["implementation"]))
+    chosen = speed.baselines(timed, frames, names, baseline)
+    answer = []
+    for (workload, _), group in timed.groupby(["workload", "place"], sort=False):
+        own = {row.implementation: row for row in rows(group)}
+        base = own.get(chosen[group["mode"].iloc[0], group["place"].iloc[0]])
+        for name, row in own.items():
+            if base is None or name == base.implementation:
+                continue
+            found = speed.beside(rounds, row.cell, base.cell)
+            if not found.rounds:
+                continue
+            shared = rounds[row.cell].keys() & rounds[base.cell].keys()
+            spent = sum(rounds[row.cell][n] * row.calls + rounds[base.cell][n] * base.calls for n in shared)
+            fields = {"workload": workload, "implementation": name, "baseline": base.implementation, "seconds": spent}
+            answer.append(_Pair(found, {**fields, "machine": row.machine, "device": row.device}))
+    return answer
+
+
+@dataclass(frozen=True)
+class Change:
+    """One implementation on one workload, its time beside its control's, in one run beside another.
+
+    ``base`` and ``head``: seconds over seconds of the control in either run; ``ratio`` = head / base with its 99 % interval: above 1 it
+    became slower.
+    """
+
+    workload: str
+    implementation: str
+    control: str
+    base: float
+    head: float
+    ratio: float
+    low: float | None
+    high: float | None
+    verdict: str
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What became of the comparisons of one set of runs in another. ``appeared`` and ``vanished``: those that only one of them has.
+
+    ``mismatches``: what differs between the environments, in sentences; where there are any, no verdict is to be relied on.
+    """
+
+    changes: list[Change]
+    appeared: list[str]
+    vanished: list[str]
+    mismatches: list[str]
+
+    @property
+    def slower(self) -> list[Change]:
+        return [change for change in self.changes if change.verdict == Verdict.SLOWER]
+
+
+def difference(base: Frames, head: Frames, control: str = "") -> Difference:
+    """Compares the ratios to the control in ``head`` with those in ``base``: absolute times do not travel from run to run."""
+    before, after = ({_key(pair): pair for pair in _pairs(frames, control)} for frames in (base, head))
+    shared = [key for key in after if key in before]
+    effects = {"\n".join(key): _changed(before[key].effect, after[key].effect) for key in shared}
+    judged = verdicts(effects)
+    changes = []
+    for key in shared:
+        found = effects["\n".join(key)]
+        low, high = (None if math.isnan(end) else end for end in found.interval())
+        ratios = before[key].effect.ratio, after[key].effect.ratio
+        changes.append(Change(*key, *ratios, found.ratio, low, high, judged["\n".join(key)].value))
+    return Difference(
+        changes,
+        [_name(key) for key in after if key not in before],
+        [_name(key) for key in before if key not in after],
+        _mismatches(base, head),
+    )
+
+
+def _key(pair: _Pair) -> tuple[str, str, str]:
+    return pair.fields["workload"], pair.fields["implementation"], pair.fields["baseline"]
+
+
+def _name(key: tuple[str, str, str]) -> str:
+    return f"{key[1]} beside {key[2]} on {key[0]}"
+
+
+def _changed(before: Effect, after: Effect) -> Effect:
+    """The effect of a change: the difference of two effects, as unsure as both together."""
+    return Effect(
+        after.log - before.log,
+        math.hypot(after.error, before.error),
+        min(after.freedom, before.freedom),
+        min(after.rounds, before.rounds),
+        # Two processes lay things out anew, each for itself.
+        after.systematic + before.systematic,
+    )
+
+
+#: What must be alike for two runs to be compared, by where it stands in the environment of a run.
+_MUST_MATCH = ("machine", "cpu", "cores", "gpus")
+
+
+def _mismatches(base: Frames, head: Frames) -> list[str]:
+    sentences = []
+    for name in _MUST_MATCH:
+        values = [{str(environment.get(name)) for environment in frames.runs["environment"]} for frames in (base, head)]
+        if values[0] != values[1]:
+            told = [", ".join(sorted(found)) or "nothing" for found in values]
+            sentences.append(f"{name}: {told[0]} in BASE, {told[1]} in HEAD")
+    threads = [set(frames.throughput["threads"]) for frames in (base, head)]
+    if threads[0] != threads[1]:
+        sentences.append(f"threads: {sorted(threads[0])} in BASE, {sorted(threads[1])} in HEAD")
+    return sentences
