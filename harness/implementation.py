@@ -130,9 +130,15 @@ def undisturbed() -> Iterator[None]:
     before = [(module, switch, getattr(module, switch)) for module, _ in backends for switch in ("enabled", "deterministic")]
     before.append((torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark))
     grad, dtype, threads, random = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state()
+    deterministic, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    anomaly, checks_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
     try:
         yield
     finally:
+        torch.use_deterministic_algorithms(deterministic, warn_only=warns)
+        torch.set_anomaly_enabled(anomaly, checks_nan)
+        # Torch does not say whether it is set; nothing here wants it.
+        torch.set_flush_denormal(False)
         for module, switch, value in before:
             if getattr(module, switch) != value:
                 setattr(module, switch, value)

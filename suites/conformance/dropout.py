@@ -192,6 +192,31 @@ def fresh_mask(trial: Trial) -> None:
 
 
 @contract(
+    "dropout.own_mask_between_layers",
+    "With three layers, the mask between the second and the third is another than that between the first and the second.",
+    MUST,
+    _SOURCE,
+    [*every(dropout=0.5, **{**_READABLE, "num_layers": 3}), *every(dropout=0.3, bidirectional=True, **{**_READABLE, "num_layers": 3})],
+    demonstration="""
+        torch.manual_seed(1)
+        share = torch.stack([layer(x, hx)[0].data for _ in range(20)]).abs().lt(1e-9).double().mean()
+        assert reference.mode == "RNN_RELU" or abs(share - 1 + (1 - reference.dropout) ** 2) < 0.05, share
+    """,
+)
+def own_mask_between_layers(trial: Trial) -> None:
+    layer, p = trial.case.layer, trial.case.layer.dropout
+    read = read_back(layer, to_array(_in_training(trial, seed=5).tensors["output"]))
+    # What the second layer answered, where it was kept, says in turn what it was given.
+    kept = np.abs(read) > 1e-9
+    with np.errstate(invalid="ignore"):
+        given = read_back(layer, np.where(kept, read * (1 - p), np.nan))
+    gone = (~kept | (np.abs(given) < 1e-9))[np.abs(_below(trial.case)) > 1e-6]
+    expected, share = 1 - (1 - p) ** 2, float(gone.mean())
+    if abs(share - expected) > 6 * (expected * (1 - expected) / gone.size) ** 0.5 + 0.02:
+        raise ContractError(f"Expected two masks to drop {expected:.0%} of the features, but {share:.0%} are gone: one mask drops {p:.0%}")
+
+
+@contract(
     "dropout.same_mask_in_backward",
     "The backward pass uses the mask of the forward pass: gradients are those of the function that was computed.",
     MUST,

@@ -115,7 +115,7 @@ def _like(hx: Any, states: list[torch.Tensor]) -> Any:
     "A state of the other form is refused: 2-D for a batched input, 3-D for an unbatched one, one tensor for a pair.",
     MUST,
     "torch.nn.LSTM: Inputs; pytorch#106769",
-    [*every(**_SIZES), *every(steps=4, batch=1, batched=False)],
+    [*every(**_SIZES), *every(steps=4, batch=3), *every(steps=4, batch=1, batched=False)],
     demonstration="""
         states = hx if isinstance(hx, tuple) else (hx,)
         bent = tuple(state[:, 0] if state.dim() == 3 else state[:, None] for state in states)
@@ -131,6 +131,8 @@ def state_form(trial: Trial) -> None:
     states = list(hx) if isinstance(hx, tuple) else [hx]
     if trial.case.batched:
         trial.refuses("a 2-D state for a batched input", module, input, _like(hx, [state[:, 0] for state in states]))
+        if len(states[0]) == 1:
+            trial.refuses("a state (B, H) without its first axis", module, input, _like(hx, [state[0] for state in states]))
     else:
         trial.refuses("a 3-D state for an unbatched input", module, input, _like(hx, [state[:, None] for state in states]))
     if trial.case.layer.mode is Mode.LSTM:

@@ -132,7 +132,7 @@ def switches_agree(trial: Trial) -> None:
 
 @contract(
     "execution.vmap",
-    "torch.vmap over inputs is right or refused with an error.",
+    "torch.vmap over inputs, and over inputs and states, is right or refused with an error.",
     MAY,
     "torch.vmap",
     [*every(steps=3, batch=2)],
@@ -159,7 +159,15 @@ def vmap(trial: Trial) -> None:
             found = torch.vmap(one)(torch.stack([input, 2 * input]))
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"vmap: {error}") from error
-    trial.agree({"output": found[0].double().cpu().numpy()}, answer(trial.case), only=["output"])
+    trial.agree({"output": to_array(found[0])}, answer(trial.case), only=["output"])
+    try:
+        with torch.no_grad():
+            # Over the states too: the second item has its own.
+            doubled = [torch.stack([value, 0 * value]) for value in leaves.values()]
+            each = torch.vmap(lambda *given: module(*trial.form(dict(zip(leaves, given, strict=True))))[0])(*doubled)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"vmap over the states: {error}") from error
+    trial.agree({"output": to_array(each[0])}, answer(trial.case), only=["output"])
 
 
 @contract(
@@ -191,7 +199,11 @@ def autocast(trial: Trial) -> None:
             raw = module(input) if hx is None else module(input, hx)
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"autocast: {error}") from error
-    trial.agree(trial.structured(raw, input).arrays(), answer(case))
+    found = trial.structured(raw, input)
+    odd = [f"{name} in {value.dtype}" for name, value in found.tensors.items() if value.dtype not in (torch.bfloat16, torch.float32)]
+    if odd:
+        raise ContractError(f"Expected bfloat16 or float32 under autocast to bfloat16 but got {', '.join(odd)}")
+    trial.agree(found.arrays(), answer(case))
     trial.agree(trial.answer(module, leaves).arrays(), precise)
 
 

@@ -6,15 +6,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from harness.layer import Mode
-from harness.reference import altered, gradients, tensor
+from harness.reference import altered, gradients, tensor, to_array
 from harness.reproduction import BACKWARD
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Raised, Trial
 from suites.conformance.cases import LSTM, combined, every, stacks, widths
-from suites.conformance.declare import MAY, MUST, contract, in_docs
+from suites.conformance.declare import MAY, MUST, SHOULD, contract, in_docs
 
 _EVERY_WAY = [
     *every(),
@@ -173,12 +174,14 @@ def sizes(trial: Trial) -> None:
     [
         *every(input_size=2, hidden_size=3, steps=300, batch=2, weights="remembering"),
         *every(input_size=2, hidden_size=2, steps=1025, batch=1, weights="remembering"),
+        *every(input_size=2, hidden_size=2, steps=2300, batch=1, seed=1),
         *every(input_size=2, hidden_size=3, steps=70, batch=3, lengths=(70, 33, 66), weights="remembering"),
     ],
     demonstration=BACKWARD,
 )
 def through_time(trial: Trial) -> None:
-    _agree(trial, [""], through=["h_n"])
+    # With cotangents at every step, a cut anywhere takes the gradients of the steps before it.
+    _agree(trial, [""], through=["output", "h_n"] if trial.case.weights == "plain" else ["h_n"])
 
 
 @contract(
@@ -225,11 +228,16 @@ def _as_function(trial: Trial) -> tuple[Callable[..., Any], tuple[Tensor, ...]]:
 )
 def of_gradients(trial: Trial) -> None:
     function, values = _as_function(trial)
-    outputs = function(*values)
-    first = torch.autograd.grad(outputs[0].square().sum(), values, create_graph=True, allow_unused=True)
+    output = function(*values)[0]
+    # A cotangent that needs a gradient itself: only then does torch ask a backward pass of one's own to be differentiable.
+    cotangent = tensor(trial.case.arrays.cotangents["output"], trial.case).reshape(output.shape).requires_grad_()
+    with trial.blamed("backward"):
+        first = torch.autograd.grad(output, values, cotangent, create_graph=True, allow_unused=True)
     known = [g for g in first if g is not None]
+    if not any(g.requires_grad for g in known):
+        raise ContractError("Expected the gradients to carry a graph, or an error: a penalty on them would be dropped in silence")
     try:
-        total = torch.stack([g.square().sum() for g in known]).sum()
+        total = output.sum() + torch.stack([g.square().sum() for g in known]).sum()
         torch.autograd.grad(total, values, allow_unused=True)
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"double backward: {error}") from error
@@ -296,7 +304,11 @@ def accumulated(trial: Trial) -> None:
     "Freezing any kind of parameter changes no other gradient, and gives the frozen ones none.",
     MUST,
     "torch.Tensor.requires_grad; pytorch#15788",
-    [*every(num_layers=2, steps=4, batch=2), *every(LSTM, proj_size=2, bidirectional=True)],
+    [
+        *every(num_layers=2, steps=4, batch=2),
+        *every(bidirectional=True, steps=4, batch=2),
+        *every(LSTM, proj_size=2, bidirectional=True),
+    ],
     demonstration="""
         found = []
         for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", ""):
@@ -476,3 +488,63 @@ def forward_mode(trial: Trial) -> None:
         difference = (value - before[name]) / (2 * step)
         if not (abs(tangent.detach().cpu().numpy() - difference) < 1e-6 * max(1.0, abs(difference).max())).all():
             raise ContractError(f"Expected the derivative of {name} along the inputs to be that of the oracle, but it differs")
+
+
+@contract(
+    "gradients.learned_initial_state",
+    "An initial state that is one learned vector, expanded over the batch, gets the gradients of all batch items.",
+    MUST,
+    "torch.Tensor.expand; a learned initial state",
+    [*every(num_layers=2, batch=4), *every(bidirectional=True, batch_first=True, steps=4)],
+    demonstration="""
+        learned = [leaf[:, :1].detach().requires_grad_() for leaf in leaves[1:]]
+        states = [one.expand(-1, leaves[1].shape[1], -1) for one in learned]
+        layer(x, tuple(states) if isinstance(hx, tuple) else states[0])[0].sum().backward()
+        return [one.grad for one in learned]
+    """,
+)
+def learned_initial_state(trial: Trial) -> None:
+    case = trial.case
+    leaves = trial.leaves(requires_grad=True)
+    learned = {name: value[:, :1].detach().requires_grad_() for name, value in leaves.items() if name != "x"}
+    expanded = {"x": leaves["x"], **{name: value.expand(-1, case.batch, -1) for name, value in learned.items()}}
+    trial.backward(trial.call(trial.module(), *trial.form(expanded)), ("output",))
+    states = {name: to_array(value) for name, value in expanded.items() if name != "x"}
+    each = altered(case, inputs=states, through=("output",))
+    tensors = {name: each.tensors[name].sum(axis=1, keepdims=True) for name in learned}
+    # The largest of the summed gradients may be larger or smaller than that of the single ones, which the floor is relative to.
+    scale = {name: np.abs(each.tensors[name]).max() / (np.abs(tensors[name]).max() or 1.0) for name in learned}
+    floors = {name: each.floors[name] * max(1.0, case.batch**0.5 * float(scale[name])) for name in learned}
+    trial.agree(trial.collect(learned), replace(each, tensors=tensors, floors=floors))
+
+
+@contract(
+    "gradients.weight_changed_before_backward",
+    "Where a weight is changed between a call and its backward pass, the gradients are those of the call, or there is an error.",
+    SHOULD,
+    "torch.autograd: In-place correctness checks",
+    [*every(num_layers=2, steps=4, batch=2), *every(bidirectional=True, steps=4, batch=2)],
+    demonstration="""
+        output = layer(x, hx)[0]
+        if layer is not reference:
+            with torch.no_grad():
+                layer.weight_hh_l0.mul_(2)
+        try: output.sum().backward()
+        except RuntimeError: leaves[0].grad = None
+        return leaves[0].grad if leaves[0].grad is not None else []
+    """,
+)
+def weight_changed_before_backward(trial: Trial) -> None:
+    for kind in ("weight_hh", "weight_ih"):
+        module, leaves = trial.module(), trial.leaves(requires_grad=True)
+        reply = trial.call(module, *trial.form(leaves))
+        parameters = trial.parameters(module)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                if name.startswith(kind):
+                    parameter.mul_(2)
+        try:
+            trial.backward(reply, _all(trial))
+        except Raised:
+            continue
+        trial.agree(trial.collect({**leaves, **parameters}), gradients(trial.case, _all(trial)))

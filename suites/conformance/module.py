@@ -66,6 +66,13 @@ def state_dict_values(trial: Trial) -> None:
     for name, value in module.state_dict().items():
         if name in trial.case.arrays.weights and not torch.equal(value, tensor(trial.case.arrays.weights[name], trial.case)):
             raise ContractError(f"Expected state_dict() to hold the {name} that was loaded, but it holds something else")
+    given = {name: tensor(value, trial.case) for name, value in trial.case.arrays.weights.items()}
+    for what, wrong in {"a weight missing": dict(list(given.items())[1:]), "a surplus weight": {**given, "extra": torch.zeros(1)}}.items():
+        try:
+            module.load_state_dict(wrong)
+        except Exception:  # any exception is a refusal
+            continue
+        raise ContractError(f"Expected load_state_dict() to refuse {what}, but it did not")
     for train in (True, False):
         module.train(train)
         trial.agree(trial.answer(module).arrays(), answer(trial.case))
@@ -129,6 +136,9 @@ def initial_weights(trial: Trial) -> None:
         flat = np.sort(value.ravel()) / bound
         if not (abs(flat) <= 1).all():
             raise ContractError(f"Expected {name} within ±1/√H = ±{bound:.4g} but it reaches {abs(flat).max() * bound:.4g}")
+        twin = next((other for other in drawn[0] if other < name and np.array_equal(drawn[0][other], value)), None)
+        if twin is not None:
+            raise ContractError(f"Expected {name} to be drawn by itself, but it is equal to {twin}")
         # Kolmogorov-Smirnov distance from the uniform law; 2.6 / sqrt(n) is exceeded once in 700,000 draws by chance.
         ideal = (flat + 1) / 2
         steps = np.arange(1, len(flat) + 1) / len(flat)
@@ -146,6 +156,16 @@ def initial_weights(trial: Trial) -> None:
 def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str) -> None:
     """A copy answers alike; changing it leaves the original alone, and the other way round."""
     original = trial.module()
+    for train in (False, True):
+        first = next(iter(original.train(train).parameters()))
+        first.requires_grad_(train)
+        with trial.blamed(how):
+            twin = copied(original)
+        options = ("training", "batch_first", "bidirectional", "num_layers", "dropout")
+        lost = [name for name in options if getattr(twin, name, None) != getattr(original, name, None)]
+        lost += [] if next(iter(twin.parameters())).requires_grad is train else ["requires_grad"]
+        if lost:
+            raise ContractError(f"Expected {how} to keep {', '.join(lost)} with train({train})")
     for called_before in (False, True):
         if called_before:
             trial.answer(original)
@@ -263,7 +283,7 @@ def _one_column(module: nn.Module) -> None:
     "A weight changed in place, as an optimiser does it, is used at the next call: no stale copy, in training or in eval mode.",
     MUST,
     "torch.optim; pytorch#90500, mxnet#16037: stale weights",
-    _CASES,
+    [*_CASES, *every(given_state=False, steps=4)],
     demonstration="""
         found = []
         with torch.no_grad():
@@ -279,12 +299,15 @@ def weights_changed_in_place(trial: Trial) -> None:
     for train in (True, False):
         for change in (_multiplied, _through_data, _data_replaced, _one_column):
             module = trial.module().train(train)
-            # Twice, because a cache may be filled at the second call.
-            trial.answer(module)
-            trial.answer(module)
+            # Twice, because a cache may be filled at the second call; with the same tensors, because it may be kept for them.
+            leaves = trial.leaves()
+            input, hx = trial.form(leaves)
             with torch.no_grad():
+                for _ in range(2):
+                    trial.call(module, input, hx)
                 change(module)
-            trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=doubled))
+                found = trial.call(module, input, hx).arrays()
+            trial.agree(found, altered(trial.case, weights=doubled))
 
 
 @contract(
@@ -402,6 +425,12 @@ def to_dtype(trial: Trial) -> None:
     for dtype in (torch.float64, torch.float32, wanted):
         with trial.blamed(f".to({dtype})"):
             module = module.to(dtype)
+    for name, dtype in (("double", torch.float64), ("half", torch.float16), ("bfloat16", torch.bfloat16), ("float", torch.float32)):
+        with trial.blamed(f".{name}()"):
+            getattr(module, name)()
+        if any(parameter.dtype != dtype for parameter in module.parameters()):
+            raise ContractError(f"Expected all parameters to be {dtype} after .{name}(), but some are not")
+    module = module.to(wanted)
     stayed = [name for name, parameter in module.named_parameters() if parameter.dtype != wanted]
     if stayed:
         raise ContractError(f"Expected all parameters to be {wanted} after .to(), but {', '.join(stayed)} is not")
@@ -435,6 +464,36 @@ def strided_weights(trial: Trial) -> None:
     expected = gradients(trial.case, ("output",))
     names = [name for name in expected.tensors if name not in ("h0", "c0")]
     trial.agree(trial.gradients(("output",), module), expected, only=names)
+
+
+@contract(
+    "module.reset_parameters",
+    "reset_parameters() draws every weight anew from the law of a new layer, or is not there.",
+    MAY,
+    in_docs("RNNBase.reset_parameters"),
+    [*every(num_layers=2), *every(bidirectional=True)],
+    demonstration="""
+        before = [p.clone() for p in layer.parameters()]
+        layer.reset_parameters()
+        assert not any(torch.equal(p, old) for p, old in zip(layer.parameters(), before)), "a weight is as it was"
+    """,
+)
+def reset_parameters(trial: Trial) -> None:
+    module = trial.module()
+    trial.answer(module)
+    if not hasattr(module, "reset_parameters"):
+        raise NotImplementedError("it has no reset_parameters()")
+    bound = trial.case.layer.hidden_size**-0.5
+    with trial.blamed("reset_parameters()"), torch.no_grad():
+        # Filled with what nothing draws, so that what stays is seen.
+        for parameter in module.parameters():
+            parameter.fill_(2.0)
+        draw: Any = module.reset_parameters
+        draw()
+    for name, parameter in trial.parameters(module).items():
+        values = parameter.detach().abs()
+        if values.max() > bound or len(values.unique()) < 2:
+            raise ContractError(f"Expected reset_parameters() to draw {name} anew within ±{bound:.4g}, but it did not")
 
 
 @contract(
@@ -613,6 +672,7 @@ def device_and_dtype_arguments(trial: Trial) -> None:
 #: Options that mean nothing. Not here: those to which a plain loop gives a meaning that nobody would call wrong (proj_size >= hidden_size).
 _MEANINGLESS: tuple[tuple[dict[str, Any], frozenset[Mode]], ...] = (
     ({"hidden_size": -1}, frozenset(Mode)),
+    ({"hidden_size": 0}, frozenset(Mode)),
     ({"num_layers": 0}, frozenset(Mode)),
     ({"num_layers": 2, "dropout": 1.5}, frozenset(Mode)),
     ({"nonlinearity": "sigmoid"}, frozenset((RNN_TANH,))),
@@ -622,7 +682,7 @@ _MEANINGLESS: tuple[tuple[dict[str, Any], frozenset[Mode]], ...] = (
 
 @contract(
     "module.meaningless_options",
-    "An option that means nothing (no layers, a negative size, dropout above 1, an unknown nonlinearity, proj_size of a GRU or RNN) is "
+    "An option that means nothing (no layers, no units, dropout above 1, an unknown nonlinearity, proj_size of a GRU or RNN) is "
     "refused when the layer is built, or at the latest when it is called.",
     SHOULD,
     in_docs("LSTM: Args; nn.RNNBase.__init__"),

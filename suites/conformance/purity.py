@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+import random
 import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,7 +92,11 @@ def inputs_untouched(trial: Trial) -> None:
         with torch.set_grad_enabled(grad):
             reply = trial.call(module, input, hx)
         if grad:
-            _backward(trial, list(reply.tensors.values()))
+            given = {f"the cotangent of {name}": torch.randn_like(value) for name, value in reply.tensors.items()}
+            before |= {name: (value._version, value.clone()) for name, value in given.items()}
+            watched |= given
+            with trial.blamed("backward"):
+                torch.autograd.backward(list(reply.tensors.values()), list(given.values()))
         for name, (version, value) in before.items():
             if not torch.equal(watched[name], value):
                 raise ContractError(f"Expected {name} to be as it was before the call, but its values changed")
@@ -169,7 +175,7 @@ def answers_are_new(trial: Trial) -> None:
 
 @contract(
     "purity.random_state_untouched",
-    "Without dropout, and with dropout in eval mode, a call leaves torch's random state as it was.",
+    "Without dropout, and with dropout in eval mode, a call leaves the random states of torch, Python and NumPy as they were.",
     MUST,
     "torch.get_rng_state",
     [*every(num_layers=2), *every(num_layers=2, dropout=0.5)],
@@ -183,10 +189,13 @@ def answers_are_new(trial: Trial) -> None:
 def random_state_untouched(trial: Trial) -> None:
     module = trial.module()
     module.train(trial.case.layer.dropout == 0)
-    before = torch.get_rng_state()
+    before, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     trial.answer(module)
-    if not torch.equal(before, torch.get_rng_state()):
-        raise ContractError("Expected torch's random state to be as it was before the call, but it moved on")
+    moved = [] if torch.equal(before, torch.get_rng_state()) else ["torch's"]
+    moved += [] if python == random.getstate() else ["Python's"]
+    moved += [] if all(np.array_equal(one, other) for one, other in zip(numpy, np.random.get_state(), strict=True)) else ["NumPy's"]
+    if moved:
+        raise ContractError(f"Expected the random states to be as they were before the call, but {', '.join(moved)} moved on")
 
 
 def _switches() -> dict[str, Any]:
@@ -201,11 +210,20 @@ def _switches() -> dict[str, Any]:
         "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
         "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,
         "torch.backends.cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
-        "float32 matmul precision": torch.get_float32_matmul_precision(),
+        "float32 matmul precision": _matmul_precision(),
+        "denormal numbers": bool((torch.full((1,), 1e-40) * 1.0).any()),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "anomaly detection": torch.is_anomaly_enabled(),
         "autocast": torch.is_autocast_enabled("cpu"),
     }
+
+
+def _matmul_precision() -> str:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        # torch refuses to say where somebody has set it by the older and by the newer names.
+        return "set in two ways"
 
 
 @contract(

@@ -81,7 +81,9 @@ def _read_time_major(case: Case) -> dict[str, dict[str, Array]]:
     _read_time_major,
 )
 def batch_first(trial: Trial) -> None:
-    trial.agree(trial.answer().arrays(), answer(trial.case))
+    module = trial.module()
+    for train in (True, False):
+        trial.agree(trial.answer(module.train(train)).arrays(), answer(trial.case))
 
 
 @contract(
@@ -159,6 +161,8 @@ def sequence_of_zero(trial: Trial) -> None:
         *every(dtype="bfloat16"),
         *every(dtype="float16", given_state=False),
         *every(steps=5, batch=3, lengths=(2, 5, 3), bidirectional=True),
+        *every(steps=4, batch=2, lengths=(4, 2), dtype="bfloat16"),
+        *every(steps=4, batch=2, lengths=(2, 4), dtype="float64", given_state=False),
     ],
     demonstration="""
         output, state = layer(x, hx)

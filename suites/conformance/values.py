@@ -17,7 +17,10 @@ from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 
 
 def _agrees(trial: Trial) -> None:
-    trial.agree(trial.answer().arrays(), answer(trial.case))
+    # In eval mode without gradients other code may run: the fast path of inference.
+    module = trial.module()
+    for train in (True, False):
+        trial.agree(trial.answer(module.train(train)).arrays(), answer(trial.case))
 
 
 def _wrong_cells(case: Case) -> dict[str, dict[str, Array]]:

@@ -40,9 +40,16 @@ class Sound(nn.Module):
         self.input_size, self.hidden_size, self.num_layers = layer.input_size, layer.hidden_size, layer.num_layers
         self.bias, self.batch_first, self.bidirectional = layer.bias, layer.batch_first, layer.bidirectional
         self.dropout, self.proj_size = layer.dropout, layer.proj_size
-        bound = layer.hidden_size**-0.5
         for name, shape in layer.parameter_shapes().items():
-            self.register_parameter(name, nn.Parameter(torch.empty(shape).uniform_(-bound, bound)))
+            self.register_parameter(name, nn.Parameter(torch.empty(shape)))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws every parameter from U(-1/sqrt(H), 1/sqrt(H))."""
+        bound = self.layer.hidden_size**-0.5
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.uniform_(-bound, bound)
 
     @classmethod
     def constructed(cls, mode: Mode, *arguments: Any, device: Any = None, dtype: Any = None, **options: Any) -> Sound:

@@ -197,3 +197,15 @@ class TrainingFlagNotKept(Sound):
 
     def train(self, mode: bool = True) -> Any:
         return super().train(True)
+
+
+@mutant("dropout.own_mask_between_layers")
+class MaskSharedOverLayers(Sound):
+    """One mask a call: the one between the first layers is used between all."""
+
+    _mask: Tensor | None = None
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if level == 1 or self._mask is None:
+            self._mask = dropout(torch.ones_like(x), self.dropout, self.training)
+        return x * self._mask

@@ -156,3 +156,15 @@ class PackedDataConverted(Sound):
         if isinstance(input, PackedSequence):
             input = input.to(dtype=next(self.parameters()).dtype)
         return super().forward(input, hx)
+
+
+@mutant("errors.state_form")
+class FlatStateOfOneSlotAccepted(Sound):
+    """With one layer and one direction a state without its first axis is taken as it is."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        given = hx if isinstance(hx, tuple) else (hx,)
+        flat = all(isinstance(s, Tensor) and s.dim() == 2 for s in given) and isinstance(input, Tensor) and input.dim() == 3
+        if flat and self.layer.num_layers * self.layer.directions == 1:
+            hx = tuple(s[None] for s in given) if isinstance(hx, tuple) else hx[None]
+        return super().forward(input, hx)

@@ -222,3 +222,12 @@ class ForgetsTheBeginning(Sound):
         early = t < self._last - 2
         h, c = super().step(x, h, c, w, t, slot)
         return (h.detach(), c.detach()) if early else (h, c)
+
+
+@mutant("execution.autocast")
+class DoubleUnderAutocast(Sound):
+    """Under autocast the output is float64."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return (output.double() if torch.is_autocast_enabled("cpu") else output), finals

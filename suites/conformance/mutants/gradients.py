@@ -433,3 +433,88 @@ class _WithoutTangent(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, tangent: Tensor) -> Tensor:
         return 0 * tangent
+
+
+@mutant("gradients.learned_initial_state")
+class ExpandedStateGradientOfFirstItem(Sound):
+    """Where the initial state is expanded over the batch, the first item's gradient stands for all."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        spread = [state.dim() == 3 and state.stride(1) == 0 and state.shape[1] > 1 for state in states]
+        first = [torch.cat([state[:, :1], cut(state[:, 1:])], dim=1) for state in states]
+        return [one if wide else state for one, state, wide in zip(first, states, spread, strict=True)]
+
+
+class _ReadsLate(torch.autograd.Function):
+    """A product whose backward pass reads the weight as it is then."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.kept = (x, weight)
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor]:
+        x, weight = ctx.kept
+        return given[0] @ weight.detach(), given[0].t() @ x.detach()
+
+
+@mutant("gradients.weight_changed_before_backward")
+class BackwardReadsTheWeightOfNow(Sound):
+    """The backward pass uses the recurrent weight as it is by then, unnoticed."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        weight = w["weight_hh"]
+        assert weight is not None
+        zero = weight.new_zeros(weight.shape)
+        from_h = _ReadsLate.apply(h, weight)
+        return super().step(
+            torch.cat([x, from_h], 1), h, c, {**w, "weight_ih": _widened(w["weight_ih"], from_h), "weight_hh": zero}, t, slot
+        )
+
+
+def _widened(weight: Tensor | None, beside: Tensor) -> Tensor:
+    """``weight`` (G*H, I) with an identity beside it, which adds (B, G*H) to the product."""
+    assert weight is not None
+    return torch.cat([weight, torch.eye(beside.shape[1], dtype=weight.dtype, device=weight.device)], 1)
+
+
+@mutant("gradients.through_time")
+class TruncatedAt2048(Sound):
+    """The gradient reaches back no further than the last multiple of 2048 steps."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        if t and t % 2048 == 0:
+            h, c = h.detach(), c.detach()
+        return super().step(x, h, c, w, t, slot)
+
+
+@mutant("gradients.some_frozen")
+class FrozenReverseCutsTheInput(Sound):
+    """With every weight frozen the reverse direction passes nothing back to the input."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        frozen = not any(parameter.requires_grad for parameter in self.parameters())
+        return super().direction(cut(x) if reverse and frozen else x, valid, h, c, slot, reverse)
+
+
+class _WithoutGraph(torch.autograd.Function):
+    """The identity, whose gradient carries no graph."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        return given[0].detach().clone()
+
+
+@mutant("gradients.of_gradients")
+class GradientsWithoutGraph(Sound):
+    """The gradients carry no graph: a penalty on them is lost in silence."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return _WithoutGraph.apply(output), finals

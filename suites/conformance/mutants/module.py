@@ -425,3 +425,91 @@ class NoLayersIsOne(Sound):
     @classmethod
     def constructed(cls, mode: Mode, *arguments: Any, num_layers: int = 1, **options: Any) -> Sound:
         return super().constructed(mode, *arguments, num_layers=num_layers or 1, **options)
+
+
+@mutant("module.reset_parameters")
+class ResetDoesNothing(Sound):
+    """reset_parameters() draws at construction and never again."""
+
+    _drawn = False
+
+    def reset_parameters(self) -> None:
+        if not self._drawn:
+            super().reset_parameters()
+        self._drawn = True
+
+
+@mutant("module.reset_parameters")
+class BiasesNotReset(Sound):
+    """reset_parameters() leaves the biases as they are."""
+
+    def reset_parameters(self) -> None:
+        kept = {name: p.clone() for name, p in self.named_parameters() if name.startswith("bias")}
+        super().reset_parameters()
+        with torch.no_grad():
+            for name, value in kept.items():
+                if float(value.abs().max()) == 2.0:
+                    getattr(self, name).copy_(value)
+
+
+@mutant("module.initial_weights")
+class DirectionsStartAlike(Sound):
+    """The reverse direction starts with the forward direction's weights."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if name.endswith("_reverse"):
+                    parameter.copy_(getattr(self, name.removesuffix("_reverse")))
+
+
+@mutant("module.pickle")
+class TrainingForgotten(Sound):
+    """A pickled module comes back in training mode."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.train()
+
+
+@mutant("module.pickle")
+class FrozenComesBackTrainable(Sound):
+    """Frozen weights of a pickled module come back trainable."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.requires_grad_(True)
+
+
+@mutant("module.state_dict_values")
+class MissingWeightsAccepted(Sound):
+    """load_state_dict() takes a dict in which weights are missing."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        known = set(state_dict) <= set(self.layer.parameter_shapes())
+        return super().load_state_dict(state_dict, strict=strict and not known, assign=assign)
+
+
+@mutant("module.weights_changed_in_place")
+class AnswerKeptForItsInput(Sound):
+    """In eval mode, without hx, the answer is kept for the input tensor that it was given to."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if self.training or hx is not None or not isinstance(input, Tensor):
+            return super().forward(input, hx)
+        kept = self.__dict__.setdefault("_kept", {})
+        if id(input) not in kept:
+            kept[id(input)] = (input, super().forward(input, hx))
+        return kept[id(input)][1]
+
+
+@mutant("module.to_dtype")
+class HalfDoesNothing(Sound):
+    """half() and bfloat16() do nothing."""
+
+    def half(self) -> Any:
+        return self
+
+    def bfloat16(self) -> Any:
+        return self

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import torch
@@ -198,3 +199,53 @@ class RefusalRemembered(Sound):
             raise RuntimeError("the number of features changed between calls")
         self._features = data.shape[-1]
         super().refuse(input, hx)
+
+
+class _AddsToItsCotangent(torch.autograd.Function):
+    """The identity, whose backward pass writes to what it is given."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        answer = given[0].clone()
+        given[0].add_(1.0)
+        return answer
+
+
+@mutant("purity.inputs_untouched")
+class CotangentWrittenTo(Sound):
+    """The backward pass adds to the caller's cotangent."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return _AddsToItsCotangent.apply(output), finals
+
+
+@mutant("purity.random_state_untouched")
+class SeedsPython(Sound):
+    """A call seeds Python's random numbers."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        random.seed(0)
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.switches_restored")
+class DeterministicFromNowOn(Sound):
+    """A call turns deterministic algorithms on."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.switches_restored")
+class DenormalsFlushed(Sound):
+    """A call makes the processor flush denormal numbers to zero."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        torch.set_flush_denormal(True)
+        return super().layers(x, valid, states)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Layer, Mode
 from suites.conformance.mutants.base import Form, Sound, mutant
@@ -203,3 +205,26 @@ class BuffersOfTheFirstCall(Sound):
         self._steps = self._steps or len(x)
         ys, h, c = super().direction(x[: self._steps], valid, h, c, slot, reverse)
         return torch.cat([ys, ys[-1:].expand(len(x) - len(ys), -1, -1)]), h, c
+
+
+@mutant("shapes.dtype_device_layout")
+class PackedHalfInFloat(Sound):
+    """A packed input in a half type is answered in float32."""
+
+    def repack(self, output: Tensor, like: PackedSequence) -> PackedSequence:
+        return super().repack(output.float() if output.dtype is torch.bfloat16 else output, like)
+
+
+@mutant("shapes.batch_first")
+class SquareInputTakenForTimeMajor(Sound):
+    """In eval mode batch_first is ignored where T equals B."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        layer = self.layer
+        if layer.batch_first and not self.training and isinstance(input, Tensor) and input.dim() == 3 and input.shape[0] == input.shape[1]:
+            self.layer = replace(layer, batch_first=False)
+            try:
+                return super().forward(input, hx)
+            finally:
+                self.layer = layer
+        return super().forward(input, hx)

@@ -530,3 +530,21 @@ class CounterOf16Bits(Sound):
     def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
         x, valid, form = super().read(input)
         return x[torch.arange(len(x)) % 65_536], valid, form
+
+
+@mutant("values.long_sequence")
+class EvalRestartsAt256(Sound):
+    """In eval mode a sequence is run in stretches of 256 steps, each from zeros."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, 0 * h, 0 * c, w, t, slot) if t and t % 256 == 0 and not self.training else super().step(x, h, c, w, t, slot)
+
+
+@mutant("values.gru_cell", _GRU)
+class ThreeOfFourSteps(Sound):
+    """Where T leaves a remainder of 3 by 4 and is above 16, the last step reads the step before."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        if len(x) > 16 and len(x) % 4 == 3:
+            x = torch.cat([x[:-1], x[-2:-1]])
+        return super().direction(x, valid, h, c, slot, reverse)
