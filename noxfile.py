@@ -62,6 +62,13 @@ def benchmark(session: nox.Session) -> None:
 
 
 @nox.session
+def calibrate(session: nox.Session) -> None:
+    """What comparisons of times can see on this machine: false alarms, and planted slowdowns found."""
+    _install(session)
+    session.run("python", "-m", "harness.calibration", *session.posargs)
+
+
+@nox.session
 def mutants(session: nox.Session) -> None:
     """Every contract against the wrong layers that it must reject: how strong the suite is."""
     _install(session, "tests")

@@ -23,7 +23,7 @@ from harness.isolation import Worker
 from harness.layer import Mode
 from harness.measure import measure
 from harness.outcome import Outcome
-from harness.record import Conformance, Header, Mutation, Result, Throughput, to_json
+from harness.record import Conformance, Header, Mutation, Throughput, to_json
 from harness.registry import UnknownImplementation, builtin, resolve, resolve_all
 from harness.sampling import REPLAY, Budget
 from harness.store import RunWriter, StoreError, decode, encode, now
@@ -31,6 +31,9 @@ from harness.workload import Workload, WorkloadError, chosen
 
 _SESSION = pytest.StashKey["Session"]()
 _RESULT = "harness_result"
+
+#: What a session finds. The instrument itself is calibrated without pytest.
+Tested = Conformance | Throughput | Mutation
 
 
 @dataclasses.dataclass
@@ -45,7 +48,7 @@ class Session:
     baseline: str
     writer: RunWriter | None = None
     measured: dict[str, dict[str, Throughput]] = dataclasses.field(default_factory=dict)
-    results: list[Result] = dataclasses.field(default_factory=list)
+    results: list[Tested] = dataclasses.field(default_factory=list)
 
 
 class Hooks:
@@ -250,10 +253,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 @pytest.fixture
-def record_result(request: pytest.FixtureRequest) -> Callable[[Result], None]:
+def record_result(request: pytest.FixtureRequest) -> Callable[[Tested], None]:
     """Puts a result into the run file."""
 
-    def record(result: Result) -> None:
+    def record(result: Tested) -> None:
         # As text, because pytest-xdist sends only plain types between processes.
         request.node.user_properties.append((_RESULT, encode(result)))
 
@@ -261,7 +264,7 @@ def record_result(request: pytest.FixtureRequest) -> Callable[[Result], None]:
 
 
 @pytest.fixture
-def settle(request: pytest.FixtureRequest, record_result: Callable[[Result], None]) -> Callable[[Check], None]:
+def settle(request: pytest.FixtureRequest, record_result: Callable[[Tested], None]) -> Callable[[Check], None]:
     """Runs a check, records what came of it, and ends the test accordingly."""
     session = session_of(request.config)
     isolate = request.config.getoption("isolate")
@@ -279,7 +282,7 @@ Measured = Callable[[Workload, Implementation, Any], None]
 
 
 @pytest.fixture
-def measured(request: pytest.FixtureRequest, record_result: Callable[[Result], None]) -> Measured:
+def measured(request: pytest.FixtureRequest, record_result: Callable[[Tested], None]) -> Measured:
     """Hands the samples of one cell to the benchmark fixture; the first cell of a workload that is asked for samples them all."""
     session = session_of(request.config)
 
@@ -305,7 +308,7 @@ def _nothing() -> None:
     """Stands in for the call, which has been timed already."""
 
 
-def conclude(result: Result) -> None:
+def conclude(result: Tested) -> None:
     """Ends the running test as ``result`` says: nothing is skipped without its reason."""
     outcome = Outcome(result.outcome)
     if outcome.fails_run:
@@ -316,7 +319,7 @@ def conclude(result: Result) -> None:
         pytest.skip(f"{outcome.value}: {result.message}")
 
 
-def _reproduced(result: Result) -> str:
+def _reproduced(result: Tested) -> str:
     # Not indented: it could not be pasted then.
     script = result.reproduction if isinstance(result, Conformance) else ""
     return f"\nThis shows it, and runs as pasted:\n\n{script.rstrip()}\n" if script else ""
@@ -327,7 +330,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         for name, value in report.user_properties:
             if name == _RESULT:
                 result = decode(str(value))
-                assert isinstance(result, Result)
+                assert isinstance(result, Tested)
                 _CURRENT.results.append(result)
                 if _CURRENT.writer is not None:
                     _CURRENT.writer.append(result)

@@ -79,7 +79,7 @@ class Throughput:
     one call; ``flops``: the analytic count of one call. ``tokens_per_second`` and ``flops_per_second``: from the median
     sample. ``agreement``: the errors against the oracle on the timed instance, ``before`` and ``after`` the timed
     calls, each as ``Conformance.errors``. ``threads``: torch's intra-op threads. ``stopped``: why no more
-    samples were taken, 'decided' or 'time'; empty for the baseline.
+    samples were taken, 'decided' or 'time', which it is for the baseline; empty where there are none.
     """
 
     kind: ClassVar[str] = "throughput"
@@ -133,6 +133,24 @@ class Mutation:
 
 
 @dataclass(frozen=True)
+class Calibration:
+    """Comparisons of two equal things on this machine, one of them slowed down by the share ``planted``.
+
+    ``verdicts``: verdict -> how many of the ``trials`` ended with it. ``ratios``: seconds over seconds that each found. ``seconds``: how
+    long each sampled; ``most_seconds``: how long it might.
+    """
+
+    kind: ClassVar[str] = "calibration"
+    planted: float
+    outcome: str
+    trials: int
+    verdicts: dict[str, int]
+    ratios: list[float]
+    seconds: list[float]
+    most_seconds: float
+
+
+@dataclass(frozen=True)
 class Footer:
     """The last line: a run file without it was cut short. ``counts``: outcome -> how many lines have it. ``coverage``: what the cases
     covered, as :func:`harness.coverage.covered` says."""
@@ -146,9 +164,9 @@ class Footer:
     coverage: dict[str, Any] = field(default_factory=dict)
 
 
-Result = Conformance | Throughput | Mutation
+Result = Conformance | Throughput | Mutation | Calibration
 Record = Header | Result | Footer
-_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Header, Conformance, Throughput, Mutation, Footer)}
+_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Header, Conformance, Throughput, Mutation, Calibration, Footer)}
 
 
 def to_json(record: Record) -> dict[str, Any]:

@@ -116,11 +116,17 @@ def _workloads(path: Path, number: int, table: Mapping[str, Any]) -> Iterator[Wo
         if given is None:
             raise WorkloadError(f"{where} expected the key {key} but it is missing")
         values[key] = given if isinstance(given, list) else [given]
+        if not values[key]:
+            raise WorkloadError(f"{where} expected {key} to have at least one value but got {key}=[]")
         for value in values[key]:
             fits = value in accepted if isinstance(accepted, tuple) else type(value) is accepted
             if not fits:
                 expected = f"one of {', '.join(accepted)}" if isinstance(accepted, tuple) else accepted.__name__
                 raise WorkloadError(f"{where} expected {key} to be {expected} but got {key}={value!r}")
+            # A case may be empty, but its time says nothing. The default of a size is the least that it can be.
+            least = 1 if default is None else default
+            if accepted is int and value < least:
+                raise WorkloadError(f"{where} expected {key} of at least {least} but got {key}={value}")
     for combination in itertools.product(*values.values()):
         one = dict(zip(values, combination, strict=True))
         try:

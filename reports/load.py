@@ -14,7 +14,9 @@ import pandas as pd
 
 from harness import store
 from harness.outcome import Outcome
-from harness.record import Conformance, Mutation, Throughput
+from harness.record import Calibration, Conformance, Mutation, Throughput
+from harness.statistics import Verdict
+from reports import metrics
 from reports.columns import COLUMNS
 
 
@@ -33,6 +35,7 @@ class Frames:
     implementations: pd.DataFrame
     contracts: pd.DataFrame
     mutations: pd.DataFrame
+    calibrations: pd.DataFrame
     coverage: pd.DataFrame
     conformance: pd.DataFrame
     errors: pd.DataFrame
@@ -160,8 +163,8 @@ class _Loader:
                 "policy": header.policy,
             }
         )
-        # Where only the suite itself was put to the test, no implementation was.
-        if not run.results or not all(isinstance(result, Mutation) for result in run.results):
+        # Where only the suite or the instrument was put to the test, no implementation was.
+        if not run.results or not all(isinstance(result, Mutation | Calibration) for result in run.results):
             for implementation, facts in header.implementations.items():
                 self._implementation(name, machine, implementation, _mapping(facts))
         for contract, facts in header.contracts.items():
@@ -173,6 +176,9 @@ class _Loader:
                 self._conformance(name, machine, result)
             elif isinstance(result, Mutation):
                 self._mutation(name, result)
+            elif isinstance(result, Calibration):
+                if not self._calibration(name, machine, result):
+                    self.problems.append(f"{path}: result {number} has verdicts that do not add up to its trials; it was left out.")
             else:
                 self._signatures.add(_signature(machine, result))
                 self._throughput(name, machine, result)
@@ -184,6 +190,16 @@ class _Loader:
     def _mutation(self, run: str, result: Mutation) -> None:
         own = {key: getattr(result, key) for key in ("contract", "mutant", "description", "modes", "case", "seconds")}
         self.rows["mutations"].append({**own, "run": run, "killed": result.outcome == Outcome.PASSED})
+
+    def _calibration(self, run: str, machine: str, result: Calibration) -> bool:
+        """Whether its counts make sense; only then it is kept."""
+        counts = {verdict.value: result.verdicts.get(verdict.value, 0) for verdict in Verdict}
+        if not all(isinstance(count, int) and count >= 0 for count in counts.values()) or not 0 < result.trials == sum(counts.values()):
+            return False
+        own = {key: getattr(result, key) for key in ("planted", "trials", "most_seconds", "ratios")}
+        seconds = metrics.median(result.seconds)
+        self.rows["calibrations"].append({**own, **counts, "run": run, "machine": machine, "seconds": seconds})
+        return True
 
     def _coverage(self, run: str, implementation: str, mode: str, facts: Mapping[str, Any]) -> None:
         pairs = _mapping(facts.get("pairs"))

@@ -8,6 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from harness import statistics
 from harness.layer import Mode
 from harness.outcome import Outcome
 from reports import view
@@ -52,6 +53,8 @@ def render(findings: Findings, figures: dict[str, list[dict[str, Any]]]) -> str:
         problems=findings.frames.problems,
         verdicts=view.verdict_rows(findings),
         fastest=view.fastest_tables(findings),
+        level=f"{statistics.LEVEL:.0%}",
+        margin=f"{statistics.MARGIN:.0%}",
         tested=view.tested_rows(findings),
         runs=view.run_rows(findings),
         columns=columns,
@@ -64,6 +67,7 @@ def render(findings: Findings, figures: dict[str, list[dict[str, Any]]]) -> str:
         glyphs=[str(outcome) for outcome in Outcome],
         figures=figures,
         cells=cells,
+        instrument=view.instrument(findings),
         more_cells=more_cells,
         superseded=findings.superseded,
     )

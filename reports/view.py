@@ -11,6 +11,7 @@ import pandas as pd
 
 from harness import statistics
 from harness.outcome import Outcome, Severity
+from harness.proportions import wilson
 from reports import speed
 from reports.analysis import BREAKING, WORST_FIRST, Findings, Verdict
 from reports.figures.style import MODE_NAMES, engineering, modes
@@ -340,6 +341,44 @@ def cell_rows(findings: Findings) -> tuple[list[dict[str, Any]], int]:
             }
         )
     return answer, len(cells) - len(shown)
+
+
+def instrument(findings: Findings) -> list[dict[str, Any]]:
+    """What comparisons of times can see: one entry per machine that was calibrated (its last calibration) or on which anything was timed.
+
+    ``lines`` is empty where there was no calibration; ``overhead`` is empty where the run does not say.
+    """
+    frames = findings.frames
+    created = frames.runs.set_index("run")["created"]
+    calibrations = frames.calibrations.assign(created=frames.calibrations["run"].map(created)).sort_values("created", kind="stable")
+    timed = findings.cells.loc[findings.cells["samples"] > 0, "machine"]
+    answer = []
+    for machine in dict.fromkeys([*timed, *calibrations["machine"]]):
+        own = calibrations[calibrations["machine"] == machine]
+        last = own[own["run"] == own["run"].iloc[-1]] if len(own) else own
+        policy = frames.runs.set_index("run")["policy"].get(last["run"].iloc[0], {}) if len(last) else {}
+        overhead = policy.get("instrument_overhead")
+        answer.append(
+            {
+                "machine": machine,
+                "lines": [_seen(row) for row in rows(last.sort_values("planted"))],
+                "overhead": f"{overhead:+.2%}" if isinstance(overhead, (int, float)) else "",
+            }
+        )
+    return answer
+
+
+def _seen(row: Any) -> dict[str, str]:
+    """What became of the comparisons with one planted slowdown."""
+    found = row.slower if row.planted else row.slower + row.faster
+    low, high = wilson(found, row.trials)
+    return {
+        "what": f"a slowdown of {100 * row.planted:g} %, found" if row.planted else "equal things, called different",
+        "found": f"{found} of {row.trials}",
+        "interval": f"{low:.1%} to {high:.1%}",
+        "seconds": "" if math.isnan(row.seconds) else f"{row.seconds:.2g}",
+        "most": f"{row.most_seconds:g}",
+    }
 
 
 def run_rows(findings: Findings) -> list[dict[str, Any]]:

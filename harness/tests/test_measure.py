@@ -139,6 +139,37 @@ def test_a_wrong_one_takes_no_samples_from_the_others() -> None:
     ]
 
 
+def test_a_record_says_why_no_more_samples_were_taken() -> None:
+    clock = FakeClock()
+    paces = {"torch:base": 1e-2, "sample:slow": 2e-2, "sample:close": 1.008e-2}
+    cells = [implementation(_ticking(clock, seconds=seconds), id) for id, seconds in paces.items()]
+    wrong = implementation(_ticking(clock, Doubled.forward), "sample:wrong")
+    records = {r.implementation: r for r in measure(INFERENCE, [*cells, wrong], Budget(seconds=3.0), clock)}
+    assert {id: record.stopped for id, record in records.items()} == {
+        # The baseline has nobody to be decided against.
+        "torch:base": "time",
+        "sample:slow": "decided",
+        # Where no two rounds differ, a little is enough.
+        "sample:close": "decided",
+        "sample:wrong": "",
+    }
+    short = measure(INFERENCE, cells, Budget(seconds=0.1), clock)
+    assert {record.stopped for record in short} == {"time"}, "it was spent before the first look"
+
+
+@pytest.mark.parametrize(
+    ("asked", "baseline"), [("", "torch:b"), ("sample:a", "sample:a"), ("sample:elsewhere", "torch:b"), ("sample:wrong", "torch:b")]
+)
+def test_the_baseline_is_sampled_to_the_end_and_is_one_that_could_be_timed(asked: str, baseline: str) -> None:
+    clock = FakeClock()
+    paces = {"sample:a": 1e-2, "torch:b": 2e-2, "sample:c": 4e-2}
+    cells = [implementation(_ticking(clock, seconds=seconds), id) for id, seconds in paces.items()]
+    wrong = implementation(_ticking(clock, Doubled.forward), "sample:wrong")
+    records = measure(INFERENCE, [wrong, *cells], Budget(), clock, asked)
+    assert [r.implementation for r in records if r.stopped == "time"] == [baseline]
+    assert {r.implementation for r in records if r.stopped == "decided"} == set(paces) - {baseline}
+
+
 def test_what_cannot_run_here_or_is_declared_away_is_not_run() -> None:
     built: list[Layer] = []
 

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import harness
-from harness import pytest_plugin
+from harness import pytest_plugin, statistics
 from harness.contract import Check, checks
 from harness.implementation import Capabilities
 from harness.outcome import Outcome
@@ -119,7 +119,7 @@ def _run(folder: Path) -> Run:
 def _outcomes(run: Run) -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for result in run.results:
-        assert not isinstance(result, Mutation)
+        assert isinstance(result, Conformance | Throughput)
         found[result.implementation].add(result.outcome)
     return dict(found)
 
@@ -185,7 +185,8 @@ def test_throughput_hands_the_same_samples_to_the_benchmark_file_and_the_run_fil
         assert extra["agreement"]["after"] and extra["kernels"] and extra["flops_per_second"]
     for workload in run.header.workloads:
         onednn, hoisted, wrong = (recorded[workload, i] for i in ("torch:onednn", "loop:hoisted", "layers:Wrong"))
-        assert onednn.rounds == hoisted.rounds == list(range(len(onednn.samples)))
+        assert all(cell.rounds == list(range(len(cell.samples))) for cell in (onednn, hoisted))
+        assert len(onednn.rounds) >= len(hoisted.rounds), "the baseline stays to the end"
         assert wrong.samples == [] and wrong.tokens_per_second is None
 
 
@@ -227,6 +228,28 @@ def test_a_run_file_is_opened_when_a_session_starts_and_not_to_print_the_options
     run = read(session.writer.close(0))
     assert run.complete and list(run.header.implementations) == ["loop:textbook"] and list(run.header.contracts) == ["sample.agrees"]
     assert run.header.implementations["loop:textbook"]["availability"]["cpu"] is None
+
+
+@pytest.mark.parametrize(("asked", "named"), [("", None), ("loop:hoisted", "loop:hoisted")])
+def test_the_policy_of_a_benchmark_names_the_baseline_only_where_one_was_asked_for(asked: str, named: str | None, tmp_path: Path) -> None:
+    config = _config(results=str(tmp_path), benchmark_only=True, baseline=asked, sampling_time=1.5, implementation=["loop:textbook"])
+    pytest_plugin.pytest_configure(config)
+    session = pytest_plugin.session_of(config)
+    # A baseline that was not to be tested is measured beside the rest.
+    assert [i.id for i in session.implementations] == [*([asked] if asked else []), "loop:textbook"]
+    writer = pytest_plugin._open_run(config, session)
+    assert writer is not None
+    policy = read(writer.close(0)).header.policy
+    assert policy.get("baseline") == named and ("baseline" in policy) == bool(asked)
+    assert policy["sampling_time"] == 1.5 and policy["systematic"] == statistics.SYSTEMATIC and policy["level"] == statistics.LEVEL
+
+
+def test_the_policy_of_a_conformance_run_says_nothing_of_samples(tmp_path: Path) -> None:
+    config = _config(results=str(tmp_path), implementation=["loop:textbook"])
+    pytest_plugin.pytest_configure(config)
+    writer = pytest_plugin._open_run(config, pytest_plugin.session_of(config))
+    assert writer is not None
+    assert set(read(writer.close(0)).header.policy) == {"floors", "least_floor_eps", "sum_floor_eps", "tf32"}
 
 
 def test_a_results_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:

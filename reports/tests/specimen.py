@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from harness.outcome import Outcome
-from harness.record import Conformance, Header, Throughput
+from harness.record import Calibration, Conformance, Header, Throughput
 from harness.store import RunWriter
 
 HOSTILE = "evil:<script>alert(1)</script> \"q\" 'a' & $x_1$ 名前"
@@ -208,6 +208,14 @@ def throughput(device: str = "cpu", rounds: int = 11) -> list[Throughput]:
                         )
                     )
     return answer
+
+
+def calibrations() -> list[Calibration]:
+    """Ten comparisons of equal things, one of which was called slower, and ten with a slowdown of 2 %, of which nine found it."""
+    return [
+        Calibration(0.0, "passed", 10, {"faster": 0, "slower": 1, "same": 8, "undecided": 1}, [1.0] * 10, [1.0, 2.0] * 5, 6.0),
+        Calibration(0.02, "passed", 10, {"faster": 0, "slower": 9, "same": 0, "undecided": 1}, [1.02] * 10, [0.5, 0.75] * 5, 6.0),
+    ]
 
 
 def write(

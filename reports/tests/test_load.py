@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import torch
 
+from harness import calibration
 from reports import Frames, LoadError, load
 from reports.columns import COLUMNS
 from reports.tests import specimen
@@ -38,6 +41,48 @@ def test_every_line_of_a_run_file_becomes_a_row(frames: Frames) -> None:
     assert len(frames.throughput) == len(timed)
     assert len(frames.errors) == sum(len(result.errors) for result in checked)
     assert len(frames.samples) == sum(len(cell.samples) for cell in timed)
+
+
+def test_a_calibration_is_a_row_per_planted_slowdown_and_no_implementation(tmp_path: Path) -> None:
+    frames = load(specimen.write(tmp_path, results=specimen.calibrations()))
+    assert frames.problems == () and frames.implementations.empty
+    assert {column: str(dtype) for column, dtype in frames.calibrations.dtypes.items()} == {
+        column: dtype for column, (dtype, _) in COLUMNS["calibrations"].items()
+    }
+    assert frames.calibrations.drop(columns=["run", "ratios"]).to_dict("records") == [
+        {"machine": "specimen", "planted": 0.0, "trials": 10, "slower": 1, "faster": 0, "same": 8, "undecided": 1, "seconds": 1.5,
+         "most_seconds": 6.0},
+        {"machine": "specimen", "planted": 0.02, "trials": 10, "slower": 9, "faster": 0, "same": 0, "undecided": 1, "seconds": 0.625,
+         "most_seconds": 6.0},
+    ]  # fmt: skip
+    assert frames.calibrations["ratios"].tolist() == [[1.0] * 10, [1.02] * 10]
+
+
+def test_a_calibration_beside_implementations_hides_none_of_them(tmp_path: Path) -> None:
+    frames = load(specimen.write(tmp_path, results=[*specimen.calibrations(), *specimen.throughput()[:1]]))
+    assert len(frames.calibrations) == 2 and not frames.implementations.empty
+
+
+@pytest.mark.parametrize(
+    ("trials", "verdicts"),
+    [(0, {}), (3, {"slower": 2}), (3, {"slower": 4, "same": -1}), (1, {"slower": "one"}), (1, {"splendid": 1})],
+    ids=str,
+)
+def test_a_calibration_whose_verdicts_do_not_add_up_is_left_out_and_named(trials: int, verdicts: dict[str, Any], tmp_path: Path) -> None:
+    frames = load(specimen.write(tmp_path, results=[replace(specimen.calibrations()[0], trials=trials, verdicts=verdicts)]))
+    assert frames.calibrations.empty
+    assert len(frames.problems) == 1 and "result 1 has verdicts that do not add up to its trials" in frames.problems[0]
+
+
+def test_what_the_calibration_command_writes_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(calibration, "PLANTED", ((0.0, 0.02), (0.05, 0.02)))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    assert calibration.main(["--trials", "1", "--results", str(tmp_path)]) == 0
+    frames = load(Path(capsys.readouterr().out.splitlines()[-1]))
+    assert frames.problems == () and frames.calibrations["planted"].tolist() == [0.0, 0.05]
+    assert (frames.calibrations[["slower", "faster", "same", "undecided"]].sum(axis=1) == frames.calibrations["trials"]).all()
 
 
 def test_an_error_that_was_not_finite_is_told_from_one_of_zero(frames: Frames) -> None:

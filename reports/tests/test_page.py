@@ -17,6 +17,7 @@ from harness.coverage import covered
 from harness.layer import Layer, Mode
 from harness.outcome import Outcome
 from harness.record import Mutation
+from harness.statistics import LEVEL, MARGIN
 from reports import page
 from reports.__main__ import main
 from reports.load import load
@@ -151,6 +152,60 @@ def test_the_page_says_what_the_cases_covered(tmp_path: Path) -> None:
     text = " ".join(" ".join(_Reader(page.write(frames, tmp_path / "out").read_text()).texts).split())
     assert "T 2 values, 1 to" in text or "T 1 values" in text
     assert "form=unbatched" in text
+
+
+def _told(directory: Path, *runs: Path) -> str:
+    """The text of the page of ``runs``, its words set apart by single blanks."""
+    return " ".join(" ".join(_Reader(page.write(load(runs), directory / "out").read_text()).texts).split())
+
+
+def test_the_page_says_what_the_instrument_can_see_on_the_machine(tmp_path: Path) -> None:
+    timed = specimen.write(tmp_path, results=specimen.throughput()[:12])
+    calibrated = specimen.write(tmp_path, what="eye", results=specimen.calibrations(), policy={"instrument_overhead": 0.0123})
+    text = _told(tmp_path, timed, calibrated)
+    assert "What the instrument can see on this machine" in text
+    # Wilson's interval of 1 of 10 and of 9 of 10.
+    assert (
+        "On specimen comparisons 95 % interval s each, median at most, s equal things, called different 1 of 10 1.8% to 40.4% 1.5 6" in text
+    )
+    assert "a slowdown of 2 %, found 9 of 10 59.6% to 98.2% 0.62 6" in text
+    assert "a sample of a call of 20 µs differs by +1.23% from a bare loop" in text
+    assert "nox -s calibrate" not in text
+
+
+def test_equal_things_that_were_called_faster_are_false_alarms_too(tmp_path: Path) -> None:
+    equal = replace(specimen.calibrations()[0], verdicts={"faster": 2, "slower": 1, "same": 7, "undecided": 0})
+    missed = replace(specimen.calibrations()[1], planted=0.005, verdicts={"faster": 2, "slower": 1, "same": 7, "undecided": 0})
+    text = _told(tmp_path, specimen.write(tmp_path, results=[missed, equal]))
+    assert "equal things, called different 3 of 10" in text and "a slowdown of 0.5 %, found 1 of 10" in text
+    assert text.index("equal things, called") < text.index("a slowdown of"), "by what was planted"
+
+
+def test_of_two_calibrations_of_a_machine_the_later_one_counts(tmp_path: Path) -> None:
+    equal = specimen.calibrations()[0]
+    late = replace(equal, verdicts={"faster": 0, "slower": 0, "same": 10, "undecided": 0})
+    runs = [
+        specimen.write(tmp_path, results=[late], created="2026-01-02T00:00:00Z", what="late"),
+        specimen.write(tmp_path, results=specimen.calibrations(), created="2026-01-01T00:00:00Z", what="early"),
+    ]
+    text = _told(tmp_path, *runs)
+    assert "called different 0 of 10 0.0% to 27.8%" in text
+    assert "1 of 10" not in text and "a slowdown of" not in text
+
+
+def test_a_machine_that_was_not_calibrated_says_how_to(html: str, tmp_path: Path) -> None:
+    assert "Not measured on specimen, or not in these files: nox -s calibrate measures it." in " ".join(
+        " ".join(_Reader(html).texts).split()
+    )
+    environment = {**specimen.header().environment, "machine": "other"}
+    other = specimen.write(tmp_path, what="eye", results=specimen.calibrations(), environment=environment)
+    text = _told(tmp_path, specimen.write(tmp_path, results=specimen.throughput()[:12]), other)
+    assert "Not measured on specimen" in text and "On other comparisons" in text and "Not measured on other" not in text
+
+
+def test_the_page_states_the_level_and_the_margin_of_its_verdicts(html: str) -> None:
+    text = " ".join(" ".join(_Reader(html).texts).split())
+    assert f"at {LEVEL:.0%} for the use as a whole" in text and f"Two within {MARGIN:.0%} of each other are the same" in text
 
 
 def test_a_failure_shows_its_reproduction(tmp_path: Path) -> None:

@@ -490,8 +490,8 @@ def reset_parameters(trial: Trial) -> None:
             parameter.fill_(2.0)
         draw: Any = module.reset_parameters
         draw()
-    for name, parameter in trial.parameters(module).items():
-        values = parameter.detach().abs()
+    for name, drawn in trial.parameters(module).items():
+        values = drawn.detach().abs()
         if values.max() > bound or len(values.unique()) < 2:
             raise ContractError(f"Expected reset_parameters() to draw {name} anew within ±{bound:.4g}, but it did not")
 

@@ -10,7 +10,7 @@ import pytest
 from harness.contract import Contract, blind_spots, checks, devices, prove, run
 from harness.implementation import Implementation
 from harness.outcome import Outcome
-from harness.record import Result
+from harness.pytest_plugin import Tested
 from suites.conformance import mutants
 from suites.conformance.__main__ import PAGE, page
 from suites.conformance.catalogue import CATALOGUE
@@ -27,7 +27,7 @@ def _where(contract: Contract) -> list[str]:
 
 
 @pytest.mark.parametrize(("contract", "mutant"), PAIRS, ids=[f"{contract.id}-{mutant.id}" for contract, mutant in PAIRS])
-def test_rejects_mutant(contract: Contract, mutant: Implementation, record_result: Callable[[Result], None]) -> None:
+def test_rejects_mutant(contract: Contract, mutant: Implementation, record_result: Callable[[Tested], None]) -> None:
     result = prove(contract, mutant, _where(contract))
     record_result(result)
     assert result.outcome == Outcome.PASSED, result.message

@@ -1,0 +1,165 @@
+"""What the instrument can see on this machine: comparisons of equal things, and of things with a known difference.
+
+``python -m harness.calibration`` (``nox -s calibrate``) builds nn.LSTM twice for each trial and compares the two as any two
+implementations are compared, the second with a wait of a known share of its time after each call, or without. How often equal things
+are called different, and how often a planted slowdown is found, is printed and written to a run file.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import random
+import statistics as stdlib
+import sys
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness import environment, statistics
+from harness.clock import Clock, HostClock
+from harness.proportions import wilson
+from harness.record import Calibration, Header
+from harness.sampling import Budget, Subject, interleave, sample
+from harness.statistics import Verdict, effect
+from harness.store import RunWriter, StoreError, now
+
+#: The planted slowdowns, and the seconds that a comparison may take to find each.
+PLANTED = ((0.0, 6.0), (0.01, 20.0), (0.02, 6.0), (0.05, 2.0))
+
+#: T, B and I = H: a forward pass of about a millisecond on one core.
+SHAPE = (64, 8, 64)
+
+
+@contextmanager
+def _inference() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+def waiting(call: Callable[[], Any], share: float, clock: Callable[[], float]) -> Callable[[], Any]:
+    """``call`` followed by a wait of ``share`` of the time that it took: slower by this share whatever the machine is doing."""
+
+    def slower() -> Any:
+        start = clock()
+        answer = call()
+        end = clock()
+        until = end + share * (end - start)
+        while clock() < until:
+            pass
+        return answer
+
+    return slower if share else call
+
+
+def _layer() -> Callable[[], Any]:
+    """A call of a new nn.LSTM, at a place in memory that is its own."""
+    steps, batch, hidden = SHAPE
+    # What other programs allocate between two layers, so that each trial finds them elsewhere.
+    kept = [torch.empty(random.randrange(1, 200_000)) for _ in range(random.randrange(1, 20))]
+    module, x = nn.LSTM(hidden, hidden), torch.randn(steps, batch, hidden)
+    return lambda: module(x) if kept else None
+
+
+def trial(share: float, seconds: float, clock: Clock, make: Callable[[], Callable[[], Any]] = _layer) -> tuple[Verdict, float, float]:
+    """One comparison of two equal things, one of them slowed down: its verdict, the ratio, and the seconds of sampling."""
+    subjects = {"baseline": Subject(make(), _inference), "candidate": Subject(waiting(make(), share, clock.now), _inference)}
+    taken = interleave(subjects, clock, Budget(seconds=seconds), seed=random.randrange(2**31), baseline="baseline")
+    for samples in taken.values():
+        if samples.error is not None:
+            raise samples.error
+    own, base = taken["candidate"], taken["baseline"]
+    shared = min(len(own.seconds), len(base.seconds))
+    found = effect(own.seconds[:shared], base.seconds[:shared])
+    spent = sum(own.seconds[:shared]) * own.calls + sum(base.seconds[:shared]) * base.calls
+    return found.verdict(), found.ratio, spent
+
+
+def overhead(clock: Callable[[], float] = time.perf_counter, calls: int = 500) -> float:
+    """The share by which a sample of a 20 us call exceeds a bare loop around the same call; the median of pairs taken in turn."""
+
+    def call() -> None:
+        until = clock() + 2e-5
+        while clock() < until:
+            pass
+
+    subject, host, ratios = Subject(call, _inference), HostClock("cpu"), []
+    for _ in range(40):
+        start = clock()
+        for _ in range(calls // 10):
+            call()
+        bare = (clock() - start) / (calls // 10)
+        ratios.append(sample(subject, host, calls // 10) / bare)
+    return stdlib.median(ratios) - 1
+
+
+def calibrate(trials: int, report: Callable[[str], None] = print) -> list[Calibration]:
+    """Trials for every planted slowdown, told as they are done."""
+    answer = []
+    for share, seconds in PLANTED:
+        found = [trial(share, seconds, HostClock("cpu")) for _ in range(trials)]
+        counts = Counter(verdict.value for verdict, _, _ in found)
+        record = Calibration(
+            planted=share,
+            outcome="passed",
+            trials=trials,
+            verdicts={verdict.value: counts[verdict.value] for verdict in Verdict},
+            ratios=[ratio for _, ratio, _ in found],
+            seconds=[spent for _, _, spent in found],
+            most_seconds=seconds,
+        )
+        report(told(record))
+        answer.append(record)
+    return answer
+
+
+def told(record: Calibration) -> str:
+    """One line on the trials with one planted slowdown."""
+    if record.planted:
+        found, what = record.verdicts["slower"], f"a slowdown of {record.planted:.0%} found in"
+    else:
+        found, what = record.verdicts["slower"] + record.verdicts["faster"], "equal things called different in"
+    low, high = wilson(found, record.trials)
+    spent = f"{stdlib.median(record.seconds):.1f} s each, at most {record.most_seconds:g} s"
+    return f"{what} {found} of {record.trials} comparisons ({low:.1%} to {high:.1%} at 95 %), {spent}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; returns the exit status: 0, or 2 where the run file cannot be written."""
+    parser = argparse.ArgumentParser(prog="python -m harness.calibration", description="Measures what comparisons can see on this machine.")
+    parser.add_argument("--trials", type=int, default=25, metavar="N", help="comparisons for each planted slowdown; default: 25")
+    parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="folder for the run file; default: results")
+    chosen = parser.parse_args(arguments)
+    if chosen.trials < 1:
+        parser.error(f"expected --trials of at least 1 but got {chosen.trials}")
+    torch.set_num_threads(1)
+    policy = {name.lower(): getattr(statistics, name) for name in ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")}
+    header = Header(
+        uuid.uuid4().hex,
+        now(),
+        ["python", "-m", "harness.calibration", *map(str, arguments if arguments is not None else sys.argv[1:])],
+        dataclasses.asdict(environment.describe()),
+        {},
+        policy={**policy, "instrument_overhead": overhead()},
+    )
+    print(f"a sample of a 20 us call is {header.policy['instrument_overhead']:+.2%} longer than a bare loop around it")
+    try:
+        writer = RunWriter(chosen.results, "calibration", header)
+    except StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for record in calibrate(chosen.trials):
+        writer.append(record)
+    print(writer.close(0))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

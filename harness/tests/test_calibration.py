@@ -1,0 +1,152 @@
+"""The calibration of the instrument, mostly with a clock that goes on only as it is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from harness import calibration
+from harness.calibration import main, told, trial, waiting
+from harness.clock import FakeClock
+from harness.record import Calibration
+from harness.statistics import LEVEL, Verdict
+from harness.store import read
+
+
+class Ticking(FakeClock):
+    """A clock on which every look takes a tenth of a microsecond, so that waiting for it ends."""
+
+    def now(self) -> float:
+        self.advance(1e-7)
+        return super().now()
+
+
+def _making(clock: FakeClock, *seconds: float) -> Callable[[], Callable[[], Any]]:
+    """Makes calls of which the n-th takes ``seconds[n]``, the last for ever."""
+    made: list[float] = []
+
+    def make() -> Callable[[], Any]:
+        own = seconds[min(len(made), len(seconds) - 1)]
+        made.append(own)
+        return lambda: clock.advance(own)
+
+    return make
+
+
+def test_a_planted_slowdown_is_found_and_equal_things_are_the_same() -> None:
+    clock = Ticking()
+    verdict, ratio, spent = trial(0.05, 2.0, clock, _making(clock, 1e-3))
+    assert verdict is Verdict.SLOWER and ratio == pytest.approx(1.05, abs=1e-3)
+    assert 0.25 <= spent < 2.0, "it was decided before its time was spent"
+    verdict, ratio, _ = trial(0.0, 2.0, clock, _making(clock, 1e-3))
+    assert verdict is Verdict.SAME and ratio == pytest.approx(1.0, abs=1e-3)
+
+
+def test_what_is_slowed_down_is_the_candidate_and_two_layers_are_made() -> None:
+    clock = Ticking()
+    # The first is the baseline: a candidate that is quicker by itself is called faster.
+    assert trial(0.0, 2.0, clock, _making(clock, 1e-3, 0.8e-3))[0] is Verdict.FASTER
+
+
+def test_what_a_layer_raises_is_not_taken_for_a_measurement() -> None:
+    def broken() -> Any:
+        raise ValueError("no good")
+
+    with pytest.raises(ValueError, match="no good"):
+        trial(0.0, 1.0, FakeClock(), lambda: broken)
+
+
+def test_waits_for_its_share_of_the_time_that_the_call_took() -> None:
+    clock, durations, took = FakeClock(), iter([4.0, 2.0, 8.0]), []
+
+    def call() -> str:
+        clock.advance(next(durations))
+        return "answer"
+
+    def looks() -> float:
+        # A quarter of a second each time that the clock is looked at while it waits.
+        clock.advance(0.25)
+        return clock.now()
+
+    slower = waiting(call, 0.5, looks)
+    for _ in range(3):
+        start = clock.now()
+        assert slower() == "answer"
+        took.append(clock.now() - start)
+    # Two looks around the call, of which one is within the time taken: 4.25, 2.25, 8.25. The wait ends with the look at or after its end:
+    # half of 4.25 after 9 looks, half of 2.25 after 5, half of 8.25 after 17.
+    assert took == [4.0 + 0.5 + 9 * 0.25, 2.0 + 0.5 + 5 * 0.25, 8.0 + 0.5 + 17 * 0.25]
+
+
+def test_without_a_share_nothing_is_added_to_the_call() -> None:
+    def call() -> None: ...
+
+    assert waiting(call, 0.0, FakeClock().now) is call
+
+
+def test_the_layers_that_are_compared_give_answers() -> None:
+    with torch.no_grad():
+        output, (h_n, _) = calibration._layer()()
+    steps, batch, hidden = calibration.SHAPE
+    assert output.shape == (steps, batch, hidden) and h_n.shape == (1, batch, hidden)
+
+
+def _record(planted: float, **verdicts: int) -> Calibration:
+    counts = {verdict.value: verdicts.get(verdict.value, 0) for verdict in Verdict}
+    return Calibration(planted, "passed", sum(verdicts.values()), counts, [], [0.5, 1.0, 6.0], 6.0)
+
+
+def test_a_line_tells_how_many_were_found_how_sure_that_is_and_what_it_took() -> None:
+    assert told(_record(0.02, slower=5, same=2, faster=2, undecided=1)) == (
+        "a slowdown of 2% found in 5 of 10 comparisons (23.7% to 76.3% at 95 %), 1.0 s each, at most 6 s"
+    )
+    assert told(_record(0.0, same=9, undecided=1)) == (
+        "equal things called different in 0 of 10 comparisons (0.0% to 27.8% at 95 %), 1.0 s each, at most 6 s"
+    )
+    assert told(_record(0.0, same=5, slower=2, faster=3)).startswith("equal things called different in 5 of 10 ")
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A calibration of a moment, which leaves the threads of this process alone."""
+    monkeypatch.setattr(calibration, "PLANTED", ((0.0, 0.02), (0.05, 0.03)))
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_command_tells_what_it_found_and_writes_a_run_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--trials", "1", "--results", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 4 and "than a bare loop around it" in lines[0]
+    assert lines[1].startswith("equal things called different in ") and lines[2].startswith("a slowdown of 5% found in ")
+    (path,) = tmp_path.glob("*-calibration-*.jsonl")
+    assert lines[3] == str(path)
+    run = read(path)
+    assert run.complete and run.footer is not None and run.footer.exit_status == 0
+    assert run.header.implementations == {} and run.header.command[:3] == ["python", "-m", "harness.calibration"]
+    assert run.header.policy["level"] == LEVEL and abs(run.header.policy["instrument_overhead"]) < 10
+    found = [result for result in run.results if isinstance(result, Calibration)]
+    assert [(r.planted, r.trials, r.most_seconds) for r in found] == [(0.0, 1, 0.02), (0.05, 1, 0.03)]
+    for record in found:
+        assert sum(record.verdicts.values()) == len(record.ratios) == len(record.seconds) == 1
+        assert set(record.verdicts) == set(Verdict)
+
+
+@pytest.mark.parametrize("trials", ["0", "-3", "many"])
+def test_trials_that_cannot_be_are_a_usage_error(trials: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--trials", trials, "--results", str(tmp_path)])
+    assert caught.value.code == 2
+    assert "--trials" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_folder_that_cannot_be_made_is_one_line_and_status_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    assert main(["--trials", "1", "--results", str(tmp_path / "file")]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: Cannot write the run file ")
