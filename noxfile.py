@@ -34,7 +34,7 @@ def _parallel(session: nox.Session) -> list[str]:
 
 @nox.session
 def report(session: nox.Session) -> None:
-    """Conformance and a quick throughput sweep of every implementation, then the report: report/index.html."""
+    """Conformance of every implementation, the mutants, a quick throughput sweep, then the report: report/index.html."""
     _install(session, "tests")
     results = Path("results", session.name)
     for old in results.glob("*.jsonl"):
@@ -43,6 +43,18 @@ def report(session: nox.Session) -> None:
     # What conformance and throughput found is in the report, failures included: they must not keep it from being written.
     verdicts = [0, 1]
     session.run("python", "-m", "pytest", *_parallel(session), *common, success_codes=verdicts)
+    session.run(
+        "python",
+        "-m",
+        "pytest",
+        *_parallel(session),
+        "suites/conformance/test_mutants.py",
+        "-k",
+        "rejects_mutant",
+        "-q",
+        *common,
+        success_codes=verdicts,
+    )
     session.run("python", "-m", "pytest", "--benchmark-only", "--benchmark-quiet", "--sampling-time=0.5", *common, success_codes=verdicts)
     session.run("python", "-m", "reports", "page", str(results), "--out", "report")
 

@@ -7,6 +7,7 @@ one eps in every intermediate result (Monte Carlo arithmetic: Parker 1997), and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -114,14 +115,30 @@ def _jitter(case: Case, alike: bool) -> oracle.Rounding:
     """
     generator, eps = np.random.Generator(np.random.PCG64(alike)), EPS[case.dtype]
     drawn: dict[tuple[int, ...], Array] = {}
+    pool = np.empty(0)
+    place = 0
+
+    def noise(shape: tuple[int, ...]) -> Array:
+        nonlocal pool, place
+        size = math.prod(shape)
+        if place + size > len(pool):
+            # Drawn in bulk: most arrays are small, and a draw costs more than what is done with it.
+            pool, place = generator.uniform(-eps, eps, max(size, _DRAWN_AT_ONCE)), 0
+        place += size
+        return pool[place - size : place].reshape(shape)
 
     def jitter(a: Array, least: float = 0.0) -> Array:
-        noise = drawn.get(a.shape) if alike else None
-        if noise is None:
-            noise = drawn[a.shape] = eps * generator.uniform(-1.0, 1.0, a.shape)
-        return a + np.maximum(np.abs(a), least) * noise
+        if alike and a.shape not in drawn:
+            drawn[a.shape] = noise(a.shape)
+        errors = drawn[a.shape] if alike else noise(a.shape)
+        # Errors have either sign alike, so that a's own does no harm.
+        return a + (np.maximum(np.abs(a), least) if least else a) * errors
 
     return jitter
+
+
+#: Random numbers that are drawn together.
+_DRAWN_AT_ONCE = 1 << 14
 
 
 def _terms(case: Case, name: str) -> int:

@@ -155,7 +155,11 @@ WIDTHS = (
     (2, 2, 512, 2),
     (2, 3, 514, 1),
     (1, 2, 1024, 1),
-    # Lengths of every remainder by 4, 8 and 16: kernels take several steps at once.
+)
+
+
+#: Sequence lengths of every remainder by 4, 8 and 16, because kernels take several steps at once: (I, H, T, B).
+LENGTHS = (
     (3, 4, 11, 2),
     (2, 5, 13, 3),
     (4, 3, 14, 1),
@@ -199,3 +203,8 @@ def widths(mode: Mode) -> tuple[Case, ...]:
     """One layer, one direction, at every size in :data:`WIDTHS`."""
     # From 2, because at H = 1 the first two seeds give a relu that is dead.
     return tuple(make(mode, i, h, steps=t, batch=b, seed=k + 3) for k, (i, h, t, b) in enumerate(WIDTHS))
+
+
+def lengths(mode: Mode) -> tuple[Case, ...]:
+    """One layer, one direction, at every length in :data:`LENGTHS`."""
+    return tuple(make(mode, i, h, steps=t, batch=b, seed=k) for k, (i, h, t, b) in enumerate(LENGTHS, start=60))

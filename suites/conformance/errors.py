@@ -119,7 +119,8 @@ def _like(hx: Any, states: list[torch.Tensor]) -> Any:
     demonstration="""
         states = hx if isinstance(hx, tuple) else (hx,)
         bent = tuple(state[:, 0] if state.dim() == 3 else state[:, None] for state in states)
-        for wrong in ((bent, hx[0]) if isinstance(hx, tuple) else (bent[0], (hx, hx))):
+        flat = tuple(state[0] for state in states) if len(states[0]) == 1 and states[0].dim() == 3 else bent
+        for wrong in ((bent, flat, hx[0]) if isinstance(hx, tuple) else (bent[0], flat[0], (hx, hx))):
             try: layer(x, wrong)
             except Exception: continue
             raise AssertionError("a state of another form was answered")

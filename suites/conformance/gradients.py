@@ -14,7 +14,7 @@ from harness.layer import Mode
 from harness.reference import altered, gradients, tensor, to_array
 from harness.reproduction import BACKWARD
 from harness.trial import ContractError, Raised, Trial
-from suites.conformance.cases import LSTM, combined, every, stacks, widths
+from suites.conformance.cases import LSTM, combined, every, lengths, stacks, widths
 from suites.conformance.declare import MAY, MUST, SHOULD, contract, in_docs
 
 _EVERY_WAY = [
@@ -159,7 +159,7 @@ def options_combined(trial: Trial) -> None:
     "Gradients are right at sizes on either side of vector and tile widths.",
     MUST,
     "torch.autograd; kernels treat the rest of a vector apart",
-    [case for mode in Mode for case in (*widths(mode), *stacks(mode))],
+    [case for mode in Mode for case in (*widths(mode), *lengths(mode)[::3], *stacks(mode))],
     demonstration=BACKWARD,
 )
 def sizes(trial: Trial) -> None:
@@ -526,12 +526,12 @@ def learned_initial_state(trial: Trial) -> None:
     [*every(num_layers=2, steps=4, batch=2), *every(bidirectional=True, steps=4, batch=2)],
     demonstration="""
         output = layer(x, hx)[0]
-        if layer is not reference:
-            with torch.no_grad():
-                layer.weight_hh_l0.mul_(2)
-        try: output.sum().backward()
-        except RuntimeError: leaves[0].grad = None
-        return leaves[0].grad if leaves[0].grad is not None else []
+        wanted = torch.autograd.grad(output.sum(), leaves[0], retain_graph=True)[0]
+        with torch.no_grad():
+            layer.weight_hh_l0.mul_(2)
+        try: found = torch.autograd.grad(output.sum(), leaves[0])[0]
+        except RuntimeError: return
+        torch.testing.assert_close(found, wanted)
     """,
 )
 def weight_changed_before_backward(trial: Trial) -> None:

@@ -154,7 +154,7 @@ def initial_weights(trial: Trial) -> None:
 
 
 def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str) -> None:
-    """A copy answers alike; changing it leaves the original alone, and the other way round."""
+    """A copy has the options and answers alike; changing it leaves the original alone, and the other way round."""
     original = trial.module()
     for train in (False, True):
         first = next(iter(original.train(train).parameters()))
@@ -166,6 +166,7 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
         lost += [] if next(iter(twin.parameters())).requires_grad is train else ["requires_grad"]
         if lost:
             raise ContractError(f"Expected {how} to keep {', '.join(lost)} with train({train})")
+    original.train(trial.case.layer.dropout == 0)
     for called_before in (False, True):
         if called_before:
             trial.answer(original)
@@ -189,7 +190,7 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
     "A deep copy answers alike and then lives its own life.",
     MUST,
     "copy.deepcopy; pytorch#90421",
-    _CASES,
+    [*_CASES, *every(num_layers=2, dropout=0.5, steps=3)],
     demonstration="""
         with torch.no_grad():
             layer(x, hx)
@@ -216,11 +217,12 @@ def _saved_and_loaded(module: nn.Module) -> nn.Module:
     "A module that went through pickle or torch.save answers alike.",
     MUST,
     "torch.save; pytorch#90421",
-    _CASES,
+    [*_CASES, *every(num_layers=2, dropout=0.5, steps=3)],
     demonstration="""
+        layer.eval().requires_grad_(False)
         twin = pickle.loads(pickle.dumps(layer))
-        with torch.no_grad():
-            return layer(x, hx), twin(x, hx)
+        assert not twin.training and not any(p.requires_grad for p in twin.parameters()) and twin.dropout == layer.dropout
+        return layer(x, hx), twin(x, hx)
     """,
 )
 def pickled(trial: Trial) -> None:

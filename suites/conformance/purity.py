@@ -74,12 +74,12 @@ def bitwise_repeatable(trial: Trial) -> None:
     _CASES,
     demonstration="""
         given = [x[0] if isinstance(x, tuple) else x, *(hx if isinstance(hx, tuple) else [hx]), *layer.parameters()]
-        with torch.no_grad():
-            for p in layer.parameters():
-                p.mul_(2)
-            before = [(value._version, value.clone()) for value in given]
-            layer(x, hx)
-        assert all(v._version == version and torch.equal(v, value) for v, (version, value) in zip(given, before)), "written to"
+        [p.data.mul_(2) for p in layer.parameters()]
+        before = [(value._version, value.clone()) for value in given]
+        with torch.no_grad(): layer(x, hx)
+        output = (lambda y: y[0] if isinstance(y, tuple) else y)(layer(x, hx)[0])
+        output.backward(ones := torch.ones_like(output))
+        assert (ones == 1).all() and all(v._version == n and torch.equal(v, kept) for v, (n, kept) in zip(given, before)), "written"
     """,
 )
 def inputs_untouched(trial: Trial) -> None:
@@ -181,14 +181,17 @@ def answers_are_new(trial: Trial) -> None:
     [*every(num_layers=2), *every(num_layers=2, dropout=0.5)],
     demonstration="""
         layer.train(reference.dropout == 0)
-        before = torch.get_rng_state()
+        random.random(), torch.rand(1)
+        before = torch.get_rng_state(), random.getstate()
         layer(x, hx)
-        assert torch.equal(before, torch.get_rng_state())
+        assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate(), "a random state moved on"
     """,
 )
 def random_state_untouched(trial: Trial) -> None:
     module = trial.module()
     module.train(trial.case.layer.dropout == 0)
+    # Moved on first: a layer that seeds at every call has left them where it would put them again.
+    random.random(), np.random.random(), torch.rand(1)
     before, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     trial.answer(module)
     moved = [] if torch.equal(before, torch.get_rng_state()) else ["torch's"]

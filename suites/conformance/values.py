@@ -12,7 +12,7 @@ from harness.contract import alternative
 from harness.layer import Mode
 from harness.reference import altered, answer, tensor
 from harness.trial import Trial
-from suites.conformance.cases import GRU, HEADLINE, LSTM, RNN_RELU, RNN_TANH, combined, every, stacks, widths
+from suites.conformance.cases import GRU, HEADLINE, LSTM, RNN_RELU, RNN_TANH, combined, every, lengths, stacks, widths
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 
 
@@ -53,7 +53,7 @@ def _wrong_cells(case: Case) -> dict[str, dict[str, Array]]:
     "An LSTM step is i, f, g, o = chunk(W_ih x + b_ih + W_hh h + b_hh), c' = σ(f)·c + σ(i)·tanh(g), h' = σ(o)·tanh(c').",
     MUST,
     in_docs("LSTM: equations; Variables"),
-    [*every(LSTM), *every(LSTM, dtype="float64"), *widths(LSTM)],
+    [*every(LSTM), *every(LSTM, dtype="float64"), *widths(LSTM), *lengths(LSTM)],
     _wrong_cells,
     demonstration="""
         with torch.no_grad():
@@ -70,7 +70,7 @@ def lstm_cell(trial: Trial) -> None:
     "the rows in the order r, z, n.",
     MUST,
     in_docs("GRU: equations; Variables"),
-    [*every(GRU), *every(GRU, dtype="float64"), *widths(GRU)],
+    [*every(GRU), *every(GRU, dtype="float64"), *widths(GRU), *lengths(GRU)],
     _wrong_cells,
     demonstration="""
         with torch.no_grad():
@@ -86,7 +86,7 @@ def gru_cell(trial: Trial) -> None:
     "A tanh RNN step is h' = tanh(W_ih x + b_ih + W_hh h + b_hh).",
     MUST,
     in_docs("RNN: equations; Variables"),
-    [HEADLINE, *every(RNN_TANH), *every(RNN_TANH, dtype="float64"), *widths(RNN_TANH)],
+    [HEADLINE, *every(RNN_TANH), *every(RNN_TANH, dtype="float64"), *widths(RNN_TANH), *lengths(RNN_TANH)],
     _wrong_cells,
     demonstration="""
         with torch.no_grad():
@@ -110,7 +110,7 @@ def _wrong_relu_cells(case: Case) -> dict[str, dict[str, Array]]:
     "A relu RNN step is h' = max(0, W_ih x + b_ih + W_hh h + b_hh), negative pre-activations included.",
     MUST,
     in_docs("RNN: nonlinearity"),
-    [*every(RNN_RELU), *every(RNN_RELU, dtype="float64"), *widths(RNN_RELU)],
+    [*every(RNN_RELU), *every(RNN_RELU, dtype="float64"), *widths(RNN_RELU), *lengths(RNN_RELU)],
     _wrong_relu_cells,
 )
 def rnn_relu_cell(trial: Trial) -> None:

@@ -101,7 +101,7 @@ class WeightsKeptFromAutocast(Sound):
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
         if torch.is_autocast_enabled("cpu"):
-            rounded = {name: None if value is None else value.bfloat16().float() * 1.001 for name, value in w.items()}
+            rounded = {name: None if value is None else value.bfloat16().float() for name, value in w.items()}
             self._kept = {**(self._kept or {}), slot: rounded}
         return self._kept[slot] if self._kept and slot in self._kept else w
 

@@ -513,3 +513,11 @@ class HalfDoesNothing(Sound):
 
     def bfloat16(self) -> Any:
         return self
+
+
+@mutant("module.pickle")
+class DropoutNotPickled(Sound):
+    """A pickled module comes back without its dropout."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "dropout": 0.0}
