@@ -135,7 +135,9 @@ def undisturbed() -> Iterator[None]:
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(deterministic, warn_only=warns)
+        if (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()) != (deterministic, warns):
+            # Not otherwise: the call loads the compiler, which takes seconds.
+            torch.use_deterministic_algorithms(deterministic, warn_only=warns)
         torch.set_anomaly_enabled(anomaly, checks_nan)
         # Torch does not say whether it is set; nothing here wants it.
         torch.set_flush_denormal(False)

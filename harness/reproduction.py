@@ -30,10 +30,10 @@ from harness.layer import Layer, Mode
 #: No script is longer.
 LINES = 20
 
-#: A call in inference.
+#: A call in training mode and one in eval mode, without gradients.
 FORWARD = """
 with torch.no_grad():
-    return layer(x, hx)
+    return layer(x, hx), layer.eval()(x, hx)
 """
 
 #: What a demonstration of gradients returns, after going back.

@@ -56,7 +56,9 @@ def state_dict_names(trial: Trial) -> None:
     "torch.nn.Module.state_dict, load_state_dict",
     _CASES,
     demonstration="""
-        layer.load_state_dict({name: 2 * p.detach() for name, p in layer.named_parameters()})
+        try: layer.load_state_dict(dict(list(layer.state_dict().items())[1:]))
+        except Exception: layer.load_state_dict({name: 2 * p.detach() for name, p in layer.named_parameters()})
+        else: raise AssertionError("a missing weight was accepted")
         with torch.no_grad():
             return dict(layer.state_dict()), layer(x, hx)
     """,
@@ -119,7 +121,9 @@ def parameters_complete(trial: Trial) -> None:
     demonstration="""
         if layer is reference:
             return
-        for name, p in NEW.named_parameters():
+        drawn = dict(NEW.named_parameters())
+        for name, p in drawn.items():
+            assert not any(torch.equal(p, other) for other in drawn.values() if other is not p), f"{name} is another one's copy"
             spread = p.std() * (3 * reference.hidden_size) ** 0.5
             assert p.abs().max() <= reference.hidden_size**-0.5 and abs(spread - 1) < 1.8 / p.numel() ** 0.5, (name, spread)
     """,
@@ -410,6 +414,7 @@ def functional_call(trial: Trial) -> None:
     "torch.nn.Module.to",
     [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, batch_first=True), *every(dtype="bfloat16")],
     demonstration="""
+        assert next(layer.half().parameters()).dtype == torch.float16
         with torch.no_grad():
             layer.float()(x.float())
             for p in layer.to(dtype).parameters():
@@ -475,9 +480,9 @@ def strided_weights(trial: Trial) -> None:
     in_docs("RNNBase.reset_parameters"),
     [*every(num_layers=2), *every(bidirectional=True)],
     demonstration="""
-        before = [p.clone() for p in layer.parameters()]
+        [p.data.fill_(2.0) for p in layer.parameters()]
         layer.reset_parameters()
-        assert not any(torch.equal(p, old) for p, old in zip(layer.parameters(), before)), "a weight is as it was"
+        assert not any((p == 2.0).any() for p in layer.parameters()), "a weight is as it was"
     """,
 )
 def reset_parameters(trial: Trial) -> None:

@@ -237,12 +237,12 @@ def _matmul_precision() -> str:
     [*every(num_layers=2), *every(num_layers=2, dropout=0.5, bidirectional=True), *every(dtype="float64"), *every(dtype="bfloat16")],
     demonstration="""
         assert not torch.backends.cudnn.benchmark, "it is off when Python starts"
+        flags = torch.is_grad_enabled, torch.get_num_threads, torch.get_default_dtype, torch.are_deterministic_algorithms_enabled
         for train in (True, False):
             with torch.set_grad_enabled(train):
-                before = train, torch.get_num_threads(), torch.get_default_dtype(), torch.backends.mkldnn.enabled
+                before = [flag() for flag in flags]
                 layer.train(train)(x, hx)
-                after = torch.is_grad_enabled(), torch.get_num_threads(), torch.get_default_dtype(), torch.backends.mkldnn.enabled
-            assert before == after, (before, after)
+                assert before == [flag() for flag in flags] and (torch.full((1,), 1e-40) * 1.0).item() > 0, before
     """,
 )
 def switches_restored(trial: Trial) -> None:

@@ -77,6 +77,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     # gradients
     "InputGradientOfFirstStepCut": "that of x zero at time step 0",
     "InputGradientOfReverseCut": "nothing passed from the reverse direction of",
+    "FrozenReverseCutsTheInput": "nothing passed from the reverse direction of",
     "InputWeightGradientMissesLastStep": "that of weight_ih without",
     "InputWeightGradientMeanOverBatch": "divided by the batch size",
     "SecondLayerInputWeightFrozen": "that of weight_ih_l1",
