@@ -173,8 +173,7 @@ def sizes(trial: Trial) -> None:
     "torch.autograd: no truncation; Werbos 1990",
     [
         *every(input_size=2, hidden_size=3, steps=300, batch=2, weights="remembering"),
-        *every(input_size=2, hidden_size=2, steps=1025, batch=1, weights="remembering"),
-        *every(input_size=2, hidden_size=2, steps=2300, batch=1, seed=1),
+        *every(input_size=2, hidden_size=2, steps=2100, batch=1, seed=1),
         *every(input_size=2, hidden_size=3, steps=70, batch=3, lengths=(70, 33, 66), weights="remembering"),
     ],
     demonstration=BACKWARD,
