@@ -82,7 +82,7 @@ def trial(share: float, seconds: float, clock: Clock, make: Callable[[], Callabl
     return found.verdict(), found.ratio, spent
 
 
-def overhead(clock: Callable[[], float] = time.perf_counter, calls: int = 500) -> float:
+def overhead(clock: Callable[[], float] = time.perf_counter, calls: int = 50) -> float:
     """The share by which a sample of a 20 us call exceeds a bare loop around the same call; the median of pairs taken in turn."""
 
     def call() -> None:
@@ -93,10 +93,10 @@ def overhead(clock: Callable[[], float] = time.perf_counter, calls: int = 500) -
     subject, host, ratios = Subject(call, _inference), HostClock("cpu"), []
     for _ in range(40):
         start = clock()
-        for _ in range(calls // 10):
+        for _ in range(calls):
             call()
-        bare = (clock() - start) / (calls // 10)
-        ratios.append(sample(subject, host, calls // 10) / bare)
+        bare = (clock() - start) / calls
+        ratios.append(sample(subject, host, calls) / bare)
     return stdlib.median(ratios) - 1
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import pytest
 from torch import nn
 
-from harness.contract import Check, Contract, checks, devices, run
+from harness.contract import Check, Contract, check, checks, devices, run
 from harness.implementation import ExpectedFailure, Implementation
 from harness.pytest_plugin import conclude
 from harness.record import Conformance
@@ -42,7 +42,7 @@ def findings(
     ``kind`` ('rnn', 'gru' or 'lstm') is for a class that subclasses none of nn's. Raises ValueError for a contract in
     ``expected_failures`` that there is not.
     """
-    return [run(check) for check in checks(contracts, [_implementation(candidate, kind, expected_failures)], on or devices())]
+    return check(_implementation(candidate, kind, expected_failures), contracts, on)
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def parametrize_with_contracts(
     An expected failure is strict: another exception, or a pass, fails the test.
     """
     found = list(checks(contracts, [_implementation(candidate, kind, expected_failures)], on or devices()))
-    return pytest.mark.parametrize("check", [Call(check) for check in found], ids=[check.id for check in found])
+    return pytest.mark.parametrize("check", [Call(one) for one in found], ids=[one.id for one in found])
 
 
 def _implementation(candidate: Candidate, kind: str, expected: Expected) -> Implementation:

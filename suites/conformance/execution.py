@@ -210,7 +210,7 @@ def autocast(trial: Trial) -> None:
     with torch.no_grad(), trial.blamed("a call under autocast, and one after it"):
         module.load_state_dict({name: tensor(value, finer) for name, value in finer.arrays.weights.items()})
         with torch.autocast(torch.device(case.device).type, torch.bfloat16):
-            module(*trial.form(leaves)) if case.given_state else module(trial.form(leaves)[0])
+            trial.call(module, *trial.form(leaves))
     trial.agree(trial.answer(module, leaves).arrays(), answer(finer))
 
 
@@ -238,7 +238,7 @@ def compiled(trial: Trial) -> None:
 
     case, through = trial.case, ("output",)
     fast: Any = torch.compile(trial.module(), backend=counted)
-    longer = replace(case, steps=case.steps + 2, seed=case.seed)
+    longer = replace(case, steps=case.steps + 2)
     try:
         for one in (case, longer):
             leaves = trial.leaves(requires_grad=True, case=one)
@@ -272,15 +272,20 @@ def compiled(trial: Trial) -> None:
     """,
 )
 def traced(trial: Trial) -> None:
+    _fixed(trial, "torch.jit.trace", lambda module, example: torch.jit.trace(module, example, check_trace=False))
+
+
+def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any]) -> None:
+    """What is ``made`` of the module by one call on an example is right on the case's own numbers."""
     module, example = trial.module(), replace(trial.case, inputs_seed=trial.case.inputs_seed + 1)
     trial.answer(module)
     try:
         with torch.no_grad():
-            fixed = torch.jit.trace(module, trial.form(trial.leaves(case=example), example), check_trace=False)
+            fixed = made(module, trial.form(trial.leaves(case=example), example))
             input, hx = trial.form(trial.leaves())
             raw = fixed(input, hx)
     except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"torch.jit.trace: {error}") from error
+        raise NotImplementedError(f"{how}: {error}") from error
     trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
 
 
@@ -298,16 +303,7 @@ def traced(trial: Trial) -> None:
     """,
 )
 def exported(trial: Trial) -> None:
-    module, example = trial.module(), replace(trial.case, inputs_seed=trial.case.inputs_seed + 1)
-    trial.answer(module)
-    try:
-        with torch.no_grad():
-            program = torch.export.export(module, trial.form(trial.leaves(case=example), example), strict=False)
-            input, hx = trial.form(trial.leaves())
-            raw = program.module()(input, hx)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"torch.export: {error}") from error
-    trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
+    _fixed(trial, "torch.export", lambda module, example: torch.export.export(module, example, strict=False).module())
 
 
 @contract(

@@ -16,7 +16,7 @@ from suites.conformance.catalogue import CATALOGUE
 HINTS: dict[str, str | tuple[str, ...]] = {
     # values
     "GatesInKerasOrder": "gates g and o exchanged",
-    "GatesInOnnxOrder": "gate rows read in the order i, g, o, f",
+    "GatesInOnnxOrder": "gate rows read in the order i, o, f, g",
     "InputAndForgetExchanged": "gates i and f exchanged in the biases alone",
     "ForgetBiasPlusOne": "one added to the forget gate",
     "SigmoidCandidate": "a sigmoid in place of tanh for g",

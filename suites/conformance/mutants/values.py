@@ -39,7 +39,7 @@ class GatesInOnnxOrder(Sound):
     """Gate rows read as i, o, f, g."""
 
     def weights(self, slot: int) -> Weights:
-        return _reordered(super().weights(slot), (0, 3, 1, 2))
+        return _reordered(super().weights(slot), (0, 2, 3, 1))
 
 
 @mutant("values.lstm_cell", _LSTM)
