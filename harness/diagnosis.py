@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from harness import oracle
 from harness.case import Array, Case
-from harness.hypotheses import GRADIENTS, VALUES, Evidence, Hypotheses
+from harness.hypotheses.base import Evidence, Hypotheses
+from harness.hypotheses.gradients import GRADIENTS
+from harness.hypotheses.values import VALUES
 from harness.reference import Expected, Question
 from harness.tolerance import FLOORS, SIGNAL, compare, signal
 

@@ -16,7 +16,9 @@ from torch.nn.utils.rnn import pad_packed_sequence
 from harness import diagnosis, oracle
 from harness.case import Array, Case
 from harness.diagnosis import hint
-from harness.hypotheses import GRADIENTS, VALUES, Evidence
+from harness.hypotheses.base import Evidence
+from harness.hypotheses.gradients import GRADIENTS
+from harness.hypotheses.values import VALUES
 from harness.layer import Layer, Mode
 from harness.reference import altered, answer, gradients
 from harness.tests.samples import implementation

@@ -1,1 +1,1 @@
-"""The contracts of a drop-in for nn.RNN, nn.GRU and nn.LSTM, one file a topic, and the mutants that prove them."""
+"""The contracts of a drop-in for nn.RNN, nn.GRU and nn.LSTM, in files named after their topics, and the mutants that prove them."""

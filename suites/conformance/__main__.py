@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.outcome import Severity
 from suites.conformance import mutants
-from suites.conformance.catalogue import CATALOGUE, TOPICS
+from suites.conformance.catalogue import CATALOGUE, FILES
 
 PAGE = Path(__file__).with_name("CATALOGUE.md")
 
@@ -15,7 +15,7 @@ PAGE = Path(__file__).with_name("CATALOGUE.md")
 def page() -> str:
     """The catalogue as Markdown."""
     descriptions = {mutant.id: mutant.description for found in mutants.registered().values() for mutant in found}
-    about = {module.__name__.rpartition(".")[2]: (module.__doc__ or "").strip().splitlines()[0] for module in TOPICS}
+    about = {file.__name__.rpartition(".")[2]: (file.__doc__ or "").strip().splitlines()[0] for file in FILES}
     lines = [
         "# The catalogue of contracts",
         "",

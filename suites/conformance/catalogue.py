@@ -11,9 +11,12 @@ from suites.conformance import (
     errors,
     execution,
     gradients,
+    gradients_autograd,
     invariance,
     layout,
     module,
+    module_changed,
+    module_interface,
     numerics,
     packed,
     purity,
@@ -23,17 +26,22 @@ from suites.conformance import (
     values,
 )
 
-TOPICS: tuple[ModuleType, ...] = (
+#: A topic's contracts stand in the file named after it, whose docstring begins with the topic's sentence. Where they are many, they go
+#: on in files whose names begin with the topic's.
+FILES: tuple[ModuleType, ...] = (
     shapes,
     values,
     state,
     gradients,
+    gradients_autograd,
     packed,
     errors,
     invariance,
     layout,
     dropout,
     module,
+    module_changed,
+    module_interface,
     purity,
     numerics,
     execution,
@@ -41,4 +49,4 @@ TOPICS: tuple[ModuleType, ...] = (
     search,
 )
 
-CATALOGUE: tuple[Contract, ...] = tuple(value for topic in TOPICS for value in vars(topic).values() if isinstance(value, Contract))
+CATALOGUE: tuple[Contract, ...] = tuple(value for file in FILES for value in vars(file).values() if isinstance(value, Contract))

@@ -1,12 +1,15 @@
-"""Layers that are wrong in one place, each registered under the contract that must reject it; one file a topic."""
+"""Layers that are wrong in one place, each registered under the contract that must reject it, in files by topic."""
 
 from suites.conformance.mutants import (
     dropout,
     errors,
     execution,
     gradients,
+    gradients_autograd,
     invariance,
     module,
+    module_changed,
+    module_interface,
     numerics,
     packed,
     purity,
@@ -14,6 +17,7 @@ from suites.conformance.mutants import (
     shapes,
     state,
     values,
+    values_cells,
 )
 from suites.conformance.mutants.base import SOUND, Sound, registered
 
@@ -24,8 +28,11 @@ __all__ = [
     "errors",
     "execution",
     "gradients",
+    "gradients_autograd",
     "invariance",
     "module",
+    "module_changed",
+    "module_interface",
     "numerics",
     "packed",
     "purity",
@@ -34,4 +41,5 @@ __all__ = [
     "shapes",
     "state",
     "values",
+    "values_cells",
 ]

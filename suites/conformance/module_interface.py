@@ -1,0 +1,234 @@
+"""nn's interface: the constructor's arguments, the attributes, the call, train() and eval(), hooks and repr()."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness.layer import Mode
+from harness.reference import altered, answer
+from harness.trial import ContractError, Trial
+from suites.conformance.cases import LSTM, RNN_RELU, RNN_TANH, every, make
+from suites.conformance.declare import MAY, MUST, SHOULD, contract, in_docs
+from suites.conformance.module import CASES, load
+
+
+@contract(
+    "module.printable",
+    "repr() and str() of a module do not raise.",
+    SHOULD,
+    "torch.nn.Module.extra_repr",
+    CASES,
+    demonstration="""
+        repr(layer), str(layer)
+    """,
+)
+def printable(trial: Trial) -> None:
+    module = trial.module()
+    with trial.blamed("repr"):
+        if not repr(module) or not str(module):
+            raise ContractError("Expected repr() of the module to say something")
+
+
+@contract(
+    "module.train_and_eval",
+    "train() and eval() return the module and set training, and dropout follows.",
+    MUST,
+    "torch.nn.Module.train, eval",
+    [*every(num_layers=2, dropout=1.0)],
+    demonstration="""
+        for train in (False, True):
+            assert layer.train(train) is layer and layer.training is train
+        with torch.no_grad():
+            return layer(x, hx)
+    """,
+)
+def train_and_eval(trial: Trial) -> None:
+    module = trial.module()
+    for train in (False, True, False):
+        with trial.blamed("train()"):
+            returned = module.train(train)
+        if returned is not module or module.training is not train:
+            raise ContractError(f"Expected train({train}) to return the module with training={train} but training={module.training}")
+        zeros = np.zeros((trial.case.steps, trial.case.batch, trial.case.layer.output_size))
+        trial.agree(trial.answer(module).arrays(), altered(trial.case, masks=[zeros]) if train else answer(trial.case))
+
+
+@contract(
+    "module.attributes",
+    "The attributes input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional (and proj_size) say what was asked for.",
+    SHOULD,
+    in_docs("LSTM: Args"),
+    [*every(num_layers=2, bidirectional=True, dropout=0.5), *every(batch_first=True, bias=False), *every(LSTM, proj_size=2)],
+    demonstration="""
+        names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+        return [getattr(layer, name, 0) for name in names]
+    """,
+)
+def attributes(trial: Trial) -> None:
+    module, layer = trial.module(), trial.case.layer
+    names = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"]
+    names += ["proj_size"] if layer.has_cell_state else []
+    wrong = [f"{name}={getattr(module, name, 'missing')!r}" for name in names if getattr(module, name, None) != getattr(layer, name)]
+    if wrong:
+        raise ContractError(f"Expected the attributes of nn.{layer.expression()} but got {', '.join(wrong)}")
+
+
+@contract(
+    "module.called_by_keyword",
+    "A module can be called as module(input=..., hx=...), and without hx, with the same answer.",
+    MUST,
+    in_docs("LSTM: Inputs: input, hx"),
+    [*every(num_layers=2), *every(given_state=False, bidirectional=True)],
+    demonstration="""
+        with torch.no_grad():
+            return layer(input=x, hx=hx)
+    """,
+)
+def called_by_keyword(trial: Trial) -> None:
+    module = trial.module()
+    input, hx = trial.form(trial.leaves())
+    with torch.no_grad(), trial.blamed("a call by keyword"):
+        raw = module(input=input, hx=hx)
+    trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
+
+
+@contract(
+    "module.hooks_called",
+    "Forward hooks and full backward hooks registered on the module are called.",
+    SHOULD,
+    "torch.nn.Module.register_forward_hook",
+    [*every(num_layers=2)],
+    demonstration="""
+        called = []
+        layer.register_forward_pre_hook(lambda *_: called.append(1))
+        layer.register_forward_hook(lambda *_: called.append(2))
+        layer(x, hx)
+        return called
+    """,
+)
+def hooks_called(trial: Trial) -> None:
+    module, called = trial.module(), []
+    with trial.blamed("registering hooks"):
+        module.register_forward_pre_hook(lambda *_: called.append("forward pre-hook"))
+        module.register_forward_hook(lambda *_: called.append("forward hook"))
+    trial.answer(module)
+    if called != ["forward pre-hook", "forward hook"]:
+        raise ContractError(f"Expected the forward pre-hook and the forward hook to be called once each, but called were {called}")
+
+
+def _constructed(trial: Trial, *arguments: Any, **options: Any) -> nn.Module:
+    """The class called with these arguments. What it does not take, it refuses with TypeError: that is *unsupported*."""
+    assert trial.implementation.constructor is not None
+    try:
+        return trial.implementation.constructor(trial.case.layer.mode)(*arguments, **options)
+    except TypeError as error:
+        raise NotImplementedError(str(error)) from error
+
+
+@contract(
+    "module.positional_arguments",
+    "Arguments given by position mean what they mean to nn: input_size, hidden_size, num_layers, (nonlinearity,) bias, batch_first, "
+    "dropout, bidirectional(, proj_size).",
+    SHOULD,
+    in_docs("LSTM: class signature; torch.nn.RNN: Examples: nn.RNN(10, 20, 2)"),
+    [*every(num_layers=2), *every(num_layers=2, bias=False, batch_first=True, bidirectional=True), make(LSTM, num_layers=2, proj_size=2)],
+    needs_constructor=True,
+    demonstration="""
+        kind = [reference.mode[4:].lower()] if reference.mode.startswith("RNN") else []
+        options = [reference.num_layers, *kind, reference.bias, reference.batch_first, reference.dropout, reference.bidirectional]
+        options += [reference.proj_size] if reference.mode == "LSTM" else []
+        twin = type(layer)(reference.input_size, reference.hidden_size, *options).to(dtype)
+        twin.load_state_dict(layer.state_dict())
+        with torch.no_grad():
+            return twin(x, hx)
+    """,
+)
+def positional_arguments(trial: Trial) -> None:
+    layer = trial.case.layer
+    given: list[Any] = [layer.input_size, layer.hidden_size, layer.num_layers]
+    if layer.options().keys() - {"num_layers", "nonlinearity"} or layer.mode is RNN_RELU:
+        given += [layer.mode.value.removeprefix("rnn_")] if layer.mode in (RNN_TANH, RNN_RELU) else []
+        given += [layer.bias, layer.batch_first, layer.dropout, layer.bidirectional] + [layer.proj_size] * layer.has_cell_state
+    with trial.blamed(f"{layer.mode.class_name}({', '.join(map(repr, given))})"):
+        module = _constructed(trial, *given)
+    load(trial, module, trial.case.arrays.weights)
+    trial.agree(trial.answer(module).arrays(), answer(trial.case))
+
+
+@contract(
+    "module.device_and_dtype_arguments",
+    "device= and dtype= of the constructor make every parameter there and of that type, the meta device included, or are refused.",
+    MAY,
+    "torch.nn: device and dtype keyword arguments (torch.nn.Module: skipping initialization)",
+    [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, bias=False, dtype="bfloat16"), make(LSTM, proj_size=2)],
+    needs_constructor=True,
+    demonstration="""
+        for device in ("cpu", "meta"):
+            twin = type(layer)(reference.input_size, reference.hidden_size, device=device, dtype=torch.float64)
+            for name, p in twin.named_parameters():
+                assert p.dtype == torch.float64 and p.device.type == device, (name, p.dtype, p.device)
+    """,
+)
+def device_and_dtype_arguments(trial: Trial) -> None:
+    layer, wanted = trial.case.layer, getattr(torch, trial.case.dtype)
+    for device in (trial.case.device, "meta"):
+        with trial.blamed(f"building it with device={device!r}, dtype={wanted}"):
+            module = _constructed(trial, layer.input_size, layer.hidden_size, **layer.options(), device=device, dtype=wanted)
+        wrong = [n for n, p in module.named_parameters() if p.dtype != wanted or p.device.type != torch.device(device).type]
+        if wrong:
+            raise ContractError(f"Expected every parameter in {wanted} on {device} but {', '.join(wrong)} is not")
+        shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
+        if shapes != layer.parameter_shapes():
+            raise ContractError(f"Expected parameters of shape {layer.parameter_shapes()} on {device} but got {shapes}")
+        if device != "meta":
+            load(trial, module, trial.case.arrays.weights)
+            trial.agree(trial.answer(module).arrays(), answer(trial.case))
+
+
+#: Options that mean nothing. Not here: those to which a plain loop gives a meaning that nobody would call wrong (proj_size >= hidden_size).
+_MEANINGLESS: tuple[tuple[dict[str, Any], frozenset[Mode]], ...] = (
+    ({"hidden_size": -1}, frozenset(Mode)),
+    ({"hidden_size": 0}, frozenset(Mode)),
+    ({"num_layers": 0}, frozenset(Mode)),
+    ({"num_layers": 2, "dropout": 1.5}, frozenset(Mode)),
+    ({"nonlinearity": "sigmoid"}, frozenset((RNN_TANH,))),
+    ({"proj_size": 2}, frozenset(Mode) - {LSTM}),
+)
+
+
+@contract(
+    "module.meaningless_options",
+    "An option that means nothing (no layers, no units, dropout above 1, an unknown nonlinearity, proj_size of a GRU or RNN) is "
+    "refused when the layer is built, or at the latest when it is called.",
+    SHOULD,
+    in_docs("LSTM: Args; nn.RNNBase.__init__"),
+    every(),
+    needs_constructor=True,
+    demonstration="""
+        sizes = reference.input_size, reference.hidden_size
+        for wrong in [{"num_layers": 0}, {"num_layers": 2, "dropout": 1.5}, *([] if reference.mode == "LSTM" else [{"proj_size": 2}])]:
+            try: type(layer)(*sizes, **wrong).to(dtype)(x)
+            except Exception: continue
+            raise AssertionError(f"{wrong} was accepted")
+    """,
+)
+def meaningless_options(trial: Trial) -> None:
+    layer, constructor = trial.case.layer, trial.implementation.constructor
+    assert constructor is not None
+    trial.answer()
+    input, _ = trial.form(trial.leaves())
+    for options, modes in _MEANINGLESS:
+        if layer.mode not in modes:
+            continue
+        given = {"input_size": layer.input_size, "hidden_size": layer.hidden_size, **layer.options(), **options}
+        said = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        try:
+            with torch.no_grad():
+                constructor(layer.mode)(given.pop("input_size"), given.pop("hidden_size"), **given)(input)
+        except Exception:  # any exception is a refusal
+            continue
+        raise ContractError(f"Expected an error for {said}, from the constructor or the first call, but it answered")

@@ -1,0 +1,214 @@
+"""Weights copied too early: what is changed from outside is seen late or not at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.layer import Layer
+from suites.conformance.mutants.base import Sound, Weights, mutant
+
+
+class Cached(Sound):
+    """A layer that keeps its weights in another form, made at the first call."""
+
+    _kept: dict[int, Weights] | None = None
+
+    def fresh(self) -> bool:
+        return self._kept is not None
+
+    def weights(self, slot: int) -> Weights:
+        if not self.fresh():
+            slots = range(self.layer.num_layers * self.layer.directions)
+            self._kept = {s: {name: _clone(value) for name, value in super(Cached, self).weights(s).items()} for s in slots}
+            self.remember()
+        assert self._kept is not None
+        return self._kept[slot]
+
+    def remember(self) -> None:
+        """Notes what the kept weights are good for."""
+
+
+def _clone(value: Tensor | None) -> Tensor | None:
+    return None if value is None else value.clone()
+
+
+@mutant("module.reassigned_parameter")
+class ParametersHeldAtConstruction(Sound):
+    """The parameters are held in a list made at construction."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._held = dict(self.named_parameters())
+
+    def weights(self, slot: int) -> Weights:
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        return {name: self._held.get(name + suffix) for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")}
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        result = super()._apply(fn, recurse)
+        self._held = dict(self.named_parameters())
+        return result
+
+
+@mutant("module.weights_changed_in_place")
+class PreparedInEval(Cached):
+    """In eval mode the weights are prepared at the first call, and never again."""
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not self.training and not torch.is_grad_enabled()
+
+
+@mutant("module.weights_changed_in_place")
+class PreparedPerVersion(Cached):
+    """Without gradients, prepared weights are renewed when a version counter moves: changes through .data are missed."""
+
+    _versions: tuple[int, ...] = ()
+
+    def _now(self) -> tuple[int, ...]:
+        return tuple(parameter._version for parameter in self.parameters())
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not torch.is_grad_enabled() and self._versions == self._now()
+
+    def remember(self) -> None:
+        self._versions = self._now()
+
+
+@mutant("module.weights_changed_in_place")
+class PreparedPerAddress(Cached):
+    """Without gradients, prepared weights are renewed when a parameter's memory moves."""
+
+    _addresses: tuple[int, ...] = ()
+
+    def _now(self) -> tuple[int, ...]:
+        return tuple(parameter.data_ptr() for parameter in self.parameters())
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not torch.is_grad_enabled() and self._addresses == self._now()
+
+    def remember(self) -> None:
+        self._addresses = self._now()
+
+
+@mutant("module.optimiser_step")
+class StepSeenOneCallLate(Cached):
+    """Without gradients the weights of the call before are used."""
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not torch.is_grad_enabled()
+
+
+@mutant("module.parametrized")
+class ReadsItsParametersDirectly(Sound):
+    """Weights are looked up among the parameters, where a parametrized one is not."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        parametrized = getattr(self, "parametrizations", {})
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        return {name: parametrized[name + suffix].original if name + suffix in parametrized else value for name, value in w.items()}
+
+
+@mutant("module.functional_call")
+class OwnWeightsUnderFunctionalCall(Sound):
+    """The weights that the layer was built with are used, whatever functional_call puts in their place."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._own = [dict(self._parameters)]
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        return {name: None if value is None else self._own[0][name + suffix] for name, value in w.items()}
+
+
+@mutant("module.to_dtype")
+class StaysInFloat32(Cached):
+    """The weights prepared before .to() are used after it."""
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not torch.is_grad_enabled()
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h, c, {name: None if value is None else value.to(x.dtype) for name, value in w.items()}, t, slot)
+
+
+@mutant("module.to_dtype")
+class BiasLeftBehind(Sound):
+    """.to() does not reach the biases."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        before = {name: p for name, p in self._parameters.items() if name.startswith(("bias_hh", "weight_hr"))}
+        kept = {name: p.detach().clone() for name, p in before.items() if p is not None}
+        result = super()._apply(fn, recurse)
+        for name, value in kept.items():
+            self._parameters[name] = nn.Parameter(value)
+        return result
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h, c, {name: None if value is None else value.to(x.dtype) for name, value in w.items()}, t, slot)
+
+
+@mutant("module.strided_weights")
+class WeightsReadAsIfContiguous(Sound):
+    """A transposed weight is read through its storage."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        weight = w["weight_hh"]
+        if weight is not None and not weight.is_contiguous():
+            w["weight_hh"] = weight.t().reshape(weight.shape)
+        return w
+
+
+@mutant("module.reset_parameters")
+class ResetDoesNothing(Sound):
+    """reset_parameters() draws at construction and never again."""
+
+    _drawn = False
+
+    def reset_parameters(self) -> None:
+        if not self._drawn:
+            super().reset_parameters()
+        self._drawn = True
+
+
+@mutant("module.reset_parameters")
+class BiasesNotReset(Sound):
+    """reset_parameters() leaves the biases as they are."""
+
+    def reset_parameters(self) -> None:
+        kept = {name: p.clone() for name, p in self.named_parameters() if name.startswith("bias")}
+        super().reset_parameters()
+        with torch.no_grad():
+            for name, value in kept.items():
+                if float(value.abs().max()) == 2.0:
+                    getattr(self, name).copy_(value)
+
+
+@mutant("module.weights_changed_in_place")
+class AnswerKeptForItsInput(Sound):
+    """In eval mode, without hx, the answer is kept for the input tensor that it was given to."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if self.training or hx is not None or not isinstance(input, Tensor):
+            return super().forward(input, hx)
+        kept = self.__dict__.setdefault("_kept", {})
+        if id(input) not in kept:
+            kept[id(input)] = (input, super().forward(input, hx))
+        return kept[id(input)][1]
+
+
+@mutant("module.to_dtype")
+class HalfDoesNothing(Sound):
+    """half() and bfloat16() do nothing."""
+
+    def half(self) -> Any:
+        return self
+
+    def bfloat16(self) -> Any:
+        return self

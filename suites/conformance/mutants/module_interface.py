@@ -1,0 +1,126 @@
+"""Constructors, attributes and calls that are not nn's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from harness.layer import Layer, Mode
+from suites.conformance.mutants.base import Sound, mutant
+
+
+@mutant("module.printable")
+class ReprRaises(Sound):
+    """repr() asks for an attribute that there is not."""
+
+    def extra_repr(self) -> str:
+        return str(self.layer.nothing)  # type: ignore[attr-defined]
+
+
+@mutant("module.attributes")
+class HiddenSizeIsTheOutputs(Sound):
+    """hidden_size counts both directions."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self.hidden_size = layer.hidden_size * layer.directions
+
+
+@mutant("module.attributes", Mode.LSTM)
+class BatchFirstForgotten(Sound):
+    """batch_first is acted on, and not remembered."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self.batch_first = False
+
+
+@mutant("module.called_by_keyword")
+class PositionalOnly(Sound):
+    """The call takes no keywords."""
+
+    def forward(self, input: Any, hx: Any = None, /) -> Any:
+        return super().forward(input, hx)
+
+
+@mutant("module.hooks_called")
+class CallsForwardItself(Sound):
+    """The call goes straight to forward, past the hooks."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.forward(*arguments, **options)
+
+
+@mutant("module.positional_arguments")
+class BatchFirstBeforeBias(Sound):
+    """By position, batch_first comes before bias."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, **options: Any) -> Sound:
+        at = 3 if mode in (Mode.LSTM, Mode.GRU) else 4
+        swapped = (*arguments[:at], *reversed(arguments[at : at + 2]), *arguments[at + 2 :])
+        return super().constructed(mode, *swapped, **options)
+
+
+@mutant("module.positional_arguments")
+class ThirdArgumentIsBidirectional(Sound):
+    """By position, bidirectional comes third, where nn has num_layers."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, **options: Any) -> Sound:
+        if len(arguments) == 3:
+            return super().constructed(mode, *arguments[:2], bidirectional=bool(arguments[2]), **options)
+        return super().constructed(mode, *arguments, **options)
+
+
+@mutant("module.device_and_dtype_arguments")
+class DtypeArgumentIgnored(Sound):
+    """The constructor takes dtype= and makes float32 all the same."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, dtype: Any = None, **options: Any) -> Sound:
+        return super().constructed(mode, *arguments, **options)
+
+
+@mutant("module.device_and_dtype_arguments")
+class DeviceArgumentIgnored(Sound):
+    """The constructor takes device= and builds on the CPU all the same."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, device: Any = None, **options: Any) -> Sound:
+        return super().constructed(mode, *arguments, **options)
+
+
+@mutant("module.meaningless_options", Mode.RNN_TANH)
+class UnknownNonlinearityIsRelu(Sound):
+    """Whatever is not tanh is taken for relu."""
+
+    @classmethod
+    def nonlinear(cls, name: str) -> Mode:
+        return Mode.RNN_TANH if name == "tanh" else Mode.RNN_RELU
+
+
+@mutant("module.meaningless_options", Mode.GRU)
+class ProjectionIgnored(Sound):
+    """A GRU takes proj_size and does nothing with it."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, proj_size: int = 0, **options: Any) -> Sound:
+        return super().constructed(mode, *arguments, **options)
+
+
+@mutant("module.meaningless_options")
+class DropoutAboveOneIsOne(Sound):
+    """A dropout above one is quietly made one."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, dropout: float = 0.0, **options: Any) -> Sound:
+        return super().constructed(mode, *arguments, dropout=min(dropout, 1.0), **options)
+
+
+@mutant("module.meaningless_options")
+class NoLayersIsOne(Sound):
+    """No layers are quietly made one."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, num_layers: int = 1, **options: Any) -> Sound:
+        return super().constructed(mode, *arguments, num_layers=num_layers or 1, **options)
