@@ -31,7 +31,7 @@ _FAREWELL = 5.0
 
 
 class Worker:
-    """A process that runs checks one after the other; it is started at the first, and again after a death.
+    """A process that runs checks one after the other; it is started at the first, or before by :meth:`start`, and again after a death.
 
     ``references`` name the implementations that it may be asked to check; each new process resolves them for itself, which is how
     a class from somebody's file comes to be there. ``limit``: seconds that one check may take before it counts as hanging.
@@ -41,6 +41,7 @@ class Worker:
         self._references, self._limit = tuple(references), limit
         self._process: Any = None
         self._pipe: Connection | None = None
+        self._ready = False
         self._hung: Counter[str] = Counter()
 
     def run(self, check: Check) -> Conformance:
@@ -48,9 +49,9 @@ class Worker:
         if self._hung[check.implementation.id] >= PATIENCE:
             return finding(check, Outcome.TIMED_OUT, f"not run: {PATIENCE} checks of it were not answered within {self._limit:g} s before")
         try:
-            if self._pipe is None:
-                self._start()
+            self.start()
             assert self._pipe is not None
+            self._await()
             self._pipe.send((check.contract, check.implementation.id, check.case))
             if not self._pipe.poll(self._limit):
                 self.stop()
@@ -75,8 +76,12 @@ class Worker:
         if self._pipe is not None:
             self._pipe.close()
         self._process = self._pipe = None
+        self._ready = False
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Starts the process if there is none, and does not wait for it: it loads torch while its parent has other things to do."""
+        if self._pipe is not None:
+            return
         # Not fork: torch's thread pools do not survive it.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -90,11 +95,17 @@ class Worker:
         finally:
             sys.path[:] = path
         theirs.close()
+
+    def _await(self) -> None:
         # Loading torch and everybody's modules is no part of the time that a check takes.
+        if self._ready:
+            return
+        assert self._pipe is not None
         if not self._pipe.poll(STARTUP):
             self.stop()
             raise RuntimeError(f"The worker process was not ready within {STARTUP:g} s")
         self._pipe.recv()
+        self._ready = True
 
 
 def _serve(pipe: Connection, references: Sequence[str], threads: int) -> None:

@@ -11,6 +11,9 @@ The backward pass is the chain rule over these, by hand (Werbos 1990, "Backpropa
 against differences of the forward pass. Sequences of unequal length are handled by a mask: a step that does not exist
 leaves the state of its sequence as it was, so the final state is the one at the sequence's own end, and the reverse
 direction, which runs from T-1 down, begins at that end too.
+
+Every array may have further axes before B, here written "...": copies that run side by side and differ in their rounding, for
+instance. Weights are shared by the copies; the gradients of weights have the axes in front.
 """
 
 from __future__ import annotations
@@ -43,7 +46,7 @@ _TANH_LEAST = 0.5
 
 @dataclass(frozen=True)
 class Answer:
-    """What a layer gives back, time-major: output (T, B, D*H_out), zero on padding; h_n (L*D, B, H_out); c_n (L*D, B, H) or None."""
+    """What a layer gives back: output (T, ..., B, D*H_out), zero on padding; h_n (L*D, ..., B, H_out); c_n (L*D, ..., B, H) or None."""
 
     output: Array
     h_n: Array
@@ -122,15 +125,15 @@ def forward(
     rounding: Rounding = exact,
     seams: Seams = SOUND,
 ) -> Answer:
-    """Runs the layer on x (T, B, I) from h0 (L*D, B, H_out) and c0 (L*D, B, H); ``valid`` (T, B) says which steps exist.
+    """Runs the layer on x (T, ..., B, I) from h0 (L*D, ..., B, H_out) and c0 (L*D, ..., B, H); ``valid`` (T, B) says which steps exist.
 
-    ``masks``: one array (T, B, D*H_out) for each layer but the last, multiplied onto its output (dropout with a known mask).
+    ``masks``: one array (T, ..., B, D*H_out) for each layer but the last, multiplied onto its output (dropout with a known mask).
     ``rounding`` is applied to pre-activations, gates and states of every step, and to the gradients of the backward pass that follows.
     """
     steps, step = x.shape[0], seams.step or _step
 
     def run(slot: _Slot, h: Array, c: Array | None, valid: Any) -> tuple[Array, Array, Array | None]:
-        ys = np.zeros((steps, x.shape[1], layer.state_size))
+        ys = np.zeros((*x.shape[:-1], layer.state_size))
         for t in slot.order:
             alive = valid[t][:, None]
             new_h, new_c, slot.steps[t] = step(layer, weights, slot.suffix, slot.x[t], h, c, rounding)
@@ -145,7 +148,7 @@ def forward(
     sequence: list[Array] = []
     for index, level, direction, suffix in layer.slots():
         if direction == 0 and level > 0:
-            output = np.concatenate(sequence, axis=2)
+            output = np.concatenate(sequence, axis=-1)
             if masks is not None:
                 output = output * masks[level - 1]
             output = seams.below(output, level)
@@ -159,7 +162,7 @@ def forward(
             c_n[index] = c
         sequence.append(ys)
         tape.append(slot)
-    return Answer(np.concatenate(sequence, axis=2), h_n, c_n, tape, rounding)
+    return Answer(np.concatenate(sequence, axis=-1), h_n, c_n, tape, rounding)
 
 
 def backward(
@@ -171,11 +174,15 @@ def backward(
     masks: Sequence[Array] | None = None,
     seams: Seams = SOUND,
 ) -> dict[str, Array]:
-    """Gradients of sum(cotangent * tensor) over ``cotangents`` (any of output, h_n, c_n): x, h0, c0 and every weight, by name."""
+    """Gradients of sum(cotangent * tensor) over ``cotangents`` (any of output, h_n, c_n): x, h0, c0 and every weight, by name.
+
+    The gradient of a weight has the weight's shape, with the further axes of the answer before it.
+    """
+    copies = answer.output.shape[1:-2]
     d_output = cotangents.get("output", np.zeros_like(answer.output))
     d_h_n = cotangents.get("h_n", np.zeros_like(answer.h_n))
     d_c_n = None if answer.c_n is None else cotangents.get("c_n", np.zeros_like(answer.c_n))
-    gradients = {name: np.zeros_like(weight) for name, weight in weights.items()}
+    gradients = {name: np.zeros((*copies, *weight.shape)) for name, weight in weights.items()}
     d_h0, d_c0 = np.zeros_like(answer.h_n), None if answer.c_n is None else np.zeros_like(answer.c_n)
     d_x = np.zeros(0)
     for slot in reversed(answer._tape):
@@ -187,7 +194,7 @@ def backward(
         d_h, d_c = d_h_n[slot.index], None if d_c_n is None else d_c_n[slot.index]
         for t in reversed(slot.order):
             alive = valid[t][:, None]
-            d_new_h = np.where(alive, d_h + d_output[t][:, span], 0.0)
+            d_new_h = np.where(alive, d_h + d_output[t][..., span], 0.0)
             d_new_c = None if d_c is None else np.where(alive, d_c, 0.0)
             d_x_t, d_prev_h, d_prev_c = _step_backward(layer, weights, slot, t, d_new_h, d_new_c, gradients, answer._rounding, seams)
             d_x[t] += d_x_t
@@ -205,6 +212,13 @@ def sigmoid(a: Array) -> Array:
     return 0.5 * (1.0 + np.tanh(0.5 * a))
 
 
+def _gates(a: Array, count: int) -> list[Array]:
+    """``a`` cut along its last axis into ``count`` equal views."""
+    # np.split does the same, and takes longer than the arithmetic of a small step.
+    width = a.shape[-1] // count
+    return [a[..., k * width : (k + 1) * width] for k in range(count)]
+
+
 def _step(
     layer: Layer, weights: Mapping[str, Array], suffix: str, x: Array, h: Array, c: Array | None, rounding: Rounding
 ) -> tuple[Array, Array | None, Any]:
@@ -217,7 +231,7 @@ def _step(
     from_x, from_h = rounding(from_x), rounding(from_h)
     if layer.mode is Mode.LSTM:
         assert c is not None
-        i, f, g, o = np.split(from_x + from_h, 4, axis=1)
+        i, f, g, o = _gates(from_x + from_h, 4)
         i, f, g, o = rounding(sigmoid(i)), rounding(sigmoid(f)), rounding(np.tanh(g), _TANH_LEAST), rounding(sigmoid(o))
         new_c = rounding(f * c + i * g)
         squashed = rounding(np.tanh(new_c), _TANH_LEAST)
@@ -225,7 +239,7 @@ def _step(
         new_h = m @ weights[f"weight_hr{suffix}"].T if layer.proj_size else m
         return rounding(new_h), new_c, (h, c, i, f, g, o, squashed, m)
     if layer.mode is Mode.GRU:
-        (x_r, x_z, x_n), (h_r, h_z, h_n) = np.split(from_x, 3, axis=1), np.split(from_h, 3, axis=1)
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = _gates(from_x, 3), _gates(from_h, 3)
         r, z = rounding(sigmoid(x_r + h_r)), rounding(sigmoid(x_z + h_z))
         n = rounding(np.tanh(x_n + r * h_n), _TANH_LEAST)
         return rounding((1.0 - z) * n + z * h), None, (h, r, z, n, h_n)
@@ -259,11 +273,11 @@ def _step_backward(
         h, c, i, f, g, o, squashed, m = slot.steps[t]
         d_m = d_h
         if layer.proj_size:
-            add("weight_hr", d_h.T @ m)
+            add("weight_hr", d_h.swapaxes(-1, -2) @ m)
             d_m = d_h @ weights[f"weight_hr{suffix}"]
         d_c = d_c + d_m * o * (1.0 - squashed**2)
         d_from_x = np.concatenate(
-            [d_c * g * i * (1 - i), d_c * c * f * (1 - f), d_c * i * (1 - g**2), d_m * squashed * o * (1 - o)], axis=1
+            [d_c * g * i * (1 - i), d_c * c * f * (1 - f), d_c * i * (1 - g**2), d_m * squashed * o * (1 - o)], axis=-1
         )
         d_from_x = d_from_h = rounding(d_from_x)
         d_prev_c = rounding(d_c * f)
@@ -272,17 +286,17 @@ def _step_backward(
         d_n = d_h * (1.0 - z) * (1.0 - n**2)
         d_r = d_n * h_n * r * (1.0 - r)
         d_z = d_h * (h - n) * z * (1.0 - z)
-        d_from_x = rounding(np.concatenate([d_r, d_z, d_n], axis=1))
-        d_from_h = rounding(np.concatenate([d_r, d_z, d_n * r], axis=1))
+        d_from_x = rounding(np.concatenate([d_r, d_z, d_n], axis=-1))
+        d_from_h = rounding(np.concatenate([d_r, d_z, d_n * r], axis=-1))
         direct_h = d_h * z
     else:
         h, new_h = slot.steps[t]
         d_from_x = d_from_h = rounding(d_h * (1.0 - new_h**2) if layer.mode is Mode.RNN_TANH else d_h * (new_h > 0))
-    add("weight_ih", d_from_x.T @ slot.x[t])
-    add("weight_hh", d_from_h.T @ h)
+    add("weight_ih", d_from_x.swapaxes(-1, -2) @ slot.x[t])
+    add("weight_hh", d_from_h.swapaxes(-1, -2) @ h)
     if layer.bias:
-        add("bias_ih", d_from_x.sum(axis=0))
-        add("bias_hh", d_from_h.sum(axis=0))
+        add("bias_ih", d_from_x.sum(axis=-2))
+        add("bias_hh", d_from_h.sum(axis=-2))
     d_x, d_prev_h = d_from_x @ weights[f"weight_ih{suffix}"], d_from_h @ weights[f"weight_hh{suffix}"] + direct_h
     d_x, d_prev_h = rounding(d_x), rounding(d_prev_h)
     back = None if d_prev_c is None else seams.passed(slot, t, "c", d_prev_c)
