@@ -96,7 +96,7 @@ def overhead(clock: Callable[[], float] = time.perf_counter, calls: int = 50) ->
         for _ in range(calls):
             call()
         bare = (clock() - start) / calls
-        ratios.append(sample(subject, host, calls) / bare)
+        ratios.append(sample(subject, host, calls).seconds / bare)
     return stdlib.median(ratios) - 1
 
 

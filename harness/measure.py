@@ -3,54 +3,62 @@
 from __future__ import annotations
 
 import statistics
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from harness.case import Case
+from harness import memory
 from harness.clock import Clock, HostClock
 from harness.dispatch import kernels_of
-from harness.implementation import Implementation, equal_terms
+from harness.implementation import Implementation
+from harness.limit import Limits
 from harness.outcome import Outcome
+from harness.passes import Cell, agreement, build
 from harness.record import Throughput
-from harness.reference import Expected, answer, gradients, tensor, to_array
-from harness.sampling import Budget, Subject, interleave, sample
-from harness.trial import ContractError, Trial, lacks_memory
-from harness.workload import Pass, Workload, baseline_of, flops
+from harness.sampling import Budget, Samples, Stop, Subject, interleave, sample
+from harness.trial import ContractError, lacks_memory
+from harness.watch import Watch, sentences
+from harness.workload import Workload, baseline_of, work_of
 
-#: The outputs through which the training pass goes back, and the inputs that it goes back to besides the weights.
-_THROUGH = ("output",)
+#: The first calls are timed one by one: so many, or as many as fill so many seconds, but no fewer than the least. TorchScript compiles in
+#: the first two, torch.compile in the first and again where a size changes.
+_WARM_UP_CALLS, _WARM_UP_SECONDS, _LEAST_CALLS = 5, 1.0, 2
 
 
-@dataclass
-class _Cell:
-    """One implementation on the workload, built and ready: the very object that is timed is the one that is checked."""
+class Interrupted(KeyboardInterrupt):
+    """Sampling was interrupted from the keyboard; ``records`` have what was taken until then, and can be gone on from."""
 
-    trial: Trial
-    subject: Subject
-    leaves: dict[str, Tensor]
-    cotangent: Tensor
-    read: Callable[[Any], dict[str, Any]]
+    def __init__(self, records: list[Throughput]) -> None:
+        super().__init__("sampling was interrupted")
+        self.records = records
 
 
 def measure(
-    workload: Workload, implementations: Sequence[Implementation], budget: Budget, clock: Clock | None = None, baseline: str = ""
+    workload: Workload,
+    implementations: Sequence[Implementation],
+    budget: Budget,
+    clock: Clock | None = None,
+    baseline: str = "",
+    cold: bool = False,
+    limits: Limits | None = None,
+    before: Mapping[str, Throughput] = MappingProxyType({}),
 ) -> list[Throughput]:
     """Measures ``workload`` on each of ``implementations``; one record each, in their order.
 
-    They are compared with ``baseline`` or, where that is not among those that can be timed, as :func:`baseline_of` says.
+    They are compared with ``baseline`` or, where that is not among those that can be timed, as :func:`baseline_of` says. ``cold``: the
+    caches are overwritten before every timed call. ``limits``: what measures the rates from which the limit of the workload follows; it is
+    not told without. ``before``: what an interrupted run had of it; what is missing is added.
 
     Samples are in a record only if the implementation agreed with the oracle before and after they were taken, on inputs that
-    it had not seen.
+    it had not seen. Raises :class:`Interrupted` after an interrupt from the keyboard, with what was taken until then.
     """
     clock = clock or HostClock(workload.case.device)
-    records = {i.id: _record(workload, i) for i in implementations}
-    cells: dict[str, _Cell] = {}
+    records = {i.id: before.get(i.id, _record(workload, i, cold)) for i in implementations}
+    cells: dict[str, Cell] = {}
 
     def conclude(id: str, outcome: Outcome, message: str) -> None:
         records[id] = replace(
@@ -59,6 +67,9 @@ def measure(
             message=message,
             samples=[],
             rounds=[],
+            issued=[],
+            device_samples=[],
+            warm_up=[],
             first_call=None,
             tokens_per_second=None,
             flops_per_second=None,
@@ -66,6 +77,8 @@ def measure(
         cells.pop(id, None)
 
     for implementation in implementations:
+        if implementation.id in before and not _interrupted(before[implementation.id]):
+            continue
         reason = implementation.unavailable(workload.case.device)
         lacks = implementation.capabilities.lacks(workload.case)
         if reason is not None:
@@ -74,37 +87,159 @@ def measure(
             conclude(implementation.id, Outcome.UNSUPPORTED, lacks)
         else:
             with _concluding(implementation.id, conclude):
-                cell = _build(workload, implementation)
-                first = sample(cell.subject, clock, 1)
+                cell = build(workload, implementation)
+                warm_up = _warm_up(cell.subject, clock)
                 cells[implementation.id] = cell
-                agreement = _agreement(workload, cell, inputs_seed=1)
                 records[implementation.id] = replace(
-                    records[implementation.id], first_call=first, kernels=_kernels(cell), agreement={"before": agreement}
+                    records[implementation.id],
+                    warm_up=records[implementation.id].warm_up or warm_up,
+                    first_call=records[implementation.id].first_call or warm_up[0],
+                    kernels=_kernels(cell),
+                    agreement={"before": agreement(cell, inputs_seed=1)},
                 )
-    subjects = {id: cell.subject for id, cell in cells.items()}
-    taken = interleave(subjects, clock, budget, workload.case.seed, baseline_of(list(subjects), baseline))
+    subjects = {id: _cold(cell.subject, workload.case.device) if cold else cell.subject for id, cell in cells.items()}
+    earlier = {id: _samples(record) for id, record in before.items() if record.samples}
+    limits = limits if cells else None
+    _limit(workload, limits)
+    with Watch(workload.case.device) as watch:
+        taken = interleave(subjects, clock, budget, workload.case.seed, baseline_of(list(subjects), baseline), earlier)
+    seen = watch.seen()
+    # Before and after are two moments of the machine: the better one is nearer to what it can do.
+    limit = _limit(workload, limits, again=True)
+    evidence = {**asdict(seen), "told": sentences(seen)}
     for id, cell in list(cells.items()):
         with _concluding(id, conclude):
             error = taken[id].error
             if error is not None:
                 raise error
-            agreement = _agreement(workload, cell, inputs_seed=2)
+            if not taken[id].seconds:
+                # Interrupted before the first round: there is nothing of it to keep.
+                del records[id]
+                continue
+            after = agreement(cell, inputs_seed=2)
             record, median = records[id], statistics.median(taken[id].seconds)
             records[id] = replace(
                 record,
                 outcome=Outcome.PASSED.value,
                 samples=taken[id].seconds,
                 rounds=taken[id].rounds,
+                issued=taken[id].issued,
+                device_samples=taken[id].device,
                 calls=taken[id].calls,
                 stopped=taken[id].stopped,
                 tokens_per_second=record.tokens / median,
                 flops_per_second=record.flops / median,
-                agreement={**record.agreement, "after": agreement},
+                agreement={**record.agreement, "after": after},
+                memory=_memory(cell, median) if taken[id].stopped != Stop.INTERRUPTED else {},
+                limit=limit,
+                evidence=evidence,
             )
+    if any(taken[id].stopped == Stop.INTERRUPTED for id in cells):
+        raise Interrupted(list(records.values()))
+    for implementation in implementations:
+        record = records[implementation.id]
+        if record.outcome == Outcome.OUT_OF_MEMORY and not record.fits:
+            records[implementation.id] = _fitting(workload, implementation, record)
     return [records[i.id] for i in implementations]
 
 
-def _record(workload: Workload, implementation: Implementation) -> Throughput:
+def _interrupted(record: Throughput) -> bool:
+    return record.stopped == Stop.INTERRUPTED
+
+
+def _samples(record: Throughput) -> Samples:
+    """What was taken, to be gone on from."""
+    return Samples(
+        record.calls, list(record.samples), list(record.rounds), list(record.issued), list(record.device_samples), stopped=record.stopped
+    )
+
+
+def _warm_up(subject: Subject, clock: Clock) -> list[float]:
+    """Seconds of the first calls, one by one."""
+    taken: list[float] = []
+    while len(taken) < _LEAST_CALLS or (len(taken) < _WARM_UP_CALLS and sum(taken) < _WARM_UP_SECONDS):
+        taken.append(sample(subject, clock, 1).seconds)
+    return taken
+
+
+def _limit(workload: Workload, limits: Limits | None, again: bool = False) -> dict[str, Any]:
+    """The limit of a call, as :class:`harness.record.Throughput` has it."""
+    if limits is None:
+        return {}
+    found = limits.of(workload.case, work_of(workload), again)
+    return {"seconds": found.seconds, "bound": found.bound.value, "bytes": found.work.bytes, **asdict(found.rates)}
+
+
+#: Seconds that the calls may take in which the peak memory is looked for; a call that is longer is still made twice.
+_MEMORY_SECONDS = 1.0
+
+
+def _memory(cell: Cell, seconds: float) -> dict[str, Any]:
+    """The peak memory of a call that takes about ``seconds``, as :class:`harness.record.Throughput` has it."""
+    device = cell.workload.case.device
+    reason = memory.unavailable(device)
+    if reason is not None:
+        return {"unavailable": reason}
+    calls = max(1, min(memory.CALLS, int(_MEMORY_SECONDS / seconds)))
+    try:
+        with cell.subject.context():
+            # Prepared beforehand: what a backward pass goes back through was there before it. One more, because the first is not counted.
+            given = [cell.subject.given() for _ in range(calls + 1)]
+            peak = memory.peak(lambda: cell.subject.call(*given.pop()), device, calls)
+    except (Exception, SystemExit) as error:  # other people's code may raise anything
+        if not lacks_memory(error):
+            raise
+        _free(device)
+        return {"unavailable": "there was not enough memory for several calls"}
+    assert peak is not None
+    return asdict(peak)
+
+
+def _cold(subject: Subject, device: str) -> Subject:
+    """``subject`` with the caches overwritten before every call."""
+    buffer = torch.empty(_cache_bytes(device), dtype=torch.uint8, device=device)
+
+    def prepare() -> Any:
+        given = subject.given()
+        buffer.zero_()
+        return given
+
+    return replace(subject, call=lambda given: subject.call(*given), prepare=prepare, singly=True)
+
+
+def _cache_bytes(device: str) -> int:
+    """More than any cache of ``device`` holds."""
+    if torch.device(device).type == "cuda":
+        return 2 * int(torch.cuda.get_device_properties(device).L2_cache_size)
+    # No portable way tells a CPU's last level; few have more.
+    return 1 << 27
+
+
+def _fitting(workload: Workload, implementation: Implementation, record: Throughput) -> Throughput:
+    """``record`` of a cell that ran out of memory with the largest batch that did not, found by halving."""
+    batch = workload.case.batch
+    while batch := batch // 2:
+        smaller = replace(workload, case=replace(workload.case, batch=batch))
+        try:
+            subject = build(smaller, implementation).subject
+            with subject.context():
+                subject.call(*subject.given())
+        except (Exception, SystemExit) as error:  # other people's code may raise anything
+            _free(workload.case.device)
+            if not lacks_memory(error):
+                break
+        else:
+            fits = f"with B={batch} it fits"
+            return replace(record, fits={"batch": batch}, message=f"{record.message}; {fits}")
+    return replace(record, fits={"batch": 0}, message=f"{record.message}; no smaller batch was found to fit")
+
+
+def _free(device: str) -> None:
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def _record(workload: Workload, implementation: Implementation, cold: bool) -> Throughput:
     case, layer = workload.case, workload.case.layer
     return Throughput(
         workload=workload.id,
@@ -120,87 +255,20 @@ def _record(workload: Workload, implementation: Implementation) -> Throughput:
         input_size=layer.input_size,
         hidden_size=layer.hidden_size,
         tokens=case.steps * case.batch,
-        flops=flops(workload),
+        flops=work_of(workload).flops,
         num_layers=layer.num_layers,
         bidirectional=layer.bidirectional,
         proj_size=layer.proj_size,
-        settings={"tf32": False, "grad": workload.timed is Pass.TRAINING},
+        settings={"tf32": False, "grad": workload.timed.records, "caches": "cold" if cold else "hot"},
         threads=torch.get_num_threads(),
     )
 
 
-def _build(workload: Workload, implementation: Implementation) -> _Cell:
-    """The layer with its inputs on the device, and one call of the pass as a function without arguments."""
-    case = workload.case
-    trial = Trial(implementation, case)
-    training = workload.timed is Pass.TRAINING
-    with equal_terms(), implementation.switches(), warnings.catch_warnings():
-        # What other people's code warns of breaks no contract, whatever pytest makes of warnings here.
-        warnings.simplefilter("ignore")
-        module = trial.module().train(training)
-    leaves = trial.leaves()
-    leaves["x"].requires_grad_(training)
-    input, hx = trial.form(leaves)
-    cotangent = tensor(case.arrays.cotangents["output"], case)
-    parameters = trial.parameters(module) if training else {}
-    wanted = {"x": leaves["x"], **parameters}
-
-    def infer() -> Any:
-        return module(input, hx)
-
-    def train() -> Any:
-        # autograd.grad and not backward(): the gradients are new each time, so there is nothing to clear and nothing to add up.
-        output, _ = module(input, hx)
-        return torch.autograd.grad(output, list(wanted.values()), cotangent)
-
-    def read_inference(raw: Any) -> dict[str, Any]:
-        return trial.structured(raw, input).arrays()
-
-    def read_training(raw: Any) -> dict[str, Any]:
-        return {name: to_array(gradient) for name, gradient in zip(wanted, raw, strict=True)}
-
-    @contextmanager
-    def context() -> Iterator[None]:
-        with equal_terms(), implementation.switches(), torch.set_grad_enabled(training), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-
-    subject = Subject(train if training else infer, context)
-    return _Cell(trial, subject, leaves, cotangent, read_training if training else read_inference)
-
-
-def _agreement(workload: Workload, cell: _Cell, inputs_seed: int) -> list[dict[str, Any]]:
-    """Calls the timed function on fresh inputs and compares with the oracle; the timed inputs are put back afterwards.
-
-    Raises :class:`~harness.trial.ContractError` where they disagree.
-    """
-    fresh = replace(workload.case, inputs_seed=workload.case.inputs_seed + inputs_seed)
-    _load(cell, fresh)
-    with cell.trial.blamed("a timed call"), cell.subject.context():
-        raw = cell.subject.call()
-    expected = _expected(workload, fresh)
-    cell.trial.comparisons.clear()
-    cell.trial.agree(cell.read(raw), expected, only=[name for name in expected.tensors if name not in ("h0", "c0")])
-    _load(cell, workload.case)
-    return [comparison.as_json() for comparison in cell.trial.comparisons]
-
-
-def _expected(workload: Workload, case: Case) -> Expected:
-    return gradients(case, _THROUGH) if workload.timed is Pass.TRAINING else answer(case)
-
-
-def _load(cell: _Cell, case: Case) -> None:
-    """Overwrites the timed inputs with those of ``case``, in place."""
-    with torch.no_grad():
-        for name, array in case.arrays.inputs().items():
-            cell.leaves[name].copy_(tensor(array, case))
-        cell.cotangent.copy_(tensor(case.arrays.cotangents["output"], case))
-
-
-def _kernels(cell: _Cell) -> list[str]:
+def _kernels(cell: Cell) -> list[str]:
     try:
         with cell.subject.context():
-            return kernels_of(cell.subject.call)
+            given = cell.subject.given()
+            return kernels_of(lambda: cell.subject.call(*given))
     except Exception as error:  # what cannot run under a dispatch mode, as some compiled code, runs all the same
         return [f"not observed: {type(error).__name__}"]
 
@@ -216,8 +284,7 @@ def _concluding(id: str, conclude: Callable[[str, Outcome, str], None]) -> Itera
         conclude(id, Outcome.FAILED, str(error))
     except (Exception, SystemExit) as error:  # other people's code may raise anything
         if lacks_memory(error):
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
+            _free("cuda" if torch.cuda.is_available() else "cpu")
             conclude(id, Outcome.OUT_OF_MEMORY, (str(error) or type(error).__name__).splitlines()[0])
         else:
             conclude(id, Outcome.FAILED, f"a timed call raised {type(error).__name__}: {error}")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import pytest
 
 #: The options that take a value, which may be the name of something that exists.
-_OPTIONS = ("--results", "--implementation", "--workloads")
+_OPTIONS = ("--results", "--implementation", "--workloads", "--resume")
 
 
 def joined(arguments: Sequence[str]) -> list[str]:
@@ -38,4 +38,8 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
     in_checkout = (here / "harness" / "pytest_early.py").is_file() and (here / "conftest.py").is_file()
     # Not where pytest.main() was called by another program, which this would end.
     if again != given and in_checkout and early_config.rootpath != here and sys.argv[1:] == given:
+        capture = early_config.pluginmanager.get_plugin("capturemanager")
+        if capture is not None:
+            # The output is already caught, in files that would be gone with this process.
+            capture.stop_global_capturing()
         os.execv(sys.executable, [*sys.orig_argv[: len(sys.orig_argv) - len(given)], *again])

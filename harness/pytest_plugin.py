@@ -21,10 +21,13 @@ from harness.coverage import covered
 from harness.implementation import Implementation
 from harness.isolation import Worker
 from harness.layer import Mode
-from harness.measure import measure
+from harness.limit import Limits
+from harness.measure import Interrupted, measure
 from harness.outcome import Outcome
+from harness.progress import Progress
 from harness.record import Conformance, Header, Mutation, Throughput, to_json
 from harness.registry import UnknownImplementation, builtin, resolve, resolve_all
+from harness.resume import Earlier, ResumeError, earlier
 from harness.sampling import REPLAY, Budget
 from harness.store import RunWriter, StoreError, decode, encode, now
 from harness.workload import Workload, WorkloadError, chosen
@@ -49,6 +52,9 @@ class Session:
     writer: RunWriter | None = None
     measured: dict[str, dict[str, Throughput]] = dataclasses.field(default_factory=dict)
     results: list[Tested] = dataclasses.field(default_factory=list)
+    earlier: Earlier = dataclasses.field(default_factory=dict)
+    progress: Progress | None = None
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
 
 class Hooks:
@@ -122,6 +128,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="the implementation that the others are compared with; default: the first of torch's own that is timed, else the first",
     )
     group.addoption(
+        "--resume",
+        metavar="RUN",
+        help="with --benchmark-only: go on from this run file, which was interrupted or cut short; what it has is not measured again",
+    )
+    group.addoption(
+        "--cold",
+        action="store_true",
+        help="with --benchmark-only: overwrite the caches before every timed call (on a GPU its L2), which is then timed alone",
+    )
+    group.addoption(
         "--isolate",
         choices=("auto", "always", "never"),
         default="auto",
@@ -146,6 +162,11 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(max(1, config.getoption("threads")))
     worker = Worker([i.reference for i in implementations], config.getoption("time_limit"))
     session = Session(implementations, _devices(config), workloads, worker, dataclasses.asdict(environment.describe()), baseline)
+    if config.getoption("resume") is not None:
+        try:
+            session.earlier = earlier(Path(config.getoption("resume")), session.environment, _policy(config, session))
+        except ResumeError as error:
+            raise pytest.UsageError(str(error)) from error
     config.stash[_SESSION] = session
 
 
@@ -175,14 +196,7 @@ def _open_run(config: pytest.Config, session: Session) -> RunWriter | None:
             for c in contracts
         },
         workloads={w.on(d).id: w.on(d).as_json() for w in session.workloads for d in session.devices} if measuring else {},
-        policy={
-            "floors": tolerance.FLOORS,
-            "least_floor_eps": tolerance.LEAST_FLOOR_EPS,
-            "sum_floor_eps": tolerance.SUM_FLOOR_EPS,
-            "tf32": False,
-            **({"baseline": session.baseline} if session.baseline else {}),
-            **_sampling(config),
-        },
+        policy=_policy(config, session),
     )
     try:
         return RunWriter(Path(config.getoption("results")), "throughput" if measuring else "conformance", header)
@@ -190,12 +204,19 @@ def _open_run(config: pytest.Config, session: Session) -> RunWriter | None:
         raise pytest.UsageError(str(error)) from error
 
 
-def _sampling(config: pytest.Config) -> dict[str, Any]:
-    """How samples are taken and read."""
-    if not _measuring(config):
-        return {}
-    names = ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")
-    return {"sampling_time": config.getoption("sampling_time"), **{name.lower(): getattr(statistics, name) for name in names}}
+def _policy(config: pytest.Config, session: Session) -> dict[str, Any]:
+    """What counts as close, and how samples are taken and read."""
+    policy = {
+        "floors": tolerance.FLOORS,
+        "least_floor_eps": tolerance.LEAST_FLOOR_EPS,
+        "sum_floor_eps": tolerance.SUM_FLOOR_EPS,
+        "tf32": False,
+    }
+    if _measuring(config):
+        names = ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")
+        policy |= {name.lower(): getattr(statistics, name) for name in names}
+        policy |= {"sampling_time": config.getoption("sampling_time"), "cold": config.getoption("cold")}
+    return {**policy, "baseline": session.baseline} if session.baseline else policy
 
 
 def _describe(implementation: Implementation, on: Sequence[str]) -> dict[str, Any]:
@@ -267,15 +288,20 @@ def record_result(request: pytest.FixtureRequest) -> Callable[[Tested], None]:
 def settle(request: pytest.FixtureRequest, record_result: Callable[[Tested], None]) -> Callable[[Check], None]:
     """Runs a check, records what came of it, and ends the test accordingly."""
     session = session_of(request.config)
-    isolate = request.config.getoption("isolate")
 
     def settled(check: Check) -> None:
-        apart = isolate == "always" or (isolate == "auto" and check.implementation.reference not in builtin())
-        result = session.worker.run(check) if apart and check.case is not None and session.worker is not None else run(check)
+        apart = _apart(request.config, check.implementation) and check.case is not None
+        result = session.worker.run(check) if apart and session.worker is not None else run(check)
         record_result(result)
         conclude(result)
 
     return settled
+
+
+def _apart(config: pytest.Config, implementation: Implementation) -> bool:
+    """Whether checks of ``implementation`` run in a process of their own."""
+    isolate = config.getoption("isolate")
+    return bool(isolate == "always" or (isolate == "auto" and implementation.reference not in builtin()))
 
 
 Measured = Callable[[Workload, Implementation, Any], None]
@@ -288,10 +314,7 @@ def measured(request: pytest.FixtureRequest, record_result: Callable[[Tested], N
 
     def hand_over(workload: Workload, implementation: Implementation, benchmark: Any) -> None:
         if workload.id not in session.measured:
-            wanted = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
-            beside = [p["implementation"] for p in wanted if p.get("workload") == workload]
-            budget = Budget(seconds=request.config.getoption("sampling_time"))
-            session.measured[workload.id] = {r.implementation: r for r in measure(workload, beside, budget, baseline=session.baseline)}
+            _measure(request, workload)
         result = session.measured[workload.id][implementation.id]
         record_result(result)
         conclude(result)
@@ -302,6 +325,45 @@ def measured(request: pytest.FixtureRequest, record_result: Callable[[Tested], N
         benchmark.pedantic(_nothing, rounds=len(result.samples), iterations=result.calls)
 
     return hand_over
+
+
+def _measure(request: pytest.FixtureRequest, workload: Workload) -> None:
+    """Measures the workload on all implementations that are asked for on it."""
+    session, config = session_of(request.config), request.config
+    wanted = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    beside = [p["implementation"] for p in wanted if p.get("workload") == workload]
+    known = session.earlier.get(workload.id, {})
+    # Rounds pair the implementations of a workload: without one of them the others cannot be gone on from.
+    known = known if all(i.id in known for i in beside) else {}
+    if session.progress is None:
+        session.progress = Progress(len({p["workload"].id for p in wanted if "workload" in p}))
+    _tell(config, session.progress.begin(workload.id))
+    budget = Budget(seconds=config.getoption("sampling_time"))
+    try:
+        cold = config.getoption("cold")
+        records = measure(workload, beside, budget, baseline=session.baseline, cold=cold, limits=session.limits, before=known)
+    except Interrupted as interrupted:
+        # No test will report them any more.
+        for record in interrupted.records:
+            _keep(session, record)
+        raise
+    session.measured[workload.id] = {record.implementation: record for record in records}
+
+
+def _tell(config: pytest.Config, line: str) -> None:
+    """Puts a line on the terminal while a test runs, unless it is to be quiet."""
+    reporter, capture = (config.pluginmanager.get_plugin(name) for name in ("terminalreporter", "capturemanager"))
+    if reporter is None or capture is None or config.get_verbosity() < 0:
+        return
+    with capture.global_and_fixture_disabled():
+        reporter.ensure_newline()
+        reporter.write_line(line)
+
+
+def _keep(session: Session, result: Tested) -> None:
+    session.results.append(result)
+    if session.writer is not None:
+        session.writer.append(result)
 
 
 def _nothing() -> None:
@@ -331,9 +393,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             if name == _RESULT:
                 result = decode(str(value))
                 assert isinstance(result, Tested)
-                _CURRENT.results.append(result)
-                if _CURRENT.writer is not None:
-                    _CURRENT.writer.append(result)
+                _keep(_CURRENT, result)
 
 
 # pytest_runtest_logreport is given no config; one process runs one session at a time.
@@ -347,7 +407,18 @@ def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
     # Not when pytest is configured, which it also is to print its options.
     if _CURRENT is not None and not session.config.option.collectonly and not hasattr(session.config, "workerinput"):
         _CURRENT.writer = _open_run(session.config, _CURRENT)
+    _start_worker(session.config)
     yield
+
+
+def _start_worker(config: pytest.Config) -> None:
+    """Lets the process for isolated checks load while this one collects them, where there will be any."""
+    mine = config.stash.get(_SESSION, None)
+    distributes = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
+    if mine is None or mine.worker is None or distributes or config.option.collectonly or _measuring(config):
+        return
+    if any(_apart(config, implementation) for implementation in mine.implementations):
+        mine.worker.start()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -380,6 +451,8 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     for line in kill_matrix(mutations) + summary([r for r in session.results if not isinstance(r, Mutation)]):
         terminalreporter.write_line(line)
     terminalreporter.write_line(f"run file: {os.path.relpath(path)}")
+    if exitstatus == pytest.ExitCode.INTERRUPTED and _measuring(config):
+        terminalreporter.write_line(f"to go on from it: the same command with --resume {os.path.relpath(path)}")
 
 
 def kill_matrix(mutations: Sequence[Mutation]) -> list[str]:

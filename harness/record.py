@@ -75,11 +75,20 @@ class Throughput:
 
     ``samples`` are seconds per call, in the order in which they were taken, each the mean of ``calls`` consecutive
     calls; it is empty unless ``outcome`` is passed. ``rounds`` numbers the interleaved round of each sample, so that samples of
-    two implementations of one workload pair up. ``first_call``: seconds of the very first call. ``tokens``: T * B, of
+    two implementations of one workload pair up. On a GPU ``issued`` has, for each sample, the seconds per call until the host had handed
+    all work over, and ``device_samples`` those between two events around the work. ``warm_up``: seconds of the first calls, one by one:
+    what is compiled, tuned or packed, is so in these; ``first_call`` is the first of them. ``tokens``: T * B, of
     one call; ``flops``: the analytic count of one call. ``tokens_per_second`` and ``flops_per_second``: from the median
     sample. ``agreement``: the errors against the oracle on the timed instance, ``before`` and ``after`` the timed
     calls, each as ``Conformance.errors``. ``threads``: torch's intra-op threads. ``stopped``: why no more
-    samples were taken, 'decided' or 'time', which it is for the baseline; empty where there are none.
+    samples were taken, 'decided', 'time', which it is for the baseline, or 'interrupted'; empty where there are none. ``fits``: for what
+    ran out of memory, the largest ``batch`` among its halves that did not, 0 if none. ``memory``: the most ``bytes`` that a call held above
+    what was there before it, its ``method``, and the ``resolution`` in bytes; ``unavailable`` with the reason where it cannot be measured.
+    ``limit``: the shortest time that the work of a call could take here, ``seconds``, whether ``bound`` by 'arithmetic' or 'memory', and
+    what it follows from: ``bytes`` that must be moved, ``matmul_flops_per_second`` and ``memory_bytes_per_second``, the best rates that
+    were measured in this run, with ``matmul`` and ``memory``, which say what was measured.
+    ``evidence``: what the machine did while the workload was sampled, as :class:`harness.watch.Seen`, and ``told``, what of it a
+    reader should know, in sentences.
     """
 
     kind: ClassVar[str] = "throughput"
@@ -103,7 +112,10 @@ class Throughput:
     message: str = ""
     samples: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
+    issued: list[float] = field(default_factory=list)
+    device_samples: list[float] = field(default_factory=list)
     calls: int = 1
+    warm_up: list[float] = field(default_factory=list)
     first_call: float | None = None
     tokens_per_second: float | None = None
     flops_per_second: float | None = None
@@ -112,6 +124,10 @@ class Throughput:
     settings: dict[str, Any] = field(default_factory=dict)
     threads: int = 1
     stopped: str = ""
+    fits: dict[str, int] = field(default_factory=dict)
+    memory: dict[str, Any] = field(default_factory=dict)
+    limit: dict[str, Any] = field(default_factory=dict)
+    evidence: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

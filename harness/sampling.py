@@ -12,21 +12,32 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
-from harness.clock import Clock
+from harness.clock import Clock, Timing
 from harness.statistics import STRETCHES, Verdict, effect
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Something to be timed: ``call()`` is one call, ``context()`` what it must happen in, entered once a sample and not timed."""
+    """Something to be timed: ``call()`` is one call, ``context()`` what it must happen in, entered once a sample and not timed.
 
-    call: Callable[[], Any]
+    What ``prepare()`` gives, which is not timed either, is handed to the call: each has its own. ``singly``: a sample is one call, because
+    what is prepared holds for no more.
+    """
+
+    call: Callable[..., Any]
     context: Callable[[], AbstractContextManager[Any]]
+    prepare: Callable[[], Any] | None = None
+    singly: bool = False
+
+    def given(self) -> tuple[Any, ...]:
+        """The arguments of one call."""
+        return () if self.prepare is None else (self.prepare(),)
 
 
 @dataclass(frozen=True)
@@ -61,40 +72,48 @@ class Stop(StrEnum):
 
     DECIDED = "decided"
     TIME = "time"
+    INTERRUPTED = "interrupted"
 
 
 @dataclass
 class Samples:
     """What was taken of one subject: ``seconds`` per call of each sample, the ``rounds`` that they belong to, ``calls`` to a sample.
 
-    ``error`` is what a call raised, after which no more samples were taken. ``stopped``: why they ended otherwise.
+    ``issued`` and ``device`` are per call too, where the clock knows them. ``error`` is what a call raised, after which no more samples
+    were taken. ``stopped``: why they ended otherwise.
     """
 
     calls: int = 1
     seconds: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)
+    issued: list[float] = field(default_factory=list)
+    device: list[float] = field(default_factory=list)
     error: Exception | SystemExit | None = None
     stopped: str = ""
 
 
-def sample(subject: Subject, clock: Clock, calls: int) -> float:
-    """Seconds per call of ``calls`` consecutive calls."""
+def sample(subject: Subject, clock: Clock, calls: int) -> Timing:
+    """The mean over ``calls`` consecutive calls."""
     call = subject.call
     with subject.context():
-        start = clock.now()
-        for _ in range(calls):
-            call()
-        return (clock.now() - start) / calls
+        given = [subject.given() for _ in range(calls)]
+
+        def run() -> None:
+            for arguments in given:
+                call(*arguments)
+
+        taken = clock.time(run)
+    return taken.shared(calls)
 
 
 def calibrate(subject: Subject, clock: Clock, budget: Budget) -> int:
     """How many calls make a sample of ``budget.sample_seconds``; also warms the subject up for ``budget.warmup_seconds``."""
     # The first call can take very much longer than the rest: it warms up, and nothing is concluded from it.
-    spent, calls = sample(subject, clock, 1), 1
+    spent, calls = sample(subject, clock, 1).seconds, 1
     while True:
-        seconds = sample(subject, clock, calls)
+        seconds = sample(subject, clock, calls).seconds
         spent += seconds * calls
-        wanted = max(1, math.ceil(budget.sample_seconds / max(seconds, 1e-9)))
+        wanted = 1 if subject.singly else max(1, math.ceil(budget.sample_seconds / max(seconds, 1e-9)))
         if spent >= budget.warmup_seconds:
             return wanted
         # Grown by steps, because a few more calls can still be slow.
@@ -102,20 +121,35 @@ def calibrate(subject: Subject, clock: Clock, budget: Budget) -> int:
 
 
 def interleave(
-    subjects: Mapping[str, Subject], clock: Clock, budget: Budget, seed: int = 0, baseline: str | None = None
+    subjects: Mapping[str, Subject],
+    clock: Clock,
+    budget: Budget,
+    seed: int = 0,
+    baseline: str | None = None,
+    before: Mapping[str, Samples] = MappingProxyType({}),
 ) -> dict[str, Samples]:
     """Samples of every subject, in rounds of random order; a subject that raises drops out.
 
     Every subject is compared with ``baseline`` (the first, if none is named) and leaves the rounds when that comparison is decided or
-    its time is spent; the baseline stays to the end.
+    its time is spent; the baseline stays to the end. ``before``: what was taken of each until an interruption, to be gone on from.
+
+    An interrupt from the keyboard ends the sampling after the round in which it comes, and loses nothing; a second one ends it at once.
     """
-    taken = {name: Samples() for name in subjects}
+    taken = {name: replace(before[name], stopped="") if name in before else Samples() for name in subjects}
     alive = list(subjects)
     baseline = baseline if baseline in subjects else next(iter(subjects), None)
+    interrupted = False
 
     def attempt(name: str, action: Callable[[], Any]) -> Any:
+        nonlocal interrupted
         try:
-            return action()
+            try:
+                return action()
+            except KeyboardInterrupt:
+                if interrupted:
+                    raise
+                interrupted = True
+                return action()
         except (Exception, SystemExit) as error:  # other people's code: whatever it raises ends its own samples and nobody else's
             taken[name].error = error
             alive.remove(name)
@@ -123,11 +157,13 @@ def interleave(
 
     with _undisturbed_by_collection():
         for name in list(alive):
-            taken[name].calls = attempt(name, partial(calibrate, subjects[name], clock, budget)) or 1
+            calls = attempt(name, partial(calibrate, subjects[name], clock, budget)) or 1
+            # Samples that there are already keep their number of calls.
+            taken[name].calls = taken[name].calls if taken[name].seconds else calls
         generator = random.Random(seed)
         contests = {name: _Contest(taken[name], taken.get(baseline or ""), budget) for name in alive}
-        number = 0
-        while contests:
+        number = 1 + max((samples.rounds[-1] for samples in taken.values() if samples.rounds), default=-1)
+        while contests and not interrupted:
             # The baseline goes on as long as there is somebody to compare with it.
             names = [name for name in alive if name in contests or name == baseline]
             for name in generator.sample(names, len(names)):
@@ -136,6 +172,10 @@ def interleave(
             if number % _COLLECTED_EVERY == 0:
                 gc.collect()
             contests = {name: contest for name, contest in contests.items() if name in alive and not contest.over()}
+        for name in contests:
+            taken[name].stopped = Stop.INTERRUPTED.value
+        if contests and baseline in taken:
+            taken[baseline].stopped = Stop.INTERRUPTED.value
     return taken
 
 
@@ -144,7 +184,9 @@ class _Contest:
 
     def __init__(self, own: Samples, baseline: Samples | None, budget: Budget) -> None:
         self._own, self._baseline, self._budget = own, None if own is baseline else baseline, budget
-        self._spent, self._next = 0.0, _FIRST_LOOK[1]
+        self._next = _FIRST_LOOK[1]
+        pair = [own] if self._baseline is None else [own, self._baseline]
+        self._spent = sum(sum(samples.seconds) * samples.calls for samples in pair)
 
     def over(self) -> bool:
         """Whether no more rounds are needed; asked after each."""
@@ -183,8 +225,12 @@ def _undisturbed_by_collection() -> Iterator[None]:
 
 
 def _take(subject: Subject, clock: Clock, samples: Samples, number: int) -> None:
-    samples.seconds.append(sample(subject, clock, samples.calls))
+    taken = sample(subject, clock, samples.calls)
+    samples.seconds.append(taken.seconds)
     samples.rounds.append(number)
+    for seconds, known in ((taken.issued, samples.issued), (taken.device, samples.device)):
+        if seconds is not None:
+            known.append(seconds)
 
 
 class Replay:

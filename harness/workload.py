@@ -12,6 +12,7 @@ from typing import Any
 
 from harness.case import EPS, Case
 from harness.layer import Layer, Mode
+from harness.work import Work, work
 
 
 class WorkloadError(ValueError):
@@ -22,13 +23,30 @@ class Pass(StrEnum):
     """What one timed call does."""
 
     INFERENCE = "inference"
+    FORWARD = "forward"
+    BACKWARD = "backward"
     TRAINING = "training"
+    STREAMING = "streaming"
 
     @property
     def meaning(self) -> str:
-        return {"inference": "forward without gradients", "training": "forward with gradients, then backward to input and weights"}[
-            self.value
-        ]
+        return {
+            "inference": "forward without gradients",
+            "forward": "forward with what a backward pass needs recorded",
+            "backward": "backward to input and weights, the forward pass done before",
+            "training": "forward with gradients, then backward to input and weights",
+            "streaming": "T calls of one time step, each from the state that the one before gave, without gradients",
+        }[self.value]
+
+    @property
+    def records(self) -> bool:
+        """Whether the forward pass records what a backward pass needs."""
+        return self in (Pass.FORWARD, Pass.BACKWARD, Pass.TRAINING)
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether the timed call ends with gradients."""
+        return self in (Pass.BACKWARD, Pass.TRAINING)
 
 
 @dataclass(frozen=True)
@@ -44,6 +62,8 @@ class Workload:
         if case.lengths is not None or not case.batched or case.layer.batch_first:
             # The timed inputs are overwritten in place to check the timed calls, and these forms hold copies of them.
             raise ValueError(f"Expected a padded, batched and time-major case to be timed but got case={case.id}")
+        if self.timed is Pass.STREAMING and case.layer.bidirectional:
+            raise ValueError(f"A bidirectional layer cannot be streamed: its reverse direction begins at the end; got case={case.id}")
 
     @property
     def id(self) -> str:
@@ -62,7 +82,7 @@ class Workload:
 def chosen(sets: Mapping[str, Sequence[Workload]], names: Sequence[str]) -> list[Workload]:
     """The workloads of the named sets, or of those in TOML files. Raises :class:`WorkloadError` for what is neither."""
     found: list[Workload] = []
-    for name in dict.fromkeys(names):
+    for name in names:
         if name in sets:
             found += sets[name]
         elif name.endswith(".toml"):
@@ -70,13 +90,14 @@ def chosen(sets: Mapping[str, Sequence[Workload]], names: Sequence[str]) -> list
         else:
             known = f"Known sets: {', '.join(sets)}; a set of your own is a file that ends in .toml"
             raise WorkloadError(f"Cannot use --workloads {name}: there is no set of this name. {known}")
-    return found
+    # A file may be called as a set is, and hold the same.
+    return list(dict.fromkeys(found))
 
 
 #: What a table of a workload file may say: the symbol or option, the values that it takes, and its default (None: it must be there).
 _KEYS: dict[str, tuple[type | tuple[str, ...], Any]] = {
     "mode": (tuple(mode.value for mode in Mode), None),
-    "pass": (tuple(timed.value for timed in Pass), [timed.value for timed in Pass]),
+    "pass": (tuple(timed.value for timed in Pass), [Pass.INFERENCE.value, Pass.TRAINING.value]),
     "T": (int, None),
     "B": (int, None),
     "H": (int, None),
@@ -140,9 +161,9 @@ def _workloads(path: Path, number: int, table: Mapping[str, Any]) -> Iterator[Wo
                 proj_size=one["proj_size"],
             )
             case = Case(layer, steps=one["T"], batch=one["B"], dtype=one["dtype"])
+            yield Workload(path.stem, case, Pass(one["pass"]))
         except ValueError as error:
             raise WorkloadError(f"{where} {error}") from error
-        yield Workload(path.stem, case, Pass(one["pass"]))
 
 
 def baseline_of(ids: Sequence[str], asked: str = "") -> str:
@@ -151,21 +172,9 @@ def baseline_of(ids: Sequence[str], asked: str = "") -> str:
     return next((id for id in (asked, *(id for id in ids if id.startswith("torch:")), *ids) if id in ids), "")
 
 
-def forward_flops(layer: Layer, tokens: int) -> int:
-    """Floating-point operations of the products in one forward pass over ``tokens`` = T * B time steps.
-
-    2 G H (I + H_out) a step, layer and direction, and 2 H P for a projection; a multiplication and an addition count as two,
-    what is done element by element is left out. Torch's own counter would do, but sees nothing of fused kernels.
-    """
-    per_token = 0
-    for _, level, _, _ in layer.slots():
-        inputs = layer.input_size if level == 0 else layer.output_size
-        per_token += 2 * len(layer.mode.gates) * layer.hidden_size * (inputs + layer.state_size)
-        per_token += 2 * layer.hidden_size * layer.proj_size
-    return per_token * tokens
-
-
-def flops(workload: Workload) -> int:
-    """Operations of one timed call: a backward pass has two products for each one of the forward pass."""
-    forward = forward_flops(workload.case.layer, workload.case.steps * workload.case.batch)
-    return forward * (3 if workload.timed is Pass.TRAINING else 1)
+def work_of(workload: Workload) -> Work:
+    """The work of one timed call. A stream of T steps is T calls of one."""
+    case, timed = workload.case, workload.timed
+    steps, calls = (1, case.steps) if timed is Pass.STREAMING else (case.steps, 1)
+    forward = timed is not Pass.BACKWARD
+    return work(case.layer, steps, case.batch, case.dtype, forward=forward, backward=timed.goes_back, calls=calls)

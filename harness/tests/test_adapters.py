@@ -19,7 +19,7 @@ from harness.dispatch import kernels_of
 from harness.implementation import Implementation, equal_terms, switched
 from harness.layer import Layer, Mode
 from harness.registry import builtin
-from harness.workload import forward_flops
+from harness.work import forward_flops
 
 LOOPS = [i for i in builtin().values() if not i.id.startswith("torch:")]
 NATIVE = builtin()["torch:onednn"]

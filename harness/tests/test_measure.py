@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -10,18 +12,21 @@ import pytest
 import torch
 from torch import nn
 
+from harness import memory
 from harness.clock import FakeClock
 from harness.implementation import Capabilities, switched
 from harness.layer import Layer, Mode
-from harness.measure import measure
+from harness.limit import Limits
+from harness.measure import Interrupted, measure
 from harness.record import Throughput
 from harness.registry import builtin
 from harness.sampling import Budget
 from harness.tests.samples import CASE, Doubled, implementation, label
-from harness.workload import Pass, Workload, WorkloadError, chosen, flops
+from harness.watch import Seen, Watch, sentences
+from harness.workload import Pass, Workload, WorkloadError, chosen, work_of
 
 BUDGET = Budget(seconds=0.0, least_rounds=3, sample_seconds=0.0, warmup_seconds=0.0)
-INFERENCE, TRAINING = (Workload("tests", CASE, timed) for timed in Pass)
+INFERENCE, _, _, TRAINING, STREAMING = (Workload("tests", CASE, timed) for timed in Pass)
 
 
 def _ticking(clock: FakeClock, behaviour: Callable[..., Any] = nn.GRU.forward, seconds: float = 0.5) -> Callable[..., Any]:
@@ -52,12 +57,220 @@ def test_who_is_right_has_samples_rates_and_agreement(workload: Workload) -> Non
     assert (record.outcome, record.message) == ("passed", "")
     assert record.samples == [0.5] * 3 and record.rounds == [0, 1, 2] and record.first_call == 0.5
     assert record.tokens == 8 and record.tokens_per_second == 16.0
-    assert record.flops == flops(workload) and record.flops_per_second == 2 * record.flops
+    assert record.flops == work_of(workload).flops and record.flops_per_second == 2 * record.flops
     quantities = {"output", "h_n"} if workload is INFERENCE else {"x", *CASE.layer.parameter_shapes()}
     for when in ("before", "after"):
         assert {one["quantity"] for one in record.agreement[when]} == quantities
     assert record.agreement["before"] != record.agreement["after"]
     assert record.settings["grad"] == (workload is TRAINING) and record.timed_pass == workload.timed.value
+
+
+@pytest.mark.parametrize("mode", ["gru", "lstm"])
+@pytest.mark.parametrize("timed", list(Pass))
+def test_every_pass_is_checked_against_the_oracle(timed: Pass, mode: str) -> None:
+    layer = replace(CASE.layer, mode=Mode(mode), num_layers=2, bidirectional=timed is not Pass.STREAMING)
+    workload = Workload("tests", replace(CASE, layer=layer), timed)
+    (record,) = measure(workload, [builtin()["loop:textbook"]], BUDGET)
+    assert (record.outcome, record.message) == ("passed", "") and record.samples
+    quantities = {one["quantity"] for one in record.agreement["after"]}
+    answered = {"output", "h_n"} | ({"c_n"} if mode == "lstm" else set())
+    assert quantities == ({"x", *workload.case.layer.parameter_shapes()} if timed.goes_back else answered)
+
+
+@pytest.mark.parametrize(("timed", "seconds"), [(Pass.FORWARD, 0.5), (Pass.BACKWARD, 0.25), (Pass.TRAINING, 0.75), (Pass.STREAMING, 2.0)])
+def test_a_pass_times_what_it_is_called_after(timed: Pass, seconds: float) -> None:
+    clock = FakeClock()
+
+    class Slow(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, output: torch.Tensor) -> torch.Tensor:
+            return output.clone()
+
+        @staticmethod
+        def backward(context: Any, *gradient: torch.Tensor) -> torch.Tensor:
+            clock.advance(0.25)
+            return gradient[0]
+
+    def forward(self: nn.GRU, *arguments: Any) -> Any:
+        clock.advance(0.5)
+        output, h_n = nn.GRU.forward(self, *arguments)
+        return Slow.apply(output), h_n
+
+    (record,) = measure(Workload("tests", CASE, timed), [implementation(forward)], BUDGET, clock)
+    assert (record.outcome, record.message) == ("passed", "") and set(record.samples) == {seconds}, "of 4 steps"
+
+
+def test_a_layer_that_forgets_the_state_between_the_steps_of_a_stream_has_no_number() -> None:
+    def forward(self: nn.GRU, input: Any, hx: Any) -> Any:
+        return nn.GRU.forward(self, input, hx if input.shape[0] > 1 else torch.zeros_like(hx))
+
+    assert _one(forward).outcome == "passed"
+    record = _one(forward, STREAMING)
+    assert record.outcome == "failed" and "first at output[0, 0, 0]" in record.message and _has_no_number(record)
+
+
+def test_the_first_calls_are_told_one_by_one() -> None:
+    clock, paces = FakeClock(), iter([8.0, 2.0])
+
+    def forward(self: nn.GRU, *arguments: Any) -> Any:
+        clock.advance(next(paces, 0.01))
+        return nn.GRU.forward(self, *arguments)
+
+    (record,) = measure(INFERENCE, [implementation(forward)], BUDGET, clock)
+    assert record.warm_up == [8.0, 2.0] and record.first_call == 8.0
+    (quick,) = measure(INFERENCE, [implementation(_ticking(clock, seconds=1e-3))], BUDGET, clock)
+    assert len(quick.warm_up) == 5, "where they take no time, some more are looked at"
+
+
+def test_a_gpu_has_three_times_and_the_host_alone_has_one() -> None:
+    clock = FakeClock(asynchronous=True)
+
+    def forward(self: nn.GRU, *arguments: Any) -> Any:
+        clock.advance(0.125)
+        clock.work(0.5)
+        return nn.GRU.forward(self, *arguments)
+
+    (record,) = measure(INFERENCE, [implementation(forward)], BUDGET, clock)
+    assert (set(record.samples), set(record.issued), set(record.device_samples)) == ({0.625}, {0.125}, {0.625})
+    alone = _one(nn.GRU.forward)
+    assert alone.samples and alone.issued == alone.device_samples == []
+
+
+def test_cold_caches_are_overwritten_before_every_call_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, flushed = FakeClock(), []
+
+    class Buffer:
+        def zero_(self) -> None:
+            clock.advance(100.0)
+            flushed.append(1)
+
+    empty = torch.empty
+    monkeypatch.setattr(torch, "empty", lambda *size, **options: Buffer() if size == (1 << 27,) else empty(*size, **options))
+    budget = replace(BUDGET, sample_seconds=10.0)
+    (hot,) = measure(INFERENCE, [implementation(_ticking(clock))], budget, clock)
+    assert not flushed and hot.calls == 20 and hot.settings["caches"] == "hot"
+    (cold,) = measure(INFERENCE, [implementation(_ticking(clock))], budget, clock, cold=True)
+    assert cold.samples == [0.5] * 3 and cold.calls == 1 and cold.settings["caches"] == "cold"
+    assert len(flushed) >= 4
+
+
+def test_the_largest_batch_that_fitted_is_told() -> None:
+    def forward(self: nn.GRU, input: Any, hx: Any) -> Any:
+        if input.shape[1] > 3:
+            raise torch.OutOfMemoryError("too much")
+        return nn.GRU.forward(self, input, hx)
+
+    large = replace(INFERENCE, case=replace(CASE, batch=14))
+    record = _one(forward, large)
+    assert (record.outcome, record.fits, record.message) == ("out-of-memory", {"batch": 3}, "too much; with B=3 it fits")
+    never = _one(_raising(MemoryError("too much")), large)
+    assert never.fits == {"batch": 0} and "no smaller batch" in never.message
+
+
+def test_the_peak_memory_of_a_call_is_told_where_it_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(self: nn.GRU, *arguments: Any) -> Any:
+        torch.ones(30 << 20, dtype=torch.uint8)
+        return nn.GRU.forward(self, *arguments)
+
+    reason = memory.unavailable("cpu")
+    found = _one(hungry).memory
+    assert found == {"unavailable": reason} if reason else abs(found["bytes"] - (30 << 20)) < 2 * found["resolution"] + (1 << 20)
+    monkeypatch.setattr(memory, "unavailable", lambda device: f"not on {device}")
+    assert _one(nn.GRU.forward).memory == {"unavailable": "not on cpu"}
+
+
+def test_what_has_no_room_for_several_calls_keeps_its_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(call: Any, device: str, calls: int) -> Any:
+        raise torch.OutOfMemoryError("too much")
+
+    monkeypatch.setattr(memory, "unavailable", lambda device: None)
+    monkeypatch.setattr(memory, "peak", no_room)
+    record = _one(nn.GRU.forward, TRAINING)
+    assert record.outcome == "passed" and record.samples
+    assert record.memory == {"unavailable": "there was not enough memory for several calls"}
+
+
+def test_the_limit_stands_beside_the_times_where_rates_are_measured() -> None:
+    clock = FakeClock()
+
+    def taking(seconds: float) -> Callable[[], None]:
+        return lambda: clock.advance(seconds)
+
+    limits = Limits(lambda device: clock, lambda *shape: taking(1.0), lambda size, device: {"copy": taking(size / 1e3)})
+    (record,) = measure(INFERENCE, [implementation(_ticking(clock))], BUDGET, clock, limits=limits)
+    found = limits.of(CASE, work_of(INFERENCE))
+    assert record.limit["seconds"] == found.seconds == pytest.approx(work_of(INFERENCE).bytes / 1e3)
+    assert record.limit["bound"] == "memory"
+    assert record.limit["bytes"] == work_of(INFERENCE).bytes and record.limit["memory_bytes_per_second"] == pytest.approx(1e3)
+    assert _one(nn.GRU.forward).limit == {}
+
+
+def test_a_stream_reads_its_weights_at_every_step() -> None:
+    whole, stream = work_of(INFERENCE), work_of(STREAMING)
+    weights = sum(math.prod(shape) for shape in CASE.layer.parameter_shapes().values())
+    states = 2 * math.prod(CASE.layer.h_shape(CASE.batch))
+    assert stream.flops == whole.flops and stream.bytes - whole.bytes == 4 * (CASE.steps - 1) * (weights + states)
+
+
+def test_what_the_machine_did_meanwhile_stands_beside_the_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    busy = Seen(seconds=2.0, others=0.5)
+    monkeypatch.setattr(Watch, "seen", lambda self: busy)
+    record = _one(nn.GRU.forward)
+    assert record.evidence["others"] == 0.5 and record.evidence["told"] == sentences(busy) != []
+    assert _one(Doubled).evidence == {}, "it has no times"
+
+
+def _noisy(clock: FakeClock, interrupted_at: int = 0) -> Callable[..., Any]:
+    """A forward of about a hundredth of a second; in the call of that number the interrupt from the keyboard comes."""
+    count, generator = 0, random.Random(0)
+
+    def forward(self: nn.GRU, *arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        clock.advance(generator.uniform(0.005, 0.015))
+        if count == interrupted_at:
+            raise KeyboardInterrupt
+        return nn.GRU.forward(self, *arguments)
+
+    return forward
+
+
+def test_what_was_taken_until_an_interrupt_is_kept_and_gone_on_from() -> None:
+    clock, budget = FakeClock(), Budget(seconds=1.0, sample_seconds=0.0, warmup_seconds=0.0)
+    other = implementation(_noisy(clock), "torch:base")
+    late = [implementation(_ticking(clock, Doubled.forward), "sample:wrong"), other]
+    with pytest.raises(Interrupted) as caught:
+        measure(INFERENCE, [implementation(_noisy(clock, interrupted_at=20)), *late], budget, clock)
+    records = {record.implementation: record for record in caught.value.records}
+    own, base, wrong = records["sample:one"], records["torch:base"], records["sample:wrong"]
+    assert own.stopped == base.stopped == "interrupted" and wrong.outcome == "failed"
+    assert 5 < len(own.samples) < 20 and own.rounds == base.rounds, "the round in which it came was finished"
+    assert set(own.agreement) == {"before", "after"}, "what was kept was checked"
+    again = measure(INFERENCE, [implementation(_noisy(clock)), *late], budget, clock, before=records)
+    own_again, wrong_again, base_again = again
+    assert wrong_again is wrong, "it was decided before"
+    assert own_again.stopped == base_again.stopped == "time" and own_again.warm_up == own.warm_up
+    assert own_again.samples[: len(own.samples)] == own.samples and own_again.rounds == list(range(len(own_again.samples)))
+    assert 0.9 < sum(own_again.samples) + sum(base_again.samples) < 1.1, "the time before the interrupt counts"
+
+
+def test_an_interrupt_before_the_first_round_keeps_what_there_was() -> None:
+    clock = FakeClock()
+    with pytest.raises(Interrupted) as caught:
+        measure(INFERENCE, [implementation(_noisy(clock, interrupted_at=9)), implementation(Doubled, "sample:wrong")], BUDGET, clock)
+    assert [(record.implementation, record.outcome) for record in caught.value.records] == [("sample:wrong", "failed")]
+
+
+def test_a_second_interrupt_ends_the_sampling_at_once() -> None:
+    def forward(self: nn.GRU, *arguments: Any) -> Any:
+        self.count = getattr(self, "count", 0) + 1
+        if self.count > 12:
+            raise KeyboardInterrupt
+        return nn.GRU.forward(self, *arguments)
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        measure(INFERENCE, [implementation(forward)], replace(BUDGET, least_rounds=50), FakeClock())
+    assert not isinstance(caught.value, Interrupted)
 
 
 def _wrong_gradient(self: nn.GRU, *arguments: Any) -> Any:
@@ -226,15 +439,16 @@ def test_the_kernels_that_ran_are_recorded() -> None:
 
 def test_flops_are_those_of_the_formula() -> None:
     # 2 * T * B * gates * H * (I + H): 2 * 4 * 2 * 3 * 4 * (3 + 4), and twice as much again to go back.
-    assert flops(INFERENCE) == 1344 and flops(TRAINING) == 3 * 1344
+    of_pass = {timed: work_of(Workload("tests", CASE, timed)).flops for timed in Pass}
+    assert of_pass == {timed: share * 1344 for timed, share in zip(Pass, (1, 1, 2, 3, 1), strict=True)}
     lstm = replace(CASE.layer, mode=Mode.LSTM, num_layers=2, bidirectional=True, proj_size=2)
     first, second = 2 * 4 * 4 * (3 + 2) + 2 * 4 * 2, 2 * 4 * 4 * (4 + 2) + 2 * 4 * 2
-    assert flops(Workload("tests", replace(CASE, layer=lstm), Pass.INFERENCE)) == 8 * 2 * (first + second)
+    assert work_of(Workload("tests", replace(CASE, layer=lstm), Pass.INFERENCE)).flops == 8 * 2 * (first + second)
 
 
 def test_workloads_are_chosen_by_name_each_once() -> None:
     sets = {"a": (INFERENCE, TRAINING), "b": (INFERENCE,)}
-    assert chosen(sets, ["b", "a", "b"]) == [INFERENCE, INFERENCE, TRAINING]
+    assert chosen(sets, ["b", "a", "b"]) == [INFERENCE, TRAINING]
     with pytest.raises(WorkloadError, match=r"no set of this name\. Known sets: a, b"):
         chosen(sets, ["c"])
 
@@ -245,6 +459,11 @@ def test_workloads_are_chosen_by_name_each_once() -> None:
 def test_a_form_that_cannot_be_checked_while_it_is_timed_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="padded, batched and time-major"):
         Workload("tests", replace(CASE, **change), Pass.INFERENCE)
+
+
+def test_a_layer_that_begins_at_the_end_cannot_be_streamed() -> None:
+    with pytest.raises(ValueError, match="cannot be streamed"):
+        Workload("tests", replace(CASE, layer=replace(CASE.layer, bidirectional=True)), Pass.STREAMING)
 
 
 def test_workloads_that_differ_have_different_ids() -> None:

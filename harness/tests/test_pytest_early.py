@@ -35,5 +35,6 @@ def test_an_existing_folder_given_to_results_does_not_become_the_root(tmp_path: 
     ]
     done = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 passed" in done.stdout, "what it says reaches the one who asked"
     (run,) = tmp_path.glob("*.jsonl")
     assert [json.loads(line)["kind"] for line in run.read_text().splitlines()] == ["header", "conformance", "footer"]

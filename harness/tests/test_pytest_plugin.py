@@ -33,6 +33,7 @@ ROOT = Path(harness.__file__).parents[1]
 
 LAYERS = """
 import os
+import traceback
 from torch import nn
 
 class Right(nn.GRU):
@@ -50,6 +51,16 @@ class Refuses(nn.GRU):
 class Crashes(nn.GRU):
     def forward(self, *arguments):
         os._exit(7)
+
+class Interrupted(nn.GRU):
+    calls = 0
+
+    def forward(self, *arguments):
+        # Of a stream, which is measured last, and within the rounds.
+        Interrupted.calls += len(arguments[0]) == 1 and "_take" in [frame.name for frame in traceback.extract_stack()]
+        if Interrupted.calls == int(os.environ.get("INTERRUPT_AT", -1)):
+            raise KeyboardInterrupt
+        return super().forward(*arguments)
 """
 
 
@@ -164,6 +175,30 @@ def test_a_reference_that_leads_nowhere_is_one_line_and_a_status_of_its_own(tmp_
     assert not (tmp_path / "results").exists()
 
 
+def test_an_interrupted_benchmark_is_gone_on_from_without_losing_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named = ["--benchmark-only", "--implementation=torch:onednn", *_implementations(tmp_path / "layers.py", "Interrupted")]
+    named += ["-W", "ignore:Benchmark fixture was not used"]
+    monkeypatch.setenv("INTERRUPT_AT", "40")
+    status, output = _pytest(tmp_path, *named, "--sampling-time=1")
+    assert status == pytest.ExitCode.INTERRUPTED, output
+    first = _run(tmp_path / "results")
+    assert f"to go on from it: the same command with --resume {Path('results', first.path.name)}" in output
+    taken = {(r.workload, r.implementation): r for r in first.results if isinstance(r, Throughput)}
+    cut = {key: r for key, r in taken.items() if r.stopped == "interrupted"}
+    assert cut and all(r.agreement["after"] for r in cut.values()) and first.complete
+    monkeypatch.delenv("INTERRUPT_AT")
+    (tmp_path / "results").rename(tmp_path / "before")
+    status, output = _pytest(tmp_path, *named, "--sampling-time=1", "--resume", str(tmp_path / "before" / first.path.name))
+    assert status == 0, output
+    again = {(r.workload, r.implementation): r for r in _run(tmp_path / "results").results if isinstance(r, Throughput)}
+    assert len(again) == 2 * len(Pass) and not any(r.stopped == "interrupted" for r in again.values())
+    for key, record in taken.items():
+        assert again[key].samples[: len(record.samples)] == record.samples
+        assert key in cut or again[key] == record
+    status, output = _pytest(tmp_path, *named, "--sampling-time=2", "--resume", str(tmp_path / "before" / first.path.name))
+    assert status == pytest.ExitCode.USAGE_ERROR and "its policy of sampling_time was 1.0 and is 2.0 now" in output
+
+
 def test_throughput_hands_the_same_samples_to_the_benchmark_file_and_the_run_file(tmp_path: Path) -> None:
     named = ["--implementation=torch:onednn", "--implementation=loop:hoisted", *_implementations(tmp_path / "layers.py", "Wrong")]
     file = tmp_path / "benchmark.json"
@@ -173,9 +208,9 @@ def test_throughput_hands_the_same_samples_to_the_benchmark_file_and_the_run_fil
     assert _outcomes(run) == {"torch:onednn": {"passed"}, "loop:hoisted": {"passed"}, "layers:Wrong": {"failed"}}
     assert set(run.header.workloads) == {f"quick/{CASE.id}-cpu-{timed.value}" for timed in Pass}
     recorded = {(r.workload, r.implementation): r for r in run.results if isinstance(r, Throughput)}
-    assert len(recorded) == 6 and {r.timed_pass for r in recorded.values()} == {"inference", "training"}
+    assert len(recorded) == 3 * len(Pass) and {r.timed_pass for r in recorded.values()} == set(Pass)
     benchmarks = json.loads(file.read_text())["benchmarks"]
-    assert len(benchmarks) == 4
+    assert len(benchmarks) == 2 * len(Pass)
     for benchmark in benchmarks:
         extra = benchmark["extra_info"]
         record = recorded[extra["workload"], extra["implementation"]]

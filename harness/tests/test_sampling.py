@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.clock import FakeClock
+from harness.clock import FakeClock, Timing
 from harness.sampling import Budget, Replay, Samples, Subject, calibrate, interleave, sample
 
 
@@ -35,7 +35,7 @@ def _subject(call: Callable[[], Any], context: Callable[[], AbstractContextManag
 
 def test_a_sample_is_the_mean_of_consecutive_calls() -> None:
     clock = FakeClock()
-    assert sample(_subject(Timed(clock, 1.0, 2.0, 6.0)), clock, 3) == 3.0
+    assert sample(_subject(Timed(clock, 1.0, 2.0, 6.0)), clock, 3) == Timing(3.0)
 
 
 def test_the_context_is_entered_once_a_sample_and_not_timed() -> None:
@@ -48,7 +48,7 @@ def test_the_context_is_entered_once_a_sample_and_not_timed() -> None:
         yield
         clock.advance(100.0)
 
-    assert sample(_subject(Timed(clock, 0.5), slow), clock, 4) == 0.5
+    assert sample(_subject(Timed(clock, 0.5), slow), clock, 4).seconds == 0.5
     assert len(entered) == 1
 
 

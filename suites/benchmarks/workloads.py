@@ -10,11 +10,26 @@ from harness.case import Case
 from harness.layer import Layer, Mode
 from harness.workload import Pass, Workload
 
+#: The recurrences that most people use; ReLU differs from tanh in one function.
+_COMMON = (Mode.RNN_TANH, Mode.GRU, Mode.LSTM)
 
-def _cells(name: str, modes: Iterable[Mode], lengths: Iterable[int], sizes: Iterable[tuple[int, int]], **case: Any) -> Iterator[Workload]:
+#: What published numbers are of.
+_WHOLE = (Pass.INFERENCE, Pass.TRAINING)
+#: What the whole is made of, and what a use that sees one time step after the other does.
+_PARTS = (Pass.FORWARD, Pass.BACKWARD, Pass.STREAMING)
+
+
+def _cells(
+    name: str,
+    modes: Iterable[Mode],
+    lengths: Iterable[int],
+    sizes: Iterable[tuple[int, int]],
+    passes: Iterable[Pass] = _WHOLE,
+    **case: Any,
+) -> Iterator[Workload]:
     """One workload for each mode, pass, (B, H) and T, with I = H."""
     for mode in modes:
-        for timed in Pass:
+        for timed in passes:
             for batch, hidden in sizes:
                 for steps in lengths:
                     yield Workload(name, Case(Layer(mode, hidden, hidden), steps=steps, batch=batch, **case), timed)
@@ -25,7 +40,7 @@ def _core() -> Iterator[Workload]:
     lengths, batches, sizes = (25, 50, 100, 150, 187, 375, 750, 1500), (1, 4, 16, 32, 64, 128), (128, 256, 512, 1024, 1536, 2048)
     for i, steps in enumerate(lengths):
         for j, batch in enumerate(batches):
-            yield from _cells("core", (Mode.RNN_TANH, Mode.GRU, Mode.LSTM), [steps], [(batch, sizes[(i + j) % len(sizes)])])
+            yield from _cells("core", _COMMON, [steps], [(batch, sizes[(i + j) % len(sizes)])])
 
 
 def _flashrnn() -> Iterator[Workload]:
@@ -65,10 +80,16 @@ def _deepbench() -> Iterator[Workload]:
 
 
 SETS: dict[str, tuple[Workload, ...]] = {
-    # Minutes on two cores: one small size, every power of two up to 1024 steps.
-    "quick": tuple(_cells("quick", (Mode.RNN_TANH, Mode.GRU, Mode.LSTM), [2**k for k in range(11)], [(8, 64)])),
-    # The same over three sizes, up to 4096 steps.
-    "sweep": tuple(_cells("sweep", Mode, [2**k for k in range(13)], [(1, 128), (16, 128), (64, 512)])),
+    # Minutes on two cores: one small size, every power of two up to 1024 steps; the other passes at three lengths.
+    "quick": (
+        *_cells("quick", _COMMON, [2**k for k in range(11)], [(8, 64)]),
+        *_cells("quick", _COMMON, [1, 32, 512], [(8, 64)], _PARTS),
+    ),
+    # The same over three sizes, up to 4096 steps, and the other passes at three lengths.
+    "sweep": (
+        *_cells("sweep", Mode, [2**k for k in range(13)], [(1, 128), (16, 128), (64, 512)]),
+        *_cells("sweep", Mode, [1, 64, 1024], [(1, 128), (16, 128), (64, 512)], _PARTS),
+    ),
     # The cell of torch's own benchmarks/fastrnns: T=100, B=64, I=H=512.
     "fastrnns": tuple(_cells("fastrnns", (Mode.LSTM,), [100], [(64, 512)])),
     "core": tuple(_core()),

@@ -1,0 +1,150 @@
+"""What one timed call of each pass is, what has to be there before it, and how its answer is read and checked."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness.case import Case
+from harness.implementation import Implementation, equal_terms
+from harness.reference import Expected, answer, gradients, tensor, to_array
+from harness.sampling import Subject
+from harness.trial import Trial
+from harness.workload import Pass, Workload
+
+#: The outputs through which the backward pass goes back.
+_THROUGH = ("output",)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One implementation on a workload, built and ready: the very object that is timed is the one that is checked.
+
+    ``read``: what a call returned, as float64 arrays by the names of the expected tensors.
+    """
+
+    workload: Workload
+    trial: Trial
+    subject: Subject
+    leaves: Mapping[str, Tensor]
+    cotangent: Tensor
+    read: Callable[[Any], dict[str, Any]]
+
+
+def build(workload: Workload, implementation: Implementation) -> Cell:
+    """The layer with its inputs on the device, and one call of the pass.
+
+    Raises :class:`~harness.trial.ContractError` where the layer cannot be built or does not take the parameters of nn's.
+    """
+    case, timed = workload.case, workload.timed
+    trial = Trial(implementation, case)
+    with _on_equal_terms(implementation):
+        # A layer whose gradients nobody wants is one in use, and switched to evaluation.
+        module = trial.module().train(timed.records)
+    leaves = trial.leaves()
+    leaves["x"].requires_grad_(timed.records)
+    cotangent = tensor(case.arrays.cotangents["output"], case)
+    form = trial.form(leaves)
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        with _on_equal_terms(implementation), torch.set_grad_enabled(timed.records):
+            yield
+
+    if timed.goes_back:
+        wanted = {"x": leaves["x"], **trial.parameters(module)}
+
+        def read_gradients(raw: Any) -> dict[str, Any]:
+            return {name: to_array(gradient) for name, gradient in zip(wanted, raw, strict=True)}
+
+        call = _training if timed is Pass.TRAINING else _backward
+        subject = call(module, form, list(wanted.values()), cotangent, context)
+        return Cell(workload, trial, subject, leaves, cotangent, read_gradients)
+    if timed is Pass.STREAMING:
+
+        def read_stream(raw: Any) -> dict[str, Any]:
+            outputs, state = raw
+            return trial.structured((torch.cat(outputs), state), form[0]).arrays()
+
+        return Cell(workload, trial, Subject(_streaming(module, *form), context), leaves, cotangent, read_stream)
+
+    def read_answer(raw: Any) -> dict[str, Any]:
+        return trial.structured(raw, form[0]).arrays()
+
+    return Cell(workload, trial, Subject(lambda: module(*form), context), leaves, cotangent, read_answer)
+
+
+def _streaming(module: nn.Module, x: Tensor, hx: Any) -> Callable[[], Any]:
+    steps = x.split(1)
+
+    def stream() -> Any:
+        state, outputs = hx, []
+        for step in steps:
+            output, state = module(step, state)
+            outputs.append(output)
+        return outputs, state
+
+    return stream
+
+
+def _training(module: nn.Module, form: Any, wanted: list[Tensor], cotangent: Tensor, context: Any) -> Subject:
+    def train() -> Any:
+        # autograd.grad and not backward(): the gradients are new each time, so there is nothing to clear and nothing to add up.
+        output, _ = module(*form)
+        return torch.autograd.grad(output, wanted, cotangent)
+
+    return Subject(train, context)
+
+
+def _backward(module: nn.Module, form: Any, wanted: list[Tensor], cotangent: Tensor, context: Any) -> Subject:
+    def forward() -> Any:
+        return module(*form)[0]
+
+    def back(output: Tensor) -> Any:
+        return torch.autograd.grad(output, wanted, cotangent)
+
+    # A graph serves one call: to keep it for another makes some kernels copy what they saved.
+    return Subject(back, context, forward)
+
+
+@contextmanager
+def _on_equal_terms(implementation: Implementation) -> Iterator[None]:
+    with equal_terms(), implementation.switches(), warnings.catch_warnings():
+        # What other people's code warns of breaks no contract, whatever pytest makes of warnings here.
+        warnings.simplefilter("ignore")
+        yield
+
+
+def agreement(cell: Cell, inputs_seed: int) -> list[dict[str, Any]]:
+    """Calls the timed function on fresh inputs and compares with the oracle; the timed inputs are put back afterwards.
+
+    The errors as in :class:`harness.record.Throughput`. Raises :class:`~harness.trial.ContractError` where they disagree.
+    """
+    own = cell.workload.case
+    fresh = replace(own, inputs_seed=own.inputs_seed + inputs_seed)
+    _load(cell, fresh)
+    with cell.trial.blamed("a timed call"), cell.subject.context():
+        raw = cell.subject.call(*cell.subject.given())
+    expected = _expected(cell.workload.timed, fresh)
+    cell.trial.comparisons.clear()
+    cell.trial.agree(cell.read(raw), expected, only=[name for name in expected.tensors if name not in ("h0", "c0")])
+    _load(cell, own)
+    return [comparison.as_json() for comparison in cell.trial.comparisons]
+
+
+def _expected(timed: Pass, case: Case) -> Expected:
+    return gradients(case, _THROUGH) if timed.goes_back else answer(case)
+
+
+def _load(cell: Cell, case: Case) -> None:
+    """Overwrites the timed inputs with those of ``case``, in place."""
+    with torch.no_grad():
+        for name, array in case.arrays.inputs().items():
+            cell.leaves[name].copy_(tensor(array, case))
+        cell.cotangent.copy_(tensor(case.arrays.cotangents["output"], case))

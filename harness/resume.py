@@ -1,0 +1,55 @@
+"""What an earlier run of the benchmark has already, so that a run that was cut short can be gone on from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.record import Throughput
+from harness.store import StoreError, read
+
+#: What must be as it was for samples of two processes to stand in one comparison, by where it stands in the environment.
+_MUST_MATCH = ("machine", "cpu", "cores", "gpus", "versions", "settings")
+
+
+class ResumeError(ValueError):
+    """A run that cannot be gone on from; the message names the file and says what was expected."""
+
+
+Earlier = Mapping[str, Mapping[str, Throughput]]
+
+
+def earlier(path: Path, environment: Mapping[str, Any], policy: Mapping[str, Any]) -> Earlier:
+    """workload -> implementation -> the last record of it in the run file.
+
+    Raises :class:`ResumeError` if it cannot be read, holds no times, or was made elsewhere than in ``environment`` or otherwise than
+    ``policy`` says: samples of two machines are no comparison.
+    """
+    try:
+        run = read(path)
+    except StoreError as error:
+        raise ResumeError(f"Cannot use --resume {path}: {error}") from error
+    found: dict[str, dict[str, Throughput]] = defaultdict(dict)
+    for result in run.results:
+        if isinstance(result, Throughput):
+            found[result.workload][result.implementation] = result
+    if not found:
+        raise ResumeError(f"Cannot use --resume {path}: expected the run file of a benchmark, but it holds no times")
+    for name, before, now in _facts(run.header.environment, environment, run.header.policy, policy):
+        if before != now:
+            raise ResumeError(f"Cannot use --resume {path}: its {name} was {before!r} and is {now!r} now; run it where and as it was begun")
+    return found
+
+
+def _facts(before: Mapping[str, Any], now: Mapping[str, Any], policy: Mapping[str, Any], policy_now: Mapping[str, Any]) -> Any:
+    """(name, before, now) of everything that must match; of what is itself made of parts, the parts."""
+    for name in _MUST_MATCH:
+        one, other = before.get(name), now.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from ((f"{name} of {part}", one.get(part), other.get(part)) for part in sorted({*one, *other}))
+        else:
+            # What was read from a file has lists where this process has tuples.
+            yield name, *(list(value) if isinstance(value, tuple) else value for value in (one, other))
+    yield from ((f"policy of {part}", policy.get(part), policy_now.get(part)) for part in sorted({*policy, *policy_now}))
