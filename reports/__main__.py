@@ -82,7 +82,8 @@ def _interval(low: float | None, high: float | None) -> str:
 
 def _line(one: comparison.Comparison) -> str:
     told = f"{one.ratio:.4f} ({_interval(one.low, one.high)}) of the time of {one.baseline}"
-    return f"{one.verdict:9}  {one.implementation} on {one.workload}: {told}, {one.rounds} rounds in {one.seconds:.1f} s"
+    where = one.workload + comparison.told(one.caches)
+    return f"{one.verdict:9}  {one.implementation} on {where}: {told}, {one.rounds} rounds in {one.seconds:.1f} s"
 
 
 def _compare(chosen: argparse.Namespace) -> int:
@@ -102,7 +103,7 @@ def _compare(chosen: argparse.Namespace) -> int:
         else:
             told = f"{change.base:.4f} -> {change.head:.4f} of the time of {change.control}"
             ratio = f"{change.ratio:.4f} ({_interval(change.low, change.high)})"
-            print(f"{verdict:10}  {change.implementation} on {change.workload}: {told}, {ratio}")
+            print(f"{verdict:10}  {change.implementation} on {change.workload}{comparison.told(change.caches)}: {told}, {ratio}")
     for word, names in (("new", found.appeared), ("vanished", found.vanished)):
         for name in names:
             print(json.dumps({"verdict": word, "comparison": name}) if chosen.json else f"{word:10}  {name}")

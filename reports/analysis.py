@@ -9,7 +9,7 @@ from functools import cached_property
 import pandas as pd
 
 from harness.outcome import Outcome
-from reports import speed
+from reports import costs, speed
 from reports.load import Frames
 from reports.tables import counted, rows
 
@@ -99,6 +99,10 @@ class Findings:
     @cached_property
     def relative(self) -> pd.DataFrame:
         return speed.relative(self.frames, self.cells, self.implementations)
+
+    @cached_property
+    def costs(self) -> pd.DataFrame:
+        return costs.costs(self.frames, self.cells, self.relative, self.implementations)
 
     @cached_property
     def fastest(self) -> pd.DataFrame:

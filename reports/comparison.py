@@ -18,7 +18,7 @@ class Comparison:
 
     ``ratio``: seconds of the implementation over seconds of the baseline, above 1 is slower; ``low`` and ``high`` its 99 % interval, None
     where there were too few rounds. ``verdict``: with control over all comparisons that were made together. ``seconds``: how long both
-    were sampled.
+    were sampled. ``caches``: 'hot' or 'cold' before every call; hot where a run does not say.
     """
 
     workload: str
@@ -32,6 +32,7 @@ class Comparison:
     rounds: int
     machine: str
     device: str
+    caches: str
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -65,7 +66,8 @@ def _pairs(frames: Frames, baseline: str) -> list[_Pair]:
     names = list(dict.fromkeys(timed["implementation"]))
     chosen = speed.baselines(timed, frames, names, baseline)
     answer = []
-    for (workload, _), group in timed.groupby(["workload", "place"], sort=False):
+    # A workload may have been timed in several ways, with cold caches or more threads; what is timed in another way is not beside it.
+    for (workload, *_), group in timed.groupby(["workload", "place", "configuration"], sort=False):
         own = {row.implementation: row for row in rows(group)}
         base = own.get(chosen[group["mode"].iloc[0], group["place"].iloc[0]])
         for name, row in own.items():
@@ -77,7 +79,7 @@ def _pairs(frames: Frames, baseline: str) -> list[_Pair]:
             shared = rounds[row.cell].keys() & rounds[base.cell].keys()
             spent = sum(rounds[row.cell][n] * row.calls + rounds[base.cell][n] * base.calls for n in shared)
             fields = {"workload": workload, "implementation": name, "baseline": base.implementation, "seconds": spent}
-            answer.append(_Pair(found, {**fields, "machine": row.machine, "device": row.device}))
+            answer.append(_Pair(found, {**fields, "machine": row.machine, "device": row.device, "caches": row.caches or "hot"}))
     return answer
 
 
@@ -86,12 +88,13 @@ class Change:
     """One implementation on one workload, its time beside its control's, in one run beside another.
 
     ``base`` and ``head``: seconds over seconds of the control in either run; ``ratio`` = head / base with its 99 % interval: above 1 it
-    became slower.
+    became slower. ``caches`` as in :class:`Comparison`.
     """
 
     workload: str
     implementation: str
     control: str
+    caches: str
     base: float
     head: float
     ratio: float
@@ -140,12 +143,17 @@ def difference(base: Frames, head: Frames, control: str = "") -> Difference:
     )
 
 
-def _key(pair: _Pair) -> tuple[str, str, str]:
-    return pair.fields["workload"], pair.fields["implementation"], pair.fields["baseline"]
+def _key(pair: _Pair) -> tuple[str, str, str, str]:
+    return pair.fields["workload"], pair.fields["implementation"], pair.fields["baseline"], pair.fields["caches"]
 
 
-def _name(key: tuple[str, str, str]) -> str:
-    return f"{key[1]} beside {key[2]} on {key[0]}"
+def _name(key: tuple[str, str, str, str]) -> str:
+    return f"{key[1]} beside {key[2]} on {key[0]}{told(key[3])}"
+
+
+def told(caches: str) -> str:
+    """The caches in words, after the name of a workload: what is not the usual is said."""
+    return ", cold caches" if caches == "cold" else ""
 
 
 def _changed(before: Effect, after: Effect) -> Effect:

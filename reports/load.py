@@ -6,7 +6,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +16,10 @@ from harness import store
 from harness.outcome import Outcome
 from harness.record import Calibration, Conformance, Mutation, Throughput
 from harness.statistics import Verdict
-from reports import metrics
+from reports import metrics, timed
 from reports.columns import COLUMNS
+from reports.fields import mapping, number
+from reports.foreign import from_benchmark
 
 
 class LoadError(ValueError):
@@ -166,26 +168,26 @@ class _Loader:
         # Where only the suite or the instrument was put to the test, no implementation was.
         if not run.results or not all(isinstance(result, Mutation | Calibration) for result in run.results):
             for implementation, facts in header.implementations.items():
-                self._implementation(name, machine, implementation, _mapping(facts))
+                self._implementation(name, machine, implementation, mapping(facts))
         for contract, facts in header.contracts.items():
-            self._contract(contract, _mapping(facts))
-        for number, result in enumerate(run.results, start=1):
+            self._contract(contract, mapping(facts))
+        for place, result in enumerate(run.results, start=1):
             if result.outcome not in set(Outcome):
-                self.problems.append(f"{path}: result {number} has the unknown outcome {result.outcome!r}; it was left out.")
+                self.problems.append(f"{path}: result {place} has the unknown outcome {result.outcome!r}; it was left out.")
             elif isinstance(result, Conformance):
                 self._conformance(name, machine, result)
             elif isinstance(result, Mutation):
                 self._mutation(name, result)
             elif isinstance(result, Calibration):
                 if not self._calibration(name, machine, result):
-                    self.problems.append(f"{path}: result {number} has verdicts that do not add up to its trials; it was left out.")
+                    self.problems.append(f"{path}: result {place} has verdicts that do not add up to its trials; it was left out.")
             else:
                 self._signatures.add(_signature(machine, result))
                 self._throughput(name, machine, result)
 
         for implementation, found in (footer.coverage if footer else {}).items():
-            for mode, facts in _mapping(found).items():
-                self._coverage(name, implementation, mode, _mapping(facts))
+            for mode, facts in mapping(found).items():
+                self._coverage(name, implementation, mode, mapping(facts))
 
     def _mutation(self, run: str, result: Mutation) -> None:
         own = {key: getattr(result, key) for key in ("contract", "mutant", "description", "modes", "case", "seconds")}
@@ -202,38 +204,38 @@ class _Loader:
         return True
 
     def _coverage(self, run: str, implementation: str, mode: str, facts: Mapping[str, Any]) -> None:
-        pairs = _mapping(facts.get("pairs"))
+        pairs = mapping(facts.get("pairs"))
         missing = pairs.get("missing")
         self.rows["coverage"].append(
             {
                 "run": run,
                 "implementation": implementation,
                 "mode": mode,
-                "cases": int(_number(facts.get("cases")) or 0),
-                "pairs_seen": int(_number(pairs.get("seen")) or 0),
-                "pairs_possible": int(_number(pairs.get("possible")) or 0),
+                "cases": int(number(facts.get("cases")) or 0),
+                "pairs_seen": int(number(pairs.get("seen")) or 0),
+                "pairs_possible": int(number(pairs.get("possible")) or 0),
                 "missing": [str(pair) for pair in missing] if isinstance(missing, list) else [],
-                "options": dict(_mapping(facts.get("options"))),
-                "sizes": dict(_mapping(facts.get("sizes"))),
+                "options": dict(mapping(facts.get("options"))),
+                "sizes": dict(mapping(facts.get("sizes"))),
             }
         )
 
     def benchmark_file(self, path: Path, digest: str, content: dict[str, Any]) -> None:
         name = self._name(path)
-        info = _mapping(content.get("machine_info"))
+        info = mapping(content.get("machine_info"))
         machine = str(info.get("node") or "unnamed")
         environment: dict[str, Any] = {
             "system": " ".join(str(info[key]) for key in ("system", "release", "machine") if info.get(key)),
-            "cpu": str(_mapping(info.get("cpu")).get("brand_raw") or ""),
+            "cpu": str(mapping(info.get("cpu")).get("brand_raw") or ""),
             "versions": {"python": info.get("python_version"), "pytest-benchmark": content.get("version")},
         }
         kept = 0
         for index, benchmark in enumerate(content["benchmarks"]):
             try:
-                result = _from_benchmark(benchmark)
+                result = from_benchmark(benchmark)
             except (TypeError, ValueError) as error:
                 raise LoadError(f"Expected benchmark {index} of {path} to be as pytest-benchmark writes it, but: {error}") from error
-            given = _mapping(_mapping(_mapping(benchmark).get("extra_info")).get("environment"))
+            given = mapping(mapping(mapping(benchmark).get("extra_info")).get("environment"))
             if given.get("machine"):
                 environment, machine = dict(given), str(given["machine"])
             if result.outcome not in set(Outcome):
@@ -265,16 +267,16 @@ class _Loader:
         )
 
     def _name(self, path: Path) -> str:
-        name, number = path.stem, 1
+        name, count = path.stem, 1
         while name in self._names:
-            number += 1
-            name = f"{path.stem} ({number})"
+            count += 1
+            name = f"{path.stem} ({count})"
         self._names.add(name)
         return name
 
     def _implementation(self, run: str, machine: str, implementation: str, facts: Mapping[str, Any]) -> None:
         modes = facts.get("modes") or []
-        for device, reason in (_mapping(facts.get("availability")) or {"": None}).items():
+        for device, reason in (mapping(facts.get("availability")) or {"": None}).items():
             self.rows["implementations"].append(
                 {
                     "run": run,
@@ -321,7 +323,7 @@ class _Loader:
             }
         )
         for error in result.errors:
-            numbers = {key: _number(error.get(key)) for key in ("error", "floor", "ratio", "allowance")}
+            numbers = {key: number(error.get(key)) for key in ("error", "floor", "ratio", "allowance")}
             finite = numbers["error"] is not None
             self.rows["errors"].append(
                 {
@@ -329,63 +331,15 @@ class _Loader:
                     **numbers,
                     "line": line,
                     "quantity": str(error.get("quantity", "")),
-                    "elements": int(_number(error.get("elements")) or 0),
+                    "elements": int(number(error.get("elements")) or 0),
                     "finite": finite,
                 }
             )
 
     def _throughput(self, run: str, machine: str, result: Throughput) -> None:
         cell = len(self.rows["throughput"])
-        own = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in ("samples", "rounds", "agreement", "kernels")}
-        self.rows["throughput"].append(
-            {
-                **own,
-                "cell": cell,
-                "run": run,
-                "machine": machine,
-                "agreement_before": _worst(result.agreement.get("before")),
-                "agreement_after": _worst(result.agreement.get("after")),
-                "kernels": ", ".join(map(str, result.kernels)),
-            }
-        )
-        rounds = result.rounds if len(result.rounds) == len(result.samples) else [-1] * len(result.samples)
-        self.rows["samples"] += [
-            {"cell": cell, "sample": index, "round": number, "seconds": seconds}
-            for index, (number, seconds) in enumerate(zip(rounds, result.samples, strict=True))
-        ]
-
-
-def _from_benchmark(benchmark: Any) -> Throughput:
-    """One benchmark of a pytest-benchmark file as a cell; what the file does not say is empty or 0."""
-    if not isinstance(benchmark, dict) or not isinstance(benchmark.get("stats"), dict):
-        raise ValueError("Expected an object with 'stats'")
-    extra, stats = _mapping(benchmark.get("extra_info")), benchmark["stats"]
-    name = str(benchmark.get("fullname") or benchmark.get("name") or "unnamed")
-    texts = ("mode", "device", "dtype", "timed_pass", "workload_set", "message")
-    counts = ("sequence_length", "batch_size", "input_size", "hidden_size", "tokens", "flops", "num_layers", "proj_size", "threads")
-    described: dict[str, Any] = {key: str(extra.get(key) or "") for key in texts}
-    described |= {key: int(_number(extra.get(key)) or 0) for key in counts}
-    data = stats.get("data")
-    samples = data if isinstance(data, list) else [stats["median"]] if "median" in stats else []
-    rounds = extra.get("rounds")
-    outcome = str(extra.get("outcome") or Outcome.PASSED)
-    measured = [float(value) for value in samples] if outcome == Outcome.PASSED else []
-    return Throughput(
-        workload=str(extra.get("workload") or benchmark.get("group") or name),
-        implementation=str(extra.get("implementation") or benchmark.get("name") or name),
-        outcome=outcome,
-        samples=measured,
-        rounds=[int(value) for value in rounds] if isinstance(rounds, list) else [],
-        calls=int(_number(stats.get("iterations")) or 1),
-        bidirectional=bool(extra.get("bidirectional", False)),
-        first_call=_number(extra.get("first_call")),
-        tokens_per_second=_number(extra.get("tokens_per_second")),
-        flops_per_second=_number(extra.get("flops_per_second")),
-        agreement=dict(_mapping(extra.get("agreement"))),
-        kernels=list(extra.get("kernels") or []),
-        settings=dict(_mapping(extra.get("settings"))),
-        **described,
-    )
+        self.rows["throughput"].append({**timed.cell_row(result), "cell": cell, "run": run, "machine": machine})
+        self.rows["samples"] += [{**row, "cell": cell} for row in timed.sample_rows(result)]
 
 
 def _signature(machine: str, result: Throughput) -> tuple[Any, ...]:
@@ -403,21 +357,6 @@ def _signature(machine: str, result: Throughput) -> tuple[Any, ...]:
         "outcome",
     )
     return machine, *(getattr(result, name) for name in names), len(result.samples), f"{sum(result.samples):.6e}"
-
-
-def _worst(errors: Any) -> float | None:
-    if not isinstance(errors, list) or not errors:
-        return None
-    ratios = [_number(_mapping(error).get("ratio")) for error in errors]
-    return max(float("inf") if ratio is None else ratio for ratio in ratios)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 def _table(rows: list[dict[str, Any]], columns: Mapping[str, tuple[str, str]]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from harness import statistics
 from harness.layer import Mode
 from harness.outcome import Outcome
-from reports import view
+from reports import metrics, view, view_speed
 from reports.analysis import WORST_FIRST, Findings
 from reports.figures import FIGURES, Drawing, style
 from reports.inline import inline
@@ -46,13 +46,14 @@ def render(findings: Findings, figures: dict[str, list[dict[str, Any]]]) -> str:
     )
     columns, topics, details = view.matrix_topics(findings)
     title, lead = view.headline(findings)
-    cells, more_cells = view.cell_rows(findings)
+    cells, more_cells = view_speed.cell_rows(findings)
+    costs, more_costs = view_speed.cost_rows(findings)
     return environment.get_template("page.html.j2").render(
         title=title,
         lead=lead,
         problems=findings.frames.problems,
         verdicts=view.verdict_rows(findings),
-        fastest=view.fastest_tables(findings),
+        fastest=view_speed.fastest_tables(findings),
         level=f"{statistics.LEVEL:.0%}",
         margin=f"{statistics.MARGIN:.0%}",
         tested=view.tested_rows(findings),
@@ -66,8 +67,16 @@ def render(findings: Findings, figures: dict[str, list[dict[str, Any]]]) -> str:
         outcomes=[(str(outcome), outcome.meaning) for outcome in WORST_FIRST if outcome in set(findings.current.conformance["outcome"])],
         glyphs=[str(outcome) for outcome in Outcome],
         figures=figures,
+        passes=view_speed.passes(findings),
+        machines=view_speed.machines(findings),
+        costs=costs,
+        more_costs=more_costs,
+        line_fits=f"{metrics.LINE_FITS:.0%}",
+        least_lengths=metrics.LEAST_LENGTHS,
+        host_bound=f"{metrics.HOST_BOUND:.0%}",
+        on_a_gpu=bool(findings.cells["issued"].notna().any()),
         cells=cells,
-        instrument=view.instrument(findings),
+        instrument=view_speed.instrument(findings),
         more_cells=more_cells,
         superseded=findings.superseded,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,24 +23,28 @@ LENGTHS = (("one step", 1, 1), ("short", 2, 63), ("long", 64, 10**9))
 
 
 def cells(frames: Frames) -> pd.DataFrame:
-    """One row per cell: the throughput frame with what follows from the samples.
-
-    Adds: place (device, with the machine where there are several), configuration (everything but T that a time depends
-    on), samples (how many), seconds, seconds_low, seconds_high (median and quartiles, s per call), rate, rate_low,
-    rate_high (tokens/s from these), gflops (1e9 floating-point operations per second).
-    """
+    """One row per cell: the throughput frame with what follows from the samples, the columns of :data:`reports.columns.CELLS`."""
     answer = frames.throughput.copy()
     several = answer["machine"].nunique() > 1
     answer["place"] = [_device(row.device) + (f" · {row.machine}" if several else "") for row in rows(answer)]
     answer["configuration"] = [_configuration(row) for row in rows(answer)]
-    by_cell = frames.samples.groupby("cell")["seconds"]
+    by_cell = frames.samples.groupby("cell")
     answer["samples"] = by_cell.size().reindex(answer["cell"], fill_value=0).to_numpy()
     for column, share in (("seconds", 0.5), ("seconds_low", 0.25), ("seconds_high", 0.75)):
-        answer[column] = by_cell.quantile(share).reindex(answer["cell"]).to_numpy(dtype=float)
+        answer[column] = by_cell["seconds"].quantile(share).reindex(answer["cell"]).to_numpy(dtype=float)
     for column, seconds in (("rate", "seconds"), ("rate_low", "seconds_high"), ("rate_high", "seconds_low")):
-        answer[column] = [metrics.per_second(n, s) for n, s in zip(answer["tokens"], answer[seconds], strict=True)]
-    answer["gflops"] = [metrics.per_second(n, s) / 1e9 for n, s in zip(answer["flops"], answer["seconds"], strict=True)]
+        answer[column] = _each(metrics.per_second, answer["tokens"], answer[seconds])
+    answer["gflops"] = [rate / 1e9 for rate in _each(metrics.per_second, answer["flops"], answer["seconds"])]
+    for column in ("issued", "device_seconds"):
+        answer[column] = by_cell[column].median().reindex(answer["cell"]).to_numpy(dtype=float)
+    answer["host_share"] = _each(metrics.share, answer["issued"], answer["seconds"])
+    answer["limit_rate"] = _each(metrics.per_second, answer["tokens"], answer["limit_seconds"])
+    answer["limit_share"] = _each(metrics.share, answer["limit_seconds"], answer["seconds"])
     return answer
+
+
+def _each(function: Callable[[float, float], float], left: pd.Series[Any], right: pd.Series[Any]) -> list[float]:
+    return [function(a, b) for a, b in zip(left, right, strict=True)]
 
 
 def _device(name: str) -> str:
@@ -61,6 +65,8 @@ def _configuration(row: Any) -> str:
     parts.append(row.dtype)
     if row.threads and row.device == "cpu":
         parts.append(f"{row.threads} thread{'' if row.threads == 1 else 's'}")
+    if row.caches == "cold":
+        parts.append("cold caches")
     return ", ".join(parts)
 
 

@@ -1,30 +1,24 @@
-"""What the template prints: findings cut into the rows, words and numbers of the page."""
+"""What the template prints of conformance and provenance: findings cut into the rows, words and numbers of the page."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from harness import statistics
 from harness.outcome import Outcome, Severity
-from harness.proportions import wilson
-from reports import speed
 from reports.analysis import BREAKING, WORST_FIRST, Findings, Verdict
-from reports.figures.style import MODE_NAMES, engineering, modes
+from reports.figures.style import MODE_NAMES, modes
 from reports.tables import counted, rows
+from reports.words import floors
 
 CASES_SHOWN = 5
 """Cases of one cell that are told in full; the rest are named."""
 
 MESSAGE_BUDGET = 1_000_000
 """Characters of messages in one page. When it is used up, a message is cut to its first line."""
-
-CELLS_SHOWN = 4000
-"""Rows of the table of timed cells."""
 
 SIZE_NAMES = {"steps": "T", "batch": "B", "input_size": "I", "hidden_size": "H", "num_layers": "L"}
 """The symbols of torch's documentation."""
@@ -104,47 +98,6 @@ def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
             }
         )
     return answer
-
-
-def fastest_tables(findings: Findings) -> list[dict[str, Any]]:
-    """A table per place and configuration: modes and passes down, lengths across."""
-    answer = []
-    for (place, configuration), group in findings.fastest.groupby(["place", "configuration"], sort=False):
-        lines: dict[tuple[str, str], dict[str, Any]] = {}
-        notes: Counter[str] = Counter()
-        for row in rows(group):
-            lines.setdefault((row.mode, row.timed_pass), {})[row.length] = _use(row)
-            notes.update(row.passed_over)
-        present = set(group["length"])
-        answer.append(
-            {
-                "title": f"{place}, {configuration}",
-                "lengths": [(name, _span(low, high)) for name, low, high in speed.LENGTHS if name in present],
-                "lines": [(MODE_NAMES.get(mode, mode), timed_pass, cells) for (mode, timed_pass), cells in lines.items()],
-                "notes": [f"{note} ({counted(number, 'use')})" for note, number in notes.items()],
-            }
-        )
-    return answer
-
-
-def _span(low: int, high: int) -> str:
-    if low == high:
-        return f"T = {low}"
-    return f"T ≥ {low}" if high >= 10**9 else f"T = {low} to {high}"
-
-
-def _use(row: Any) -> dict[str, str]:
-    margin = f"{row.ratio:.2f}×" + ("" if math.isnan(row.low) else f" ({row.low:.2f} to {row.high:.2f})")
-    if not row.leader:
-        return {"kind": "none", "name": "none conforms", "note": "no conforming implementation was timed on all of it"}
-    if not row.runner_up:
-        return {"kind": "alone", "name": row.leader, "note": "the only conforming one that was timed"}
-    if row.winner:
-        return {"kind": "won", "name": row.winner, "note": f"{margin} over {row.runner_up}"}
-    if row.standing == statistics.Verdict.SAME:
-        return {"kind": "same", "name": "the same", "note": f"{row.leader} and {row.runner_up} within {statistics.MARGIN:.0%}: {margin}"}
-    why = "too few paired rounds" if math.isnan(row.low) else margin
-    return {"kind": "undecided", "name": "undecided", "note": f"{row.leader} or {row.runner_up}: {why}"}
 
 
 def tested_rows(findings: Findings) -> list[dict[str, Any]]:
@@ -313,74 +266,6 @@ def _case(row: Any, alike: int, message: str, errors: list[Any]) -> dict[str, An
     }
 
 
-def cell_rows(findings: Findings) -> tuple[list[dict[str, Any]], int]:
-    """The table of timed cells, and how many more there are than it shows."""
-    cells = findings.cells
-    shown = cells.head(CELLS_SHOWN)
-    answer = []
-    for row in rows(shown):
-        timed = row.samples > 0
-        answer.append(
-            {
-                "implementation": row.implementation,
-                "mode": MODE_NAMES.get(row.mode, row.mode) if row.mode else "",
-                "timed_pass": row.timed_pass,
-                "place": row.place,
-                "length": row.sequence_length or "",
-                "configuration": row.configuration or row.workload,
-                "outcome": row.outcome,
-                "message": row.message.strip().split("\n", 1)[0][:200],
-                "rate": ("", "") if math.isnan(row.rate) else (f"{row.rate:.6g}", engineering(row.rate)),
-                "milliseconds": (f"{row.seconds:.6g}", f"{row.seconds * 1e3:.3g}") if timed else ("", ""),
-                "spread": f"{row.seconds_low * 1e3:.3g} to {row.seconds_high * 1e3:.3g}" if timed else "",
-                "gflops": ("", "") if math.isnan(row.gflops) else (f"{row.gflops:.6g}", f"{row.gflops:.3g}"),
-                "samples": f"{row.samples} × {row.calls}" if timed else "",
-                "first": "" if math.isnan(row.first_call) else f"{row.first_call * 1e3:.3g}",
-                "agreement": " / ".join(floors(value) for value in (row.agreement_before, row.agreement_after) if not math.isnan(value)),
-                "kernels": row.kernels,
-            }
-        )
-    return answer, len(cells) - len(shown)
-
-
-def instrument(findings: Findings) -> list[dict[str, Any]]:
-    """What comparisons of times can see: one entry per machine that was calibrated (its last calibration) or on which anything was timed.
-
-    ``lines`` is empty where there was no calibration; ``overhead`` is empty where the run does not say.
-    """
-    frames = findings.frames
-    created = frames.runs.set_index("run")["created"]
-    calibrations = frames.calibrations.assign(created=frames.calibrations["run"].map(created)).sort_values("created", kind="stable")
-    timed = findings.cells.loc[findings.cells["samples"] > 0, "machine"]
-    answer = []
-    for machine in dict.fromkeys([*timed, *calibrations["machine"]]):
-        own = calibrations[calibrations["machine"] == machine]
-        last = own[own["run"] == own["run"].iloc[-1]] if len(own) else own
-        policy = frames.runs.set_index("run")["policy"].get(last["run"].iloc[0], {}) if len(last) else {}
-        overhead = policy.get("instrument_overhead")
-        answer.append(
-            {
-                "machine": machine,
-                "lines": [_seen(row) for row in rows(last.sort_values("planted"))],
-                "overhead": f"{overhead:+.2%}" if isinstance(overhead, (int, float)) else "",
-            }
-        )
-    return answer
-
-
-def _seen(row: Any) -> dict[str, str]:
-    """What became of the comparisons with one planted slowdown."""
-    found = row.slower if row.planted else row.slower + row.faster
-    low, high = wilson(found, row.trials)
-    return {
-        "what": f"a slowdown of {100 * row.planted:g} %, found" if row.planted else "equal things, called different",
-        "found": f"{found} of {row.trials}",
-        "interval": f"{low:.1%} to {high:.1%}",
-        "seconds": "" if math.isnan(row.seconds) else f"{row.seconds:.2g}",
-        "most": f"{row.most_seconds:g}",
-    }
-
-
 def run_rows(findings: Findings) -> list[dict[str, Any]]:
     """Provenance: one entry per file."""
     answer = []
@@ -416,12 +301,3 @@ def run_rows(findings: Findings) -> list[dict[str, Any]]:
         }
         answer.append({"run": row.run, "complete": row.complete, "facts": {name: str(value) for name, value in facts.items() if value}})
     return answer
-
-
-def floors(ratio: float) -> str:
-    """An error over its noise floor, in words."""
-    if math.isnan(ratio):
-        return "not measured"
-    if math.isinf(ratio):
-        return "not finite"
-    return f"{ratio:.2g}×" if ratio < 100 else f"{engineering(ratio)}×"

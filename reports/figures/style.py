@@ -150,10 +150,15 @@ def shorten(name: str, length: int = 30) -> str:
 
 
 def heading(figure: Figure, title: str, note: str = "") -> None:
-    """Puts the title at the top left, and a note at the top right, so that a figure on a slide says what it shows."""
-    figure.suptitle(title, x=0.008, ha="left", color=INK)
-    if note:
+    """Puts the title at the top left and a note at the top right, or below it, so that a figure on a slide says what it shows."""
+    width, height = figure.get_size_inches()
+    # In inches: the width of a letter of the title and of the note, and the height of the title's line.
+    beside = 0.11 * len(title) + 0.066 * len(note) + 0.3 <= width
+    figure.suptitle(title if beside or not note else f"{title}\n", x=0.008, ha="left", color=INK)
+    if note and beside:
         figure.text(0.992, 0.99, note, ha="right", va="top", fontsize=9, color=MUTED)
+    elif note:
+        figure.text(0.008, 0.98 - 0.24 / height, note, ha="left", va="top", fontsize=9, color=MUTED)
 
 
 def modes(present: Sequence[str]) -> list[str]:

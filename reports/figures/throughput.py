@@ -1,9 +1,12 @@
-"""Tokens per second over sequence length: a panel per mode, a figure per pass, place and configuration."""
+"""Tokens per second over sequence length, below the limit of the machine: a panel per mode, a figure per pass, place and configuration."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -11,13 +14,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from harness.outcome import Outcome
-from reports import speed
+from harness.workload import Pass
+from reports import costs, metrics, speed
 from reports.analysis import Findings, Verdict
 from reports.figures import style
 from reports.tables import rows
 
 SWEEP = ["timed_pass", "place", "configuration"]
-COLUMNS = ["mode", "timed_pass", "place", "configuration", "sequence_length", "implementation", "outcome", "rate", "rate_low", "rate_high"]
+COLUMNS = [
+    "mode", "timed_pass", "place", "configuration", "sequence_length", "implementation", "outcome", "fits_batch", "rate", "rate_low",
+    "rate_high", "limit_rate", "limit_bound", "limit_share", "host_share",
+]  # fmt: skip
+
+_LIMIT: dict[str, Any] = {"color": style.INK, "linewidth": 1.3, "marker": ".", "markersize": 3}
+_RING: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 8.5, "markerfacecolor": "none", "markeredgewidth": 0.8}
 
 
 def sweeps(cells: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
@@ -53,10 +63,19 @@ def names(findings: Findings, present: set[str]) -> dict[str, str]:
 
 
 def legend(figure: Figure, handles: list[Line2D]) -> None:
-    """A legend below the panels, where it covers nothing."""
-    figure.legend(
-        handles=handles, loc="outside lower left", ncols=min(4, max(1, len(handles))), fontsize=9, handlelength=3.2, labelcolor=style.INK
-    )
+    """A legend below the panels, where it covers nothing, in as many columns as there is room for."""
+    width, labels = figure.get_size_inches()[0], [str(handle.get_label()) for handle in handles]
+    # In inches at 9 points: the width of a letter, of a handle with its padding, and of the space between columns.
+    letter, handle, space = 0.064, 0.5, 0.25
+    columns = 4
+    while columns > 1:
+        parts = [part for part in np.array_split(np.array(labels, dtype=object), columns) if len(part)]
+        if sum(letter * max(map(len, part)) + handle + space for part in parts) - space <= width:
+            break
+        columns -= 1
+    # A long legend makes the figure higher and not its panels lower.
+    figure.set_figheight(figure.get_figheight() + 0.21 * max(0, -(-len(labels) // columns) - 3))
+    figure.legend(handles=handles, loc="outside lower left", ncols=columns, fontsize=9, handlelength=3.2, labelcolor=style.INK)
 
 
 def draw(findings: Findings) -> list[style.Drawing]:
@@ -64,9 +83,21 @@ def draw(findings: Findings) -> list[style.Drawing]:
     return [_sweep(findings, keys, group) for keys, group in sweeps(speed.latest(findings.cells, findings.frames.runs))]
 
 
+def limits(cells: pd.DataFrame) -> pd.DataFrame:
+    """The limit at each T of ``cells``, which are of one workload but for T: columns sequence_length, limit_rate (tokens/s), limit_bound.
+
+    Cells of one workload have one limit; where they were measured apart and have several, the one that allows most.
+    """
+    known = cells[cells["limit_rate"].notna()].sort_values("limit_rate")
+    return known.drop_duplicates("sequence_length", keep="last").sort_values("sequence_length")[
+        ["sequence_length", "limit_rate", "limit_bound"]
+    ]
+
+
 def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> style.Drawing:
     looks = style.series(findings.timed)
     modes = style.modes(list(group["mode"]))
+    groups = [group[group["mode"] == mode] for mode in modes]
     labels = names(findings, set(group["implementation"]))
     lengths = [int(value) for value in sorted(group["sequence_length"].unique())]
     hover: dict[str, list[str]] = {}
@@ -75,44 +106,41 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
     with style.house_style():
         figure, axes = panels(modes)
         style.heading(figure, title, keys["configuration"])
-        for panel, mode in zip(axes, modes, strict=True):
+        for number, (panel, mode, own) in enumerate(zip(axes, modes, groups, strict=True)):
             style.length_axis(panel, lengths)
             style.rate_axis(panel)
-            own = group[group["mode"] == mode]
             for name in labels:
-                look, line = looks[name], own[(own["implementation"] == name) & (own["samples"] > 0)].sort_values("sequence_length")
-                if line.empty:
-                    continue
-                gid = f"rate-{findings.timed.index(name)}-{modes.index(mode)}"
-                # Gaps stay gaps: a line across a length without a time would claim one.
-                full = line.set_index("sequence_length")[["rate", "rate_low", "rate_high"]].reindex(lengths)
-                panel.fill_between(lengths, full["rate_low"], full["rate_high"], color=look.colour, alpha=0.16, linewidth=0)
-                panel.plot(lengths, full["rate"], color=look.colour, linestyle=look.line, linewidth=1.6)
-                panel.plot(
-                    line["sequence_length"],
-                    line["rate"],
-                    linestyle="none",
-                    color=look.colour,
-                    marker=look.marker,
-                    markersize=5,
-                    markeredgecolor=style.PAPER,
-                    markeredgewidth=0.6,
-                    gid=gid,
-                )
-                hover[gid] = [
-                    f"{name} · {mode} · T={row.sequence_length}: {style.engineering(row.rate)} tokens/s "
-                    f"({style.engineering(row.rate_low)} to {style.engineering(row.rate_high)})"
-                    for row in rows(line)
-                ]
-        lost = _mark_lost(axes, [group[group["mode"] == mode] for mode in modes], list(labels), looks)
+                line = own[(own["implementation"] == name) & (own["samples"] > 0)].sort_values("sequence_length")
+                if len(line):
+                    gid = f"rate-{findings.timed.index(name)}-{number}"
+                    _curve(panel, line, lengths, looks[name], gid)
+                    hover[gid] = [f"{name} · {mode} · {_told(row)}" for row in rows(line)]
+        limited = _mark_limits(axes, groups, lengths)
+        lost, texts = _mark_lost(axes, groups, findings.timed, looks)
+        hover |= texts
         figure.supylabel("tokens per second", color=style.MUTED, fontsize=10)
         handles = [
             Line2D([], [], color=looks[name].colour, linestyle=looks[name].line, marker=looks[name].marker, markersize=5, label=label)
             for name, label in labels.items()
         ]
+        if limited:
+            handles.append(Line2D([], [], **_LIMIT, label="limit of the machine; hatched: beyond it"))
+        bound = group[group["host_share"] >= metrics.HOST_BOUND]
+        if len(bound):
+            handles.append(Line2D([], [], **_RING, markeredgecolor=style.MUTED, label="ring: host-bound"))
         glyphs = {str(outcome): glyph for outcome, glyph in style.GLYPHS.items()}
+        tried = group.loc[group["samples"] == 0, "fits_batch"].notna().any()
+        note = {str(Outcome.OUT_OF_MEMORY): "; number: the B that fits"} if tried else {}
         handles += [
-            Line2D([], [], color=style.MUTED, linestyle="none", marker=glyphs[outcome].marker, markersize=6, label=f"{outcome}, no time")
+            Line2D(
+                [],
+                [],
+                color=style.MUTED,
+                linestyle="none",
+                marker=glyphs[outcome].marker,
+                markersize=6,
+                label=f"{outcome}, no time{note.get(outcome, '')}",
+            )
             for outcome in glyphs
             if outcome in lost
         ]
@@ -120,8 +148,7 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
     return style.Drawing(
         name=style.slug("throughput", keys["timed_pass"], keys["place"], keys["configuration"]),
         title=title,
-        caption=f"{keys['configuration']}. Lines: median of the samples; bands: their quartiles. Both axes are logarithmic. "
-        "Marks on the grey strip: cells that have no time, and why.",
+        caption=_caption(keys, limited, len(bound)),
         alternative=_alternative(what, group, modes),
         figure=figure,
         data=group[COLUMNS].sort_values(["mode", "implementation", "sequence_length"]),
@@ -129,37 +156,165 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
     )
 
 
-def _mark_lost(axes: list[Axes], groups: list[pd.DataFrame], order: list[str], looks: dict[str, style.Series]) -> set[str]:
-    """Marks each cell that has no time on a strip below the curves, a row per implementation; returns the outcomes seen."""
-    lost = [own[own["outcome"] != Outcome.PASSED] for own in groups]
+def _curve(panel: Axes, line: pd.DataFrame, lengths: list[int], look: style.Series, gid: str) -> None:
+    """The rates of one implementation with their quartiles, and rings around those that are bound by the host."""
+    # Gaps stay gaps: a line across a length without a time would claim one.
+    full = line.set_index("sequence_length")[["rate", "rate_low", "rate_high"]].reindex(lengths)
+    panel.fill_between(lengths, full["rate_low"], full["rate_high"], color=look.colour, alpha=0.16, linewidth=0)
+    panel.plot(lengths, full["rate"], color=look.colour, linestyle=look.line, linewidth=1.6)
+    panel.plot(
+        line["sequence_length"],
+        line["rate"],
+        linestyle="none",
+        color=look.colour,
+        marker=look.marker,
+        markersize=5,
+        markeredgecolor=style.PAPER,
+        markeredgewidth=0.6,
+        gid=gid,
+    )
+    bound = line[line["host_share"] >= metrics.HOST_BOUND]
+    if len(bound):
+        panel.plot(bound["sequence_length"], bound["rate"], **_RING, markeredgecolor=look.colour, gid=f"host-{gid}")
+
+
+def _told(row: Any) -> str:
+    """A cell with a time, in the words that show when it is pointed at."""
+    told = f"T={row.sequence_length}: {style.engineering(row.rate)} tokens/s "
+    told += f"({style.engineering(row.rate_low)} to {style.engineering(row.rate_high)})"
+    if not math.isnan(row.limit_share):
+        told += f", {row.limit_share:.2g} of the limit ({row.limit_bound})"
+    if row.host_share >= metrics.HOST_BOUND:
+        told += f", host-bound: the host was busy {row.host_share:.0%} of the time"
+    return told
+
+
+def _mark_limits(axes: list[Axes], groups: list[pd.DataFrame], lengths: list[int]) -> bool:
+    """Draws the limit into each panel that has one, hatched above, and names what it comes from; returns whether there is any."""
+    found = [limits(own) for own in groups]
+    if all(limit.empty for limit in found):
+        return False
+    # The panels share their axis. Above the highest limit there is room for its name.
+    low, high = axes[0].get_ylim()
+    high = max(high, *(limit["limit_rate"].max() for limit in found if len(limit)))
+    high *= (high / low) ** 0.12
+    axes[0].set_ylim(low, high)
+    for panel, limit in zip(axes, found, strict=True):
+        if limit.empty:
+            continue
+        rates = limit.set_index("sequence_length")["limit_rate"].reindex(lengths)
+        panel.fill_between(lengths, rates, high, facecolor="none", edgecolor=style.RULE, hatch="////", linewidth=0, zorder=0.5)
+        panel.plot(lengths, rates, **_LIMIT)
+        # Above the highest that the line comes in its half of the panel, where a name covers none of it.
+        half = len(limit) // 2 + 1
+        first, last = str(limit["limit_bound"].iloc[0]), str(limit["limit_bound"].iloc[-1])
+        _name(panel, f"limit: {first}", limit.iloc[:half], limit.iloc[0], "left")
+        if last != first:
+            _name(panel, last, limit.iloc[-half:], limit.iloc[-1], "right")
+    return True
+
+
+def _name(panel: Axes, text: str, beside: pd.DataFrame, end: Any, side: str) -> None:
+    panel.annotate(
+        text,
+        (end["sequence_length"], beside["limit_rate"].max()),
+        xytext=(0, 4),
+        textcoords="offset points",
+        ha=side,
+        fontsize=8,
+        color=style.INK,
+        bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.8},
+    )
+
+
+def _mark_lost(
+    axes: list[Axes], groups: list[pd.DataFrame], order: list[str], looks: dict[str, style.Series]
+) -> tuple[set[str], dict[str, list[str]]]:
+    """Marks each cell that has no time on a strip below the curves, a row per implementation.
+
+    Returns the outcomes seen, and the hover texts.
+    """
+    lost = [own[own["samples"] == 0].sort_values("sequence_length") for own in groups]
     affected = [[name for name in order if name in set(own["implementation"])] for own in lost]
     height = 0.055 * max(map(len, affected)) + 0.03
+    hover: dict[str, list[str]] = {}
     if not any(affected):
-        return set()
+        return set(), hover
     # The panels share their axis, so room is made once, for the panel that needs most.
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(low * (low / high) ** (height / (1 - height)), high)
-    for panel, own, names_here in zip(axes, lost, affected, strict=True):
+    for number, (panel, own, names_here) in enumerate(zip(axes, lost, affected, strict=True)):
         panel.add_patch(Rectangle((0, 0), 1, height, transform=panel.transAxes, facecolor=style.RULE, alpha=0.6, linewidth=0, zorder=0.4))
         for position, name in enumerate(names_here):
+            y = 0.04 + 0.055 * position
             for outcome, cells in own[own["implementation"] == name].groupby("outcome"):
+                gid = f"lost-{order.index(name)}-{number}-{outcome}"
                 panel.plot(
                     cells["sequence_length"],
-                    [0.04 + 0.055 * position] * len(cells),
+                    [y] * len(cells),
                     transform=panel.get_xaxis_transform(),
                     linestyle="none",
                     color=looks[name].colour,
                     marker=style.GLYPHS[Outcome(str(outcome))].marker,
                     markersize=6,
+                    gid=gid,
                 )
-    return {str(outcome) for own in lost for outcome in own["outcome"]}
+                hover[gid] = [_lost(row) for row in rows(cells)]
+                for row in rows(cells[cells["fits_batch"].notna()]):
+                    panel.annotate(
+                        str(row.fits_batch),
+                        (row.sequence_length, y),
+                        xycoords=panel.get_xaxis_transform(),
+                        xytext=(-5, 0),
+                        textcoords="offset points",
+                        ha="right",
+                        va="center_baseline",
+                        fontsize=7,
+                        color=style.INK,
+                    )
+    return {str(outcome) for own in lost for outcome in own["outcome"]}, hover
+
+
+def _lost(row: Any) -> str:
+    """A cell without a time, in the words that show when it is pointed at."""
+    why = row.message.strip().split("\n", 1)[0][:200]
+    told = f"{row.implementation} · {row.mode} · T={row.sequence_length}: {row.outcome.replace('-', ' ')}{costs.fitting(row.fits_batch)}"
+    return f"{told}; {why}" if why else told
+
+
+def _caption(keys: dict[str, str], limited: bool, bound: int) -> str:
+    meaning = f"{keys['timed_pass'].capitalize()}: {Pass(keys['timed_pass']).meaning}. " if keys["timed_pass"] in set(Pass) else ""
+    sentences = [
+        f"{keys['configuration']}. {meaning}Lines: median of the samples; bands: their quartiles. Both axes are logarithmic.",
+        "Marks on the grey strip: cells that have no time, and why.",
+    ]
+    if limited:
+        sentences.append(
+            "Limit: what the work of a call allows at the best rates of a matrix product and of memory that were measured in the run, and "
+            "which of the two it comes from."
+        )
+    if bound:
+        sentences.append(
+            f"Rings ({bound}): the host was handing work over at least {metrics.HOST_BOUND:.0%} of the time, so that launches decide; "
+            "a host whose queue of about a thousand launches is full, as a long loop fills it, looks the same."
+        )
+    return " ".join(sentences)
 
 
 def _alternative(what: str, group: pd.DataFrame, modes: list[str]) -> str:
     sentences = [f"Line charts of tokens per second over sequence length, {what}."]
     longest = int(group["sequence_length"].max())
     for mode in modes:
-        at = group[(group["mode"] == mode) & (group["sequence_length"] == longest)].sort_values("rate", ascending=False)
-        values = [f"{row.implementation} {style.engineering(row.rate) if row.samples else row.outcome}" for row in rows(at)]
-        sentences.append(f"{style.MODE_NAMES.get(mode, mode)} at T={longest}: {', '.join(values)}.")
+        own = group[group["mode"] == mode]
+        at = own[own["sequence_length"] == longest].sort_values("rate", ascending=False)
+        values = [f"{row.implementation} {_value(row)}" for row in rows(at)]
+        limit = limits(at)
+        told = f" The limit is {style.engineering(limit['limit_rate'].iloc[0])}, by {limit['limit_bound'].iloc[0]}." if len(limit) else ""
+        sentences.append(f"{style.MODE_NAMES.get(mode, mode)} at T={longest}: {', '.join(values)}.{told}")
     return " ".join(sentences)
+
+
+def _value(row: Any) -> str:
+    if not row.samples:
+        return f"{row.outcome}{costs.fitting(row.fits_batch)}"
+    return style.engineering(row.rate) + (" (host-bound)" if row.host_share >= metrics.HOST_BOUND else "")

@@ -7,7 +7,10 @@
     return element;
   };
 
-  // Sorting: a click on a column's button; a cell's data-v is its value where its text is not.
+  // A cell's data-v is its value where its text is not: a number without its unit, a name without the notes below it.
+  const valueOf = (row, index) => row.children[index].dataset.v ?? row.children[index].textContent.trim();
+
+  // Sorting: a click on a column's button.
   for (const header of all("table.sortable thead th")) {
     const button = make("button", { type: "button", title: "Sort by this column" }, ...header.childNodes);
     header.replaceChildren(button);
@@ -17,9 +20,8 @@
       const down = header.getAttribute("aria-sort") === "ascending";
       for (const other of header.parentNode.children) other.removeAttribute("aria-sort");
       header.setAttribute("aria-sort", down ? "descending" : "ascending");
-      const value = (row) => row.children[index].dataset.v ?? row.children[index].textContent.trim();
       const body = table.tBodies[0];
-      const keyed = [...body.rows].map((row) => [value(row), row]);
+      const keyed = [...body.rows].map((row) => [valueOf(row, index), row]);
       const numbers = keyed.every(([text]) => text === "" || !Number.isNaN(Number(text)));
       keyed.sort(([a], [b]) => {
         if (a === "" || b === "") return (a === "") - (b === "");
@@ -37,7 +39,7 @@
     const menus = [];
     all("thead th[data-facet]", table).forEach((header) => {
       const index = [...header.parentNode.children].indexOf(header);
-      const values = [...new Set([...table.tBodies[0].rows].map((row) => row.children[index].textContent.trim()))];
+      const values = [...new Set([...table.tBodies[0].rows].map((row) => valueOf(row, index)))];
       if (values.length < 2) return;
       const menu = make("select", { ariaLabel: `Filter by ${header.dataset.facet}` }, make("option", { value: "" }, `${header.dataset.facet}: all`));
       menu.append(...values.map((value) => make("option", { value }, value)));
@@ -55,7 +57,7 @@
           if (row.classList.contains("topic")) continue;
           const text = (row.dataset.text ?? row.textContent).toLowerCase();
           const fits = words.every((word) => text.includes(word))
-            && menus.every(([menu, index]) => !menu.value || row.children[index].textContent.trim() === menu.value)
+            && menus.every(([menu, index]) => !menu.value || valueOf(row, index) === menu.value)
             && (!state || !state.value || row.dataset.state.split(" ").includes(state.value));
           row.hidden = !fits;
           here += fits;

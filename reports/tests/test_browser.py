@@ -141,6 +141,21 @@ def test_the_table_of_cells_filters_by_a_menu_of_what_is_in_it(browser: Browser,
     assert browser.after(built_page, script) == "3 of 396 rows"
 
 
+def test_the_table_of_costs_filters_by_workloads_without_their_notes_and_sorts_words_after_numbers(
+    browser: Browser, built_page: Path
+) -> None:
+    script = """
+        const columns = [...document.querySelectorAll('#costs thead th')].map(header => header.textContent.trim());
+        const menu = document.querySelector('[data-for=costs] select[aria-label="Filter by pass"]');
+        menu.value = 'LSTM training'; menu.dispatchEvent(new Event('input'));
+        const memory = columns.indexOf('peak memory');
+        document.querySelector(`#costs th:nth-child(${memory + 1}) button`).click();
+        const rows = [...document.querySelectorAll('#costs tbody tr')].filter(row => row.offsetHeight);
+        return [rows.length, document.querySelector('[data-for=costs] select[aria-label="Filter by workload"]'),
+            rows.at(-1).children[memory].textContent.includes('not measured'), rows[0].children[memory].textContent.includes('at most')];"""
+    assert browser.after(built_page, script) == "6,,true,false"
+
+
 @pytest.mark.parametrize("width", [1400, 800, 400])
 def test_nothing_sticks_out_sideways(width: int, browser: Browser, built_page: Path) -> None:
     changed = browser.directory / f"narrow-{width}.html"

@@ -60,6 +60,26 @@ def test_a_comparison_has_its_ratio_interval_verdict_and_time(run: Run) -> None:
     assert one.seconds == pytest.approx(3 * 12.4 + 6.2)
 
 
+def test_what_was_timed_with_cold_caches_is_compared_with_nothing_else(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    hot = run(cell("torch:a", ROUNDS), cell("x:b", slower(2)))
+    settings = {"caches": "cold"}
+    cold = run(cell("torch:a", slower(3), settings=settings), cell("x:b", slower(12), settings=settings))
+    found = comparison.compared(load([hot, cold]))
+    assert [one.caches for one in found] == ["hot", "cold"]
+    assert [one.ratio for one in found] == pytest.approx([2.0, 4.0])
+    assert main(["verdicts", str(hot), str(cold)]) == 0
+    assert [", cold caches: " in line for line in capsys.readouterr().out.splitlines()] == [False, True]
+    change = comparison.difference(load(hot), load([hot, cold]))
+    assert [one.caches for one in change.changes] == ["hot"]
+    assert change.appeared == ["x:b beside torch:a on gru-T8, cold caches"] and change.vanished == []
+
+
+def test_a_run_of_a_time_before_caches_were_told_of_was_with_hot_ones(run: Run) -> None:
+    before, after = (run(cell("torch:a", ROUNDS, settings=s), cell("x:b", slower(2), settings=s)) for s in ({}, {"caches": "hot"}))
+    found = comparison.difference(load(before), load(after))
+    assert (len(found.changes), found.appeared, found.vanished) == (1, [], [])
+
+
 def test_the_interval_follows_from_the_spread_of_the_rounds(run: Run) -> None:
     (one,) = comparison.compared(load(run(cell("torch:a", FIVE), cell("x:b", spread(0.0)))))
     assert (one.ratio, one.low, one.high) == pytest.approx((1.0, math.exp(-HALF), math.exp(HALF)), abs=1e-5)
@@ -138,6 +158,7 @@ def test_a_comparison_is_an_object_of_json(run: Run, capsys: pytest.CaptureFixtu
         "rounds": 6,
         "machine": "specimen",
         "device": "cpu",
+        "caches": "hot",
     }
     assert set(second) == set(first) and second["low"] is second["high"] is None
 
@@ -205,6 +226,7 @@ def test_a_change_is_a_line_of_text_or_an_object_of_json(run: Run, capsys: pytes
         "workload": "gru-T8",
         "implementation": "x:b",
         "control": "torch:a",
+        "caches": "hot",
         "base": pytest.approx(2.0),
         "head": pytest.approx(2.2),
         "ratio": pytest.approx(1.1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,17 +12,26 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
 from harness.outcome import Outcome
+from harness.workload import Pass
 from reports import load
 from reports.analysis import Findings
 from reports.figures import FIGURES, Drawing, matrix, numerics, relative, style, throughput
 from reports.inline import inline
+from reports.metrics import HOST_BOUND
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
+from reports.tests.test_analysis import cell
 
 
 @pytest.fixture(scope="module")
 def drawings(findings: Findings) -> list[Drawing]:
     return [drawing for _, draw in FIGURES for drawing in draw(findings)]
+
+
+@pytest.fixture(scope="module")
+def on_a_gpu(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    results = [*specimen.conformance(1), *specimen.gpu_throughput()]
+    return Findings(load(specimen.write(tmp_path_factory.mktemp("gpu"), results=results)))
 
 
 def points(line: Line2D) -> int:
@@ -51,11 +61,91 @@ def test_the_throughput_figures_have_a_panel_per_mode_and_every_cell_with_or_wit
     for drawing in figures:
         assert [axes.get_title(loc="left") for axes in drawing.figure.axes] == ["RNN (tanh)", "GRU", "LSTM"]
         assert len(drawing.data) == len(specimen.MODES) * len(specimen.LENGTHS) * len(specimen.IMPLEMENTATIONS)
-        timed = sum(len(texts) for texts in drawing.hover.values())
+        timed = sum(len(texts) for gid, texts in drawing.hover.items() if gid.startswith("rate-"))
         lost = drawing.data["outcome"].ne("passed").sum()
-        assert timed + lost == len(drawing.data)
+        assert timed + lost == len(drawing.data) == sum(len(texts) for texts in drawing.hover.values())
         strip = [line for axes in drawing.figure.axes for line in axes.lines if line.get_transform() == axes.get_xaxis_transform()]
         assert sum(map(points, strip)) == lost
+
+
+def _texts(drawing: Drawing) -> list[list[str]]:
+    """The texts in each panel."""
+    return [[text.get_text() for text in axes.texts] for axes in drawing.figure.axes]
+
+
+def test_the_limit_is_drawn_into_every_throughput_figure_with_what_it_comes_from(findings: Findings, on_a_gpu: Findings) -> None:
+    for given in (findings, on_a_gpu):
+        for drawing in throughput.draw(given):
+            for axes, mode, texts in zip(drawing.figure.axes, specimen.MODES, _texts(drawing), strict=True):
+                (line,) = (line for line in axes.lines if line.get_color() == style.INK)
+                own = drawing.data[drawing.data["mode"] == mode].drop_duplicates("sequence_length").sort_values("sequence_length")
+                assert np.asarray(line.get_ydata()).tolist() == pytest.approx(own["limit_rate"].tolist())
+                assert f"limit: {own['limit_bound'].iloc[0]}" in texts
+                low, high = axes.get_ylim()
+                assert low < own["limit_rate"].min() and own["limit_rate"].max() < high
+                (beyond,) = (area for area in axes.collections if area.get_hatch())
+                assert np.asarray(beyond.get_paths()[0].vertices)[:, 1].min() == pytest.approx(own["limit_rate"].min())
+            assert "Limit: what the work of a call allows" in drawing.caption and "The limit is" in drawing.alternative
+
+
+def test_the_limit_of_cells_of_one_workload_is_the_one_that_allows_most(tmp_path: Path) -> None:
+    # 4 tokens in 1 or in 0.5 seconds.
+    cells = [cell("torch:a", [2.0], 2, limit={"seconds": 1.0, "bound": "memory"}),
+             cell("x:b", [2.0], 2, limit={"seconds": 0.5, "bound": "arithmetic"}), cell("x:c", [2.0], 4)]  # fmt: skip
+    found = throughput.limits(Findings(load(specimen.write(tmp_path, results=cells))).cells)
+    assert found.to_dict("records") == [{"sequence_length": 2, "limit_rate": 8.0, "limit_bound": "arithmetic"}]
+
+
+def test_without_a_limit_a_figure_has_no_line_for_it_and_says_nothing_of_it(tmp_path: Path) -> None:
+    cells = [cell("torch:a", [2.0], length) for length in (1, 2)]
+    (drawing,) = throughput.draw(Findings(load(specimen.write(tmp_path, results=cells))))
+    assert all(line.get_color() != style.INK for axes in drawing.figure.axes for line in axes.lines)
+    assert "imit" not in drawing.caption + drawing.alternative
+
+
+def test_what_is_bound_by_the_host_has_a_ring_and_what_is_not_has_none(on_a_gpu: Findings, findings: Findings) -> None:
+    for drawing in throughput.draw(on_a_gpu):
+        bound = drawing.data["host_share"] >= HOST_BOUND
+        rings = [line for axes in drawing.figure.axes for line in axes.lines if line.get_markerfacecolor() == "none"]
+        assert sum(map(points, rings)) == bound.sum() > 0 and not bound.all()
+        assert f"Rings ({bound.sum()})" in drawing.caption and "queue" in drawing.caption
+        assert sum("host-bound" in text for texts in drawing.hover.values() for text in texts) == bound.sum()
+    for drawing in throughput.draw(findings):
+        assert "Rings" not in drawing.caption
+
+
+def test_the_batch_that_fitted_stands_beside_what_ran_out_of_memory(on_a_gpu: Findings) -> None:
+    training = throughput.draw(on_a_gpu)[1]
+    assert [sorted(text for text in texts if text.isdigit()) for texts in _texts(training)] == [["0", "4", "8"]] * 3
+    told = [text for gid, texts in training.hover.items() if gid.endswith("out-of-memory") for text in texts]
+    assert "loop:hoisted · gru · T=512: out of memory (B=8 fits); CUDA out of memory" in told
+    assert "loop:hoisted · gru · T=1024: out of memory (no smaller B fits); CUDA out of memory" in told
+
+
+def test_a_cell_that_passed_without_a_time_is_marked_and_not_dropped(tmp_path: Path) -> None:
+    cells = [cell("torch:a", [2.0], 1), cell("torch:a", [], 2)]
+    (drawing,) = throughput.draw(Findings(load(specimen.write(tmp_path, results=cells))))
+    assert drawing.hover["lost-0-0-passed"] == ["torch:a · gru · T=2: passed"]
+
+
+def test_a_figure_says_what_its_pass_is(tmp_path: Path) -> None:
+    cells = [cell("torch:a", [2.0], length, timed_pass="streaming") for length in (1, 2)]
+    (drawing,) = throughput.draw(Findings(load(specimen.write(tmp_path, results=cells))))
+    assert f"Streaming: {Pass.STREAMING.meaning}." in drawing.caption
+
+
+def test_nothing_is_wider_than_its_figure_and_the_note_gives_way_to_the_title(on_a_gpu: Findings, tmp_path: Path) -> None:
+    changes = {"bidirectional": True, "num_layers": 2, "proj_size": 32, "dtype": "bfloat16", "settings": {"caches": "cold"}}
+    cells = [replace(cell, **changes) for cell in specimen.gpu_throughput() if cell.mode == "lstm"]  # type: ignore[arg-type]
+    narrow = Findings(load(specimen.write(tmp_path, results=cells)))
+    for drawing in [*throughput.draw(on_a_gpu), *throughput.draw(narrow), *relative.draw(narrow)]:
+        with style.house_style():
+            drawing.figure.draw_without_rendering()
+        size = drawing.figure.bbox
+        title, *notes = [text.get_window_extent() for text in drawing.figure.texts]
+        assert not any(title.overlaps(note) and "\n" not in drawing.figure.get_suptitle() for note in notes)
+        for box in [*(entry.get_window_extent() for entry in drawing.figure.legends), title, *notes]:
+            assert box.x0 >= 0 and box.x1 <= size.x1 and box.y0 >= 0 and box.y1 <= size.y1
 
 
 def test_a_line_does_not_cross_a_length_without_a_time(findings: Findings) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from harness import calibration
+from harness.record import Throughput
 from reports import Frames, LoadError, load
 from reports.columns import COLUMNS
 from reports.tests import specimen
@@ -83,6 +84,85 @@ def test_what_the_calibration_command_writes_is_loaded(
     frames = load(Path(capsys.readouterr().out.splitlines()[-1]))
     assert frames.problems == () and frames.calibrations["planted"].tolist() == [0.0, 0.05]
     assert (frames.calibrations[["slower", "faster", "same", "undecided"]].sum(axis=1) == frames.calibrations["trials"]).all()
+
+
+def _costly(**changes: Any) -> Throughput:
+    """A cell with everything that a record can say of one."""
+    told = ["other processes used 58 % of the time of the cores; end them"]
+    values: dict[str, Any] = {
+        "warm_up": [0.5, 0.25],
+        "first_call": 0.5,
+        "samples": [0.25, 0.125],
+        "rounds": [0, 1],
+        "issued": [0.2, 0.1],
+        "device_samples": [0.24, 0.12],
+        "stopped": "interrupted",
+        "settings": {"caches": "cold"},
+        "memory": {"bytes": 434176, "method": "resident", "resolution": 262144},
+        "limit": {"seconds": 0.0625, "bound": "memory", "bytes": 10, "matmul_flops_per_second": 2e9, "memory_bytes_per_second": 3e9,
+                  "matmul": "8x8x8 float32", "memory": "copy of 64 bytes"},
+        "evidence": {"others": 0.58, "stolen": 0.01, "waited": None, "frequency_before": 2000, "frequency_after": 1900.5, "told": told,
+                     "gpu": {"sm_clock": 1500, "most_sm_clock": 1980, "others_utilisation": 0.25}},
+    }  # fmt: skip
+    return replace(specimen.throughput()[1], **{**values, **changes})
+
+
+def test_what_a_record_says_beside_its_times_has_columns_of_its_own(tmp_path: Path) -> None:
+    frames = load(specimen.write(tmp_path, results=[_costly()]))
+    row = frames.throughput.iloc[0].to_dict()
+    assert (row["warm_up"], row["first_call"], row["stopped"], row["caches"]) == ([0.5, 0.25], 0.5, "interrupted", "cold")
+    assert (row["memory_bytes"], row["memory_resolution"], row["memory_method"], row["memory_unavailable"]) == (
+        434176,
+        262144,
+        "resident",
+        "",
+    )
+    assert (row["limit_seconds"], row["limit_bound"], row["limit_bytes"]) == (0.0625, "memory", 10)
+    assert (row["limit_flops_per_second"], row["limit_bytes_per_second"]) == (2e9, 3e9)
+    assert (row["limit_matmul"], row["limit_memory"]) == ("8x8x8 float32", "copy of 64 bytes")
+    assert (row["others"], row["stolen"], row["frequency_before"], row["frequency_after"]) == (0.58, 0.01, 2000, 1900.5)
+    assert (row["gpu_clock"], row["gpu_most_clock"], row["gpu_others"]) == (1500, 1980, 0.25)
+    assert pd.isna(row["waited"]) and pd.isna(row["fits_batch"])
+    assert row["told"] == ["other processes used 58 % of the time of the cores; end them"] and row["evidence"]["others"] == 0.58
+    assert frames.samples[["seconds", "issued", "device_seconds"]].values.tolist() == [[0.25, 0.2, 0.24], [0.125, 0.1, 0.12]]
+
+
+def test_what_ran_out_of_memory_keeps_the_batch_that_fitted_and_none_is_told_from_not_tried(tmp_path: Path) -> None:
+    lost = replace(_costly(), outcome="out-of-memory", samples=[], rounds=[], issued=[], device_samples=[])
+    frames = load(specimen.write(tmp_path, results=[replace(lost, fits=fits) for fits in ({"batch": 8}, {"batch": 0}, {})]))
+    assert frames.throughput["fits_batch"].tolist() == [8, 0, pd.NA]
+    assert frames.samples.empty
+
+
+def test_a_peak_that_was_not_measured_says_why(tmp_path: Path) -> None:
+    frames = load(specimen.write(tmp_path, results=[_costly(memory={"unavailable": "no /proc here"})]))
+    assert frames.throughput["memory_unavailable"].tolist() == ["no /proc here"] and frames.throughput["memory_bytes"].isna().all()
+
+
+def test_values_of_another_type_than_they_should_be_are_no_values(tmp_path: Path) -> None:
+    odd = _costly(
+        memory={"bytes": "many", "method": 5}, limit={"seconds": [1], "bound": None, "matmul": {}}, settings={"caches": 1},
+        evidence={"others": True, "told": [1, "so"], "gpu": "A100"}, fits={"batch": 8.5}, issued=[0.1],
+    )  # fmt: skip
+    frames = load(specimen.write(tmp_path, results=[odd]))
+    row = frames.throughput.iloc[0].to_dict()
+    assert all(pd.isna(row[name]) for name in ("memory_bytes", "limit_seconds", "others", "gpu_clock", "fits_batch"))
+    assert all(row[name] == "" for name in ("memory_method", "limit_bound", "limit_matmul", "caches"))
+    assert row["told"] == ["so"]
+    assert frames.samples["issued"].isna().all() and frames.samples["device_seconds"].tolist() == [0.24, 0.12]
+
+
+def test_the_time_of_a_wrong_answer_is_no_time_even_where_a_file_has_one(tmp_path: Path) -> None:
+    frames = load(specimen.write(tmp_path, results=[_costly(outcome="failed")]))
+    assert len(frames.throughput) == 1 and frames.samples.empty
+
+
+def test_our_own_benchmark_file_says_what_the_run_file_says_beside_the_times(tmp_path: Path) -> None:
+    cell = _costly()
+    path = specimen.benchmark_json(tmp_path / "b.json", [cell])
+    columns = ["warm_up", "stopped", "caches", "memory_bytes", "limit_seconds", "limit_bound", "others", "told"]
+    found, expected = (load(file).throughput[columns].iloc[0].to_dict() for file in (path, specimen.write(tmp_path, results=[cell])))
+    assert found == expected
 
 
 def test_an_error_that_was_not_finite_is_told_from_one_of_zero(frames: Frames) -> None:

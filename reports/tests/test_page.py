@@ -9,6 +9,7 @@ import sys
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,13 +17,16 @@ from harness.case import Case
 from harness.coverage import covered
 from harness.layer import Layer, Mode
 from harness.outcome import Outcome
-from harness.record import Mutation
+from harness.record import Mutation, Throughput
 from harness.statistics import LEVEL, MARGIN
+from harness.workload import Pass
 from reports import page
 from reports.__main__ import main
 from reports.load import load
+from reports.metrics import HOST_BOUND
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
+from reports.tests.test_analysis import cell
 
 PARAMETERS = vars(Layer(Mode.GRU, 3, 5)) | {k: v for k, v in vars(Case(Layer(Mode.GRU, 3, 5), steps=4, batch=2)).items() if k != "layer"}
 
@@ -191,6 +195,91 @@ def test_of_two_calibrations_of_a_machine_the_later_one_counts(tmp_path: Path) -
     text = _told(tmp_path, *runs)
     assert "called different 0 of 10 0.0% to 27.8%" in text
     assert "1 of 10" not in text and "a slowdown of" not in text
+
+
+def test_the_page_says_what_disturbed_the_times_and_how_many_workloads_it_concerns(html: str, tmp_path: Path) -> None:
+    text = " ".join(" ".join(_Reader(html).texts).split())
+    # Of 11 lengths times 3 modes times 2 passes, 5 lengths have busy others; one length of training had to wait.
+    assert (
+        "other processes used 25–58 % of the time of the cores; end them, or measure when the machine is quiet (30 of 66 workloads)" in text
+    )
+    assert "the measuring thread waited for a core 15 % of the time; end other processes, or use fewer threads (3 of 66 workloads)" in text
+    hostile = [replace(one, evidence={"told": [f"{HOSTILE} took 7 cores"]}) for one in specimen.throughput()[:12] if one.samples]
+    page_ = page.write(load(specimen.write(tmp_path, results=hostile)), tmp_path / "out").read_text()
+    assert f"{HOSTILE} took 7 cores" in " ".join(_Reader(page_).texts)
+
+
+def test_a_machine_that_was_quiet_one_that_nobody_watched_and_an_interruption_are_told_apart(tmp_path: Path) -> None:
+    quiet = specimen.throughput()[:12]
+    unwatched = [replace(one, evidence={}) for one in quiet]
+    cut = [replace(one, stopped="interrupted") for one in quiet]
+    told = [_told(tmp_path, specimen.write(tmp_path, what=f"r{k}", results=results)) for k, results in enumerate((quiet, unwatched, cut))]
+    nothing, silent = "nothing was seen of the machine that would have disturbed them", "Of 2 workloads these files do not say"
+    assert [nothing in text for text in told] == [True, False, False]
+    assert [silent in text for text in told] == [False, True, False]
+    assert ["sampling was interrupted (2 of 2 workloads)" in text for text in told] == [False, False, True]
+    assert "11 × 1024, interrupted" in told[2]
+
+
+def _costs(html: str) -> dict[tuple[str, str], list[str]]:
+    """(implementation, recurrence and pass) -> the texts of its row in the table of costs."""
+    body = html[html.index('id="costs"') :]
+    body = body[body.index("<tbody>") : body.index("</tbody>")]
+    answer = {}
+    for row in body.split("<tr>")[1:]:
+        cells = [" ".join(" ".join(_Reader(cell).texts).split()) for cell in row.split("<td")[1:]]
+        texts = [text.split(">", 1)[1].strip() for text in cells]
+        answer[texts[0], texts[1]] = texts[2:]
+    return answer
+
+
+def test_the_page_says_what_each_implementation_costs(tmp_path: Path) -> None:
+    def timed(name: str, setup: float, step: float, **changes: Any) -> list[Throughput]:
+        lengths = (1, 2, 4)
+        changes = {"memory": {"bytes": 3 * 2**20, "resolution": 2**18, "method": "resident"}, **changes}
+        return [
+            cell(name, [setup + step * length] * 6, length, limit={"seconds": 1e-4, "bound": "memory"}, **changes) for length in lengths
+        ]
+
+    cells = [
+        *timed("torch:a", 2e-4, 2e-4, warm_up=[1e-3]),
+        *timed("x:b", 1e-4, 1e-4, warm_up=[1.0], memory={"bytes": 100, "resolution": 2**18, "method": "resident"}),
+        *timed("x:c", 4e-4, 4e-4, warm_up=[1.0], memory={"unavailable": "no <b>count</b>"}),
+        cell("x:d", [], 8, Outcome.OUT_OF_MEMORY, fits={"batch": 1}),
+    ]
+    found = _costs(page.write(load(specimen.write(tmp_path, results=cells)), tmp_path / "out").read_text())
+    where = "CPU, B=2, I=H=4, float32, 1 thread"
+    # At T = 4 the baseline takes 1 ms, and the others 0.5 and 2; 0.9995 seconds more of warm-up make 1999 gains.
+    assert found["torch:a", "GRU inference"] == [where, "4", "10 % memory", "200 µs 200 to 200", "200 µs 200 to 200", "0 s", "baseline",
+                                                 "3 MiB ± 256 KiB"]  # fmt: skip
+    assert found["x:b", "GRU inference"][2:] == [
+        "20 % memory",
+        "100 µs 100 to 100",
+        "100 µs 100 to 100",
+        "1 s",
+        "1 999 calls",
+        "at most 256 KiB",
+    ]
+    assert found["x:c", "GRU inference"][2:] == ["5 % memory", "400 µs 400 to 400", "400 µs 400 to 400", "998 ms", "never",
+                                                 "not measured no <b>count</b>"]  # fmt: skip
+    assert found["x:d", "GRU inference"] == [f"{where} out of memory at T=8 (B=1 fits)", "", "", "", "", "", "", ""]
+
+
+def test_what_is_bound_by_the_host_is_said_in_the_table_of_costs_and_explained(tmp_path: Path) -> None:
+    html = page.write(load(specimen.write(tmp_path, results=specimen.gpu_throughput())), tmp_path / "out").read_text()
+    found = _costs(html)
+    assert found["loop:textbook", "LSTM inference"][2].endswith("arithmetic host-bound")
+    assert found["torch:onednn", "LSTM inference"][2].endswith("arithmetic")
+    assert found["loop:hoisted", "GRU training"][0].endswith("out of memory at T=512 (B=8 fits), 1024 (no smaller B fits)")
+    text = " ".join(" ".join(_Reader(html).texts).split())
+    assert f"handing work over at least {HOST_BOUND:.0%} of the time: launches decide, or a long loop filled their queue" in text
+    assert "handed over / on the device, ms" in text
+
+
+def test_the_page_says_what_its_passes_are(tmp_path: Path) -> None:
+    cells = [replace(one, timed_pass="streaming") for one in specimen.throughput()[:12]]
+    text = _told(tmp_path, specimen.write(tmp_path, results=cells))
+    assert f"streaming {Pass.STREAMING.meaning}" in text and Pass.TRAINING.meaning not in text
 
 
 def test_a_machine_that_was_not_calibrated_says_how_to(html: str, tmp_path: Path) -> None:

@@ -1,0 +1,38 @@
+"""What a field of somebody else's file is, or nothing: records are read as they are, and a value of another type is no value."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """``value`` if it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def number(value: Any) -> float | None:
+    """``value`` as a float if it is a number, else None."""
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def whole(value: Any) -> int | None:
+    """``value`` if it is a whole number, else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def numbers(value: Any) -> list[float]:
+    """``value`` as floats if it is a list of numbers, else none: what stands at which place matters, so none is left out alone."""
+    found = [number(item) for item in value] if isinstance(value, (list, tuple)) else []
+    known = [item for item in found if item is not None]
+    return known if len(known) == len(found) else []
+
+
+def text(value: Any) -> str:
+    """``value`` if it is text, else an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def texts(value: Any) -> list[str]:
+    """The texts in ``value`` if it is a list, else none."""
+    return [item for item in value if isinstance(item, str)] if isinstance(value, (list, tuple)) else []

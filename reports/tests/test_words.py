@@ -1,0 +1,80 @@
+"""Quantities in words, entries of the tables of speed, and sentences that are merged."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+from reports import view_speed, words
+from reports.view_speed import Entry
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"),
+    [
+        ((12.5e-6,), ["12.5 µs"]),
+        ((0.0,), ["0 s"]),
+        ((3.25,), ["3.25 s"]),
+        ((0.9996,), ["1 s"]),
+        ((1234.5,), ["1234 s"]),
+        ((4e-10,), ["0.4 ns"]),
+        ((-2e-3, -5e-3, 1e-3), ["-2 ms", "-5", "1"]),
+        ((1e-6, 9e-7, 0.25), ["1 µs", "0.9", "250000"]),
+    ],
+    ids=str,
+)
+def test_durations_stand_in_the_unit_of_the_first(seconds: tuple[float, ...], expected: list[str]) -> None:
+    assert words.duration(*seconds) == expected
+
+
+def test_sizes_are_binary_and_shares_per_cent() -> None:
+    assert [words.size(value) for value in (0, 512, 1024, 2**20 - 1, 434176, 3 * 2**30)] == [
+        "0 bytes",
+        "512 bytes",
+        "1 KiB",
+        "1 MiB",
+        "424 KiB",
+        "3 GiB",
+    ]
+    assert [words.percent(value) for value in (0.000123, 0.0456, 0.0996, 0.43, 1.07)] == ["0.012 %", "4.6 %", "10 %", "43 %", "107 %"]
+
+
+def test_sentences_that_differ_in_their_numbers_are_one_with_their_range() -> None:
+    told = [["a used 58 % of 2", "b"], ["a used 7 % of 2"], [], ["b", "a used 10.5 % of 3"], ["b 0x200"], ["b"], ["b"]]
+    assert view_speed.merged(told) == [("b", 4), ("a used 7–58 % of 2–3", 3), ("b 0x200", 1)]
+    assert view_speed.merged([]) == []
+
+
+def part(low: float, high: float, misfit: float = 0.02) -> Entry:
+    return view_speed._part(SimpleNamespace(misfit=misfit), 2e-6, low, high)
+
+
+def test_a_part_that_may_be_none_is_not_seen_and_a_line_that_is_none_says_by_how_much() -> None:
+    assert part(1e-6, 3e-6) == Entry("2 µs", "2e-06", ("1 to 3",))
+    assert part(-1e-6, 5e-6) == Entry("not seen", "", ("at most 5 µs",))
+    assert part(1e-6, 3e-6, misfit=0.34) == Entry("2 µs", "2e-06", ("1 to 3", "off by 34 %"))
+    assert view_speed._part(SimpleNamespace(misfit=math.nan), math.nan, math.nan, math.nan) == Entry()
+
+
+@pytest.mark.parametrize(
+    ("standing", "calls", "expected"),
+    [
+        ("faster", 0.0, Entry("0 calls", "0")),
+        ("faster", 57.1, Entry("58 calls", "57.1")),
+        ("faster", math.nan, Entry("not known")),
+        ("slower", math.inf, Entry("never")),
+        ("same", math.nan, Entry("same")),
+        ("undecided", math.nan, Entry("undecided")),
+        ("", math.nan, Entry("")),
+    ],
+)
+def test_calls_after_which_a_warm_up_pays_or_the_word_for_them(standing: str, calls: float, expected: Entry) -> None:
+    row = SimpleNamespace(implementation="x:b", baseline="torch:a", standing=standing, pays_after=calls)
+    assert view_speed._pays_after(row) == expected
+
+
+def test_the_baseline_pays_for_nothing() -> None:
+    row = SimpleNamespace(implementation="torch:a", baseline="torch:a", standing="", pays_after=math.nan)
+    assert view_speed._pays_after(row) == Entry("baseline")

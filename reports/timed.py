@@ -1,0 +1,68 @@
+"""A timed cell as rows: what a record of it says, each fact in a column of its own."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from harness.outcome import Outcome
+from harness.record import Throughput
+from reports.fields import mapping, number, text, texts, whole
+
+_SAMPLED = ("samples", "rounds", "issued", "device_samples")
+_UNFOLDED = ("agreement", "kernels", "fits", "memory", "limit")
+
+
+def cell_row(result: Throughput) -> dict[str, Any]:
+    """The columns of the frame ``throughput`` that the record itself fills."""
+    own = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in _SAMPLED + _UNFOLDED}
+    limit, memory, evidence = result.limit, result.memory, result.evidence
+    gpu = mapping(evidence.get("gpu"))
+    return {
+        **own,
+        "agreement_before": _worst(result.agreement.get("before")),
+        "agreement_after": _worst(result.agreement.get("after")),
+        "kernels": ", ".join(map(str, result.kernels)),
+        "caches": text(result.settings.get("caches")),
+        "fits_batch": whole(result.fits.get("batch")),
+        "memory_bytes": number(memory.get("bytes")),
+        "memory_resolution": number(memory.get("resolution")),
+        "memory_method": text(memory.get("method")),
+        "memory_unavailable": text(memory.get("unavailable")),
+        "limit_seconds": number(limit.get("seconds")),
+        "limit_bound": text(limit.get("bound")),
+        "limit_bytes": number(limit.get("bytes")),
+        "limit_flops_per_second": number(limit.get("matmul_flops_per_second")),
+        "limit_bytes_per_second": number(limit.get("memory_bytes_per_second")),
+        "limit_matmul": text(limit.get("matmul")),
+        "limit_memory": text(limit.get("memory")),
+        "others": number(evidence.get("others")),
+        "stolen": number(evidence.get("stolen")),
+        "waited": number(evidence.get("waited")),
+        "frequency_before": number(evidence.get("frequency_before")),
+        "frequency_after": number(evidence.get("frequency_after")),
+        "gpu_clock": number(gpu.get("sm_clock")),
+        "gpu_most_clock": number(gpu.get("most_sm_clock")),
+        "gpu_others": number(gpu.get("others_utilisation")),
+        "told": texts(evidence.get("told")),
+    }
+
+
+def sample_rows(result: Throughput) -> list[dict[str, Any]]:
+    """The rows of the frame ``samples``; none of a cell that did not pass: the time of a wrong answer is no time."""
+    count = len(result.samples) if result.outcome == Outcome.PASSED else 0
+    rounds = result.rounds if len(result.rounds) == len(result.samples) else [-1] * count
+    # A clock knows these of every sample, or of none; where their numbers differ, nobody can tell which belongs to which.
+    issued, device = (s if len(s) == len(result.samples) else [None] * count for s in (result.issued, result.device_samples))
+    return [
+        {"sample": k, "round": rounds[k], "seconds": result.samples[k], "issued": issued[k], "device_seconds": device[k]}
+        for k in range(count)
+    ]
+
+
+def _worst(errors: Any) -> float | None:
+    """The largest error over floor in a list of comparisons; infinite where one was not finite, None where there is none."""
+    if not isinstance(errors, list) or not errors:
+        return None
+    ratios = [number(mapping(error).get("ratio")) for error in errors]
+    return max(float("inf") if ratio is None else ratio for ratio in ratios)

@@ -1,0 +1,262 @@
+"""What the template prints of speed: times, costs, what disturbed them, cut into the rows, words and numbers of the page."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from harness import statistics
+from harness.proportions import wilson
+from harness.workload import Pass
+from reports import metrics, speed
+from reports.analysis import Findings
+from reports.figures.style import MODE_NAMES, engineering
+from reports.tables import counted, rows
+from reports.words import duration, floors, percent, size
+
+CELLS_SHOWN = 4000
+"""Rows of the table of timed cells, and of the table of costs."""
+
+
+def fastest_tables(findings: Findings) -> list[dict[str, Any]]:
+    """A table per place and configuration: modes and passes down, lengths across."""
+    answer = []
+    for (place, configuration), group in findings.fastest.groupby(["place", "configuration"], sort=False):
+        lines: dict[tuple[str, str], dict[str, Any]] = {}
+        notes: Counter[str] = Counter()
+        for row in rows(group):
+            lines.setdefault((row.mode, row.timed_pass), {})[row.length] = _use(row)
+            notes.update(row.passed_over)
+        present = set(group["length"])
+        answer.append(
+            {
+                "title": f"{place}, {configuration}",
+                "lengths": [(name, _span(low, high)) for name, low, high in speed.LENGTHS if name in present],
+                "lines": [(MODE_NAMES.get(mode, mode), timed_pass, cells) for (mode, timed_pass), cells in lines.items()],
+                "notes": [f"{note} ({counted(number, 'use')})" for note, number in notes.items()],
+            }
+        )
+    return answer
+
+
+def _span(low: int, high: int) -> str:
+    if low == high:
+        return f"T = {low}"
+    return f"T ≥ {low}" if high >= 10**9 else f"T = {low} to {high}"
+
+
+def _use(row: Any) -> dict[str, str]:
+    margin = f"{row.ratio:.2f}×" + ("" if math.isnan(row.low) else f" ({row.low:.2f} to {row.high:.2f})")
+    if not row.leader:
+        return {"kind": "none", "name": "none conforms", "note": "no conforming implementation was timed on all of it"}
+    if not row.runner_up:
+        return {"kind": "alone", "name": row.leader, "note": "the only conforming one that was timed"}
+    if row.winner:
+        return {"kind": "won", "name": row.winner, "note": f"{margin} over {row.runner_up}"}
+    if row.standing == statistics.Verdict.SAME:
+        return {"kind": "same", "name": "the same", "note": f"{row.leader} and {row.runner_up} within {statistics.MARGIN:.0%}: {margin}"}
+    why = "too few paired rounds" if math.isnan(row.low) else margin
+    return {"kind": "undecided", "name": "undecided", "note": f"{row.leader} or {row.runner_up}: {why}"}
+
+
+def cell_rows(findings: Findings) -> tuple[list[dict[str, Any]], int]:
+    """The table of timed cells, and how many more there are than it shows."""
+    cells = findings.cells
+    shown = cells.head(CELLS_SHOWN)
+    answer = []
+    for row in rows(shown):
+        timed = row.samples > 0
+        answer.append(
+            {
+                "implementation": row.implementation,
+                "mode": MODE_NAMES.get(row.mode, row.mode) if row.mode else "",
+                "timed_pass": row.timed_pass,
+                "place": row.place,
+                "length": row.sequence_length or "",
+                "configuration": row.configuration or row.workload,
+                "outcome": row.outcome,
+                "message": row.message.strip().split("\n", 1)[0][:200],
+                "limit": ("", "") if math.isnan(row.limit_share) else (f"{row.limit_share:.6g}", percent(row.limit_share)),
+                "rate": ("", "") if math.isnan(row.rate) else (f"{row.rate:.6g}", engineering(row.rate)),
+                "milliseconds": (f"{row.seconds:.6g}", f"{row.seconds * 1e3:.3g}") if timed else ("", ""),
+                "spread": f"{row.seconds_low * 1e3:.3g} to {row.seconds_high * 1e3:.3g}" if timed else "",
+                "gflops": ("", "") if math.isnan(row.gflops) else (f"{row.gflops:.6g}", f"{row.gflops:.3g}"),
+                "handed_over": "" if math.isnan(row.issued) else f"{row.issued * 1e3:.3g} / {row.device_seconds * 1e3:.3g}",
+                "samples": f"{row.samples} × {row.calls}{', interrupted' if row.stopped == 'interrupted' else ''}" if timed else "",
+                "memory": _memory(row),
+                "first": "" if math.isnan(row.first_call) else f"{row.first_call * 1e3:.3g}",
+                "agreement": " / ".join(floors(value) for value in (row.agreement_before, row.agreement_after) if not math.isnan(value)),
+                "kernels": row.kernels,
+            }
+        )
+    return answer, len(cells) - len(shown)
+
+
+def passes(findings: Findings) -> list[tuple[str, str]]:
+    """What each pass that was timed is."""
+    present = set(findings.cells["timed_pass"])
+    return [(timed.value, timed.meaning) for timed in Pass if timed.value in present]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a table: what it shows, the number by which it sorts (empty: last), and notes below."""
+
+    text: str = ""
+    value: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def cost_rows(findings: Findings) -> tuple[list[dict[str, Any]], int]:
+    """The table of costs, and how many more rows there are than it shows."""
+    frame = findings.costs
+    answer = [
+        {
+            "implementation": row.implementation,
+            "mode": MODE_NAMES.get(row.mode, row.mode),
+            "timed_pass": row.timed_pass,
+            "workload": f"{row.place}, {row.configuration}",
+            "length": row.sequence_length or "",
+            "lost": row.lost,
+            "limit": _limit(row),
+            "setup": _part(row, row.setup, row.setup_low, row.setup_high),
+            "step": _part(row, row.step, row.step_low, row.step_high),
+            "warm_up": _warm_up(row),
+            "pays_after": _pays_after(row),
+            "memory": _memory(row),
+        }
+        for row in rows(frame.head(CELLS_SHOWN))
+    ]
+    return answer, len(frame) - len(answer)
+
+
+def _limit(row: Any) -> Entry:
+    host = ("host-bound",) if row.host_share >= metrics.HOST_BOUND else ()
+    if math.isnan(row.limit_share):
+        return Entry(notes=host)
+    return Entry(percent(row.limit_share), f"{row.limit_share:.6g}", (row.limit_bound, *host))
+
+
+def _part(row: Any, seconds: float, low: float, high: float) -> Entry:
+    """Set-up or step with its interval, if it can be told from none, and by how much the line misses if it is none."""
+    if math.isnan(seconds):
+        return Entry()
+    doubt = (f"off by {percent(row.misfit)}",) if row.misfit > metrics.LINE_FITS else ()
+    if low <= 0 <= high:
+        return Entry("not seen", notes=(f"at most {duration(high)[0]}", *doubt))
+    text, *ends = duration(seconds, low, high)
+    return Entry(text, f"{seconds:.6g}", (" to ".join(ends), *doubt))
+
+
+def _warm_up(row: Any) -> Entry:
+    if math.isnan(row.warm_up_cost):
+        return Entry("not known" if row.sequence_length else "")
+    return Entry(duration(row.warm_up_cost)[0], f"{row.warm_up_cost:.6g}")
+
+
+def _pays_after(row: Any) -> Entry:
+    """The calls after which a warm-up pays, or the word that stands for them."""
+    if row.implementation == row.baseline:
+        return Entry("baseline")
+    if not row.standing or row.standing in (statistics.Verdict.SAME, statistics.Verdict.UNDECIDED):
+        return Entry(row.standing)
+    if math.isnan(row.pays_after):
+        return Entry("not known")
+    return Entry("never") if math.isinf(row.pays_after) else Entry(counted(math.ceil(row.pays_after), "call"), f"{row.pays_after:.6g}")
+
+
+def _memory(row: Any) -> Entry:
+    if math.isnan(row.memory_bytes):
+        return Entry("not measured", notes=(row.memory_unavailable,)) if row.memory_unavailable else Entry()
+    found = metrics.peak(row.memory_bytes, row.memory_resolution)
+    if found.bounded:
+        return Entry(f"at most {size(found.bytes)}", f"{found.bytes:.0f}")
+    # A resolution that the digits do not show is not worth a line.
+    coarse = row.memory_resolution > 0.005 * found.bytes
+    return Entry(size(found.bytes), f"{found.bytes:.0f}", (f"± {size(row.memory_resolution)}",) if coarse else ())
+
+
+def machines(findings: Findings) -> list[dict[str, Any]]:
+    """What the machines did while times were taken: one entry per machine.
+
+    ``lines``: each sentence that a reader should know, with the workloads that it concerns; sentences that differ only in their numbers are
+    one, with the range of these. ``watched``, ``unwatched``: the workloads of which anything is known, and nothing. ``interrupted``: those
+    whose sampling was.
+    """
+    current = speed.latest(findings.cells, findings.frames.runs)
+    answer = []
+    for machine, own in current[current["samples"] > 0].groupby("machine", sort=False):
+        groups = [group for _, group in own.groupby(["run", "workload"], sort=False)]
+        told = [list(dict.fromkeys(sentence for sentences in group["told"] for sentence in sentences)) for group in groups]
+        watched = sum(any(group["evidence"]) for group in groups)
+        of = counted(len(groups), "workload")
+        answer.append(
+            {
+                "machine": machine,
+                "lines": [(sentence, f"{number} of {of}") for sentence, number in merged(told)],
+                "workloads": of,
+                "watched": watched,
+                "unwatched": counted(len(groups) - watched, "workload") if watched < len(groups) else "",
+                "interrupted": sum("interrupted" in set(group["stopped"]) for group in groups),
+            }
+        )
+    return answer
+
+
+_NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w)")
+
+
+def merged(told: list[list[str]]) -> list[tuple[str, int]]:
+    """Sentences that differ only in their numbers as one, with how many of ``told`` have it, the most frequent first."""
+    found: dict[str, list[list[str]]] = {}
+    for sentences in told:
+        for shape, numbers in {_NUMBER.sub("\0", sentence): _NUMBER.findall(sentence) for sentence in sentences}.items():
+            found.setdefault(shape, []).append(numbers)
+    answer = []
+    for shape, members in found.items():
+        ranges = [list(dict.fromkeys((min(slot, key=float), max(slot, key=float)))) for slot in zip(*members, strict=True)]
+        parts = shape.split("\0")
+        told_range = ["–".join(ends) for ends in ranges]
+        answer.append(("".join(a + b for a, b in zip(parts, [*told_range, ""], strict=True)), len(members)))
+    return sorted(answer, key=lambda pair: -pair[1])
+
+
+def instrument(findings: Findings) -> list[dict[str, Any]]:
+    """What comparisons of times can see: one entry per machine that was calibrated (its last calibration) or on which anything was timed.
+
+    ``lines`` is empty where there was no calibration; ``overhead`` is empty where the run does not say.
+    """
+    frames = findings.frames
+    created = frames.runs.set_index("run")["created"]
+    calibrations = frames.calibrations.assign(created=frames.calibrations["run"].map(created)).sort_values("created", kind="stable")
+    timed = findings.cells.loc[findings.cells["samples"] > 0, "machine"]
+    answer = []
+    for machine in dict.fromkeys([*timed, *calibrations["machine"]]):
+        own = calibrations[calibrations["machine"] == machine]
+        last = own[own["run"] == own["run"].iloc[-1]] if len(own) else own
+        policy = frames.runs.set_index("run")["policy"].get(last["run"].iloc[0], {}) if len(last) else {}
+        overhead = policy.get("instrument_overhead")
+        answer.append(
+            {
+                "machine": machine,
+                "lines": [_seen(row) for row in rows(last.sort_values("planted"))],
+                "overhead": f"{overhead:+.2%}" if isinstance(overhead, (int, float)) else "",
+            }
+        )
+    return answer
+
+
+def _seen(row: Any) -> dict[str, str]:
+    """What became of the comparisons with one planted slowdown."""
+    found = row.slower if row.planted else row.slower + row.faster
+    low, high = wilson(found, row.trials)
+    return {
+        "what": f"a slowdown of {100 * row.planted:g} %, found" if row.planted else "equal things, called different",
+        "found": f"{found} of {row.trials}",
+        "interval": f"{low:.1%} to {high:.1%}",
+        "seconds": "" if math.isnan(row.seconds) else f"{row.seconds:.2g}",
+        "most": f"{row.most_seconds:g}",
+    }

@@ -1,0 +1,43 @@
+"""Quantities in words: a number with as many digits as are worth reading, and its unit."""
+
+from __future__ import annotations
+
+import math
+
+from reports.figures.style import engineering
+
+_SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
+_BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
+
+
+def floors(ratio: float) -> str:
+    """An error over its noise floor, in words."""
+    if math.isnan(ratio):
+        return "not measured"
+    if math.isinf(ratio):
+        return "not finite"
+    return f"{ratio:.2g}×" if ratio < 100 else f"{engineering(ratio)}×"
+
+
+def digits(value: float) -> str:
+    """``value`` with three significant digits, and no exponent where it is of the size of things that are counted."""
+    return f"{value:.0f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def duration(*seconds: float) -> list[str]:
+    """Each of ``seconds`` in the unit that suits the first, which stands behind that alone: ``12.5 µs``, ``11``, ``14``."""
+    # Of what is shown: 0.9996 s are one second, and not 1000 ms.
+    first = abs(float(f"{seconds[0]:.3g}"))
+    scale, unit = next(((scale, unit) for scale, unit in _SECONDS if first >= scale), _SECONDS[-1] if first else _SECONDS[0])
+    return [f"{digits(seconds[0] / scale)} {unit}", *(digits(value / scale) for value in seconds[1:])]
+
+
+def size(bytes: float) -> str:
+    """``bytes`` in a binary unit: ``424 KiB``."""
+    scale, unit = next(((scale, unit) for scale, unit in _BYTES if bytes >= 0.9995 * scale), _BYTES[-1])
+    return f"{digits(bytes / scale)} {unit}"
+
+
+def percent(share: float) -> str:
+    """``share`` in per cent, with two significant digits below ten."""
+    return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
