@@ -78,7 +78,7 @@ def trial(share: float, seconds: float, clock: Clock, make: Callable[[], Callabl
     own, base = taken["candidate"], taken["baseline"]
     shared = min(len(own.seconds), len(base.seconds))
     found = effect(own.seconds[:shared], base.seconds[:shared])
-    spent = sum(own.seconds[:shared]) * own.calls + sum(base.seconds[:shared]) * base.calls
+    spent = sum(sum(one.seconds[:shared]) * (one.calls + one.untimed) for one in (own, base))
     return found.verdict(), found.ratio, spent
 
 

@@ -126,6 +126,7 @@ def measure(
                 issued=taken[id].issued,
                 device_samples=taken[id].device,
                 calls=taken[id].calls,
+                untimed=taken[id].untimed,
                 stopped=taken[id].stopped,
                 tokens_per_second=record.tokens / median,
                 flops_per_second=record.flops / median,
@@ -150,7 +151,13 @@ def _interrupted(record: Throughput) -> bool:
 def _samples(record: Throughput) -> Samples:
     """What was taken, to be gone on from."""
     return Samples(
-        record.calls, list(record.samples), list(record.rounds), list(record.issued), list(record.device_samples), stopped=record.stopped
+        record.calls,
+        list(record.samples),
+        list(record.rounds),
+        list(record.issued),
+        list(record.device_samples),
+        stopped=record.stopped,
+        untimed=record.untimed,
     )
 
 

@@ -74,8 +74,9 @@ class Throughput:
     """One implementation on one workload: a cell of the benchmark.
 
     ``samples`` are seconds per call, in the order in which they were taken, each the mean of ``calls`` consecutive
-    calls; it is empty unless ``outcome`` is passed. ``rounds`` numbers the interleaved round of each sample, so that samples of
-    two implementations of one workload pair up. On a GPU ``issued`` has, for each sample, the seconds per call until the host had handed
+    calls, which follow ``untimed`` ones; it is empty unless ``outcome`` is passed. ``rounds`` numbers the interleaved round of each
+    sample, so that samples of two implementations of one workload pair up.
+    On a GPU ``issued`` has, for each sample, the seconds per call until the host had handed
     all work over, and ``device_samples`` those between two events around the work. ``warm_up``: seconds of the first calls, one by one:
     what is compiled, tuned or packed, is so in these; ``first_call`` is the first of them. ``tokens``: T * B, of
     one call; ``flops``: the analytic count of one call. ``tokens_per_second`` and ``flops_per_second``: from the median
@@ -115,6 +116,7 @@ class Throughput:
     issued: list[float] = field(default_factory=list)
     device_samples: list[float] = field(default_factory=list)
     calls: int = 1
+    untimed: int = 0
     warm_up: list[float] = field(default_factory=list)
     first_call: float | None = None
     tokens_per_second: float | None = None

@@ -3,6 +3,12 @@
 The noise of a shared machine lies between stretches of time and not within them, so what is to be compared is sampled side by side:
 every round takes one sample of every implementation, in an order drawn anew. It goes on until each comparison is decided or has used up
 its time: a large difference shows in a fraction of a second, and what is left of the time belongs to the small ones.
+
+What a call takes depends on what ran before it, because that left its own data in the caches. So every sample of short calls begins with
+one that is not timed, and subjects of about the same speed get the same number of calls to a sample. Each without the other is not
+enough: of 30 comparisons of a subclass of nn.LSTM with nn.LSTM itself, which differ in nothing, 12 gave a false alarm of up to 7 %
+where one had a call of 0.5 ms to a sample and the other two or three. With both it was 1 of 200, and a slowdown of 1 % was decided in
+0.25 s instead of 1.3 s.
 """
 
 from __future__ import annotations
@@ -44,8 +50,8 @@ class Subject:
 class Budget:
     """How long to sample one workload, after warm-up.
 
-    ``seconds``: at most, for each comparison with the baseline (what its samples and the baseline's take); less where it is decided
-    before. ``least_rounds``: at least, whatever they take. ``sample_seconds``: a sample takes as many calls as fill this.
+    ``seconds``: at most, for each comparison with the baseline (what its calls and the baseline's take); less where it is decided
+    before. ``least_rounds``: at least, whatever they take. ``sample_seconds``: a sample of the fastest takes as many calls as fill this.
     """
 
     seconds: float = 6.0
@@ -53,6 +59,15 @@ class Budget:
     sample_seconds: float = 1e-3
     warmup_seconds: float = 0.02
 
+
+#: A sample of what is slower has as many calls as one of the fastest, unless it would last so many times as long.
+_LONGEST = 20
+
+#: Calls of so many seconds are not preceded by one that is not timed: to fill a cache again takes a few milliseconds at the most.
+_LONG = 0.05
+
+#: The pace follows from so many samples, or from one where the calls have taken so many seconds.
+_LEAST_SAMPLES, _LONG_WARMUP = 4, 1.0
 
 #: Seconds of sampling where there is nothing to compare with.
 ALONE = 0.5
@@ -80,7 +95,7 @@ class Samples:
     """What was taken of one subject: ``seconds`` per call of each sample, the ``rounds`` that they belong to, ``calls`` to a sample.
 
     ``issued`` and ``device`` are per call too, where the clock knows them. ``error`` is what a call raised, after which no more samples
-    were taken. ``stopped``: why they ended otherwise.
+    were taken. ``stopped``: why they ended otherwise. ``untimed``: calls before those of each sample, to bring its data into the caches.
     """
 
     calls: int = 1
@@ -90,13 +105,22 @@ class Samples:
     device: list[float] = field(default_factory=list)
     error: Exception | SystemExit | None = None
     stopped: str = ""
+    untimed: int = 0
+
+    @property
+    def spent(self) -> float:
+        """Seconds that the calls took; those that were not timed are taken to be like the others."""
+        return sum(self.seconds) * (self.calls + self.untimed)
 
 
-def sample(subject: Subject, clock: Clock, calls: int) -> Timing:
-    """The mean over ``calls`` consecutive calls."""
+def sample(subject: Subject, clock: Clock, calls: int, untimed: int = 0) -> Timing:
+    """The mean over ``calls`` consecutive calls, which follow ``untimed`` ones."""
     call = subject.call
     with subject.context():
-        given = [subject.given() for _ in range(calls)]
+        given = [subject.given() for _ in range(untimed + calls)]
+        for arguments in given[:untimed]:
+            call(*arguments)
+        del given[:untimed]
 
         def run() -> None:
             for arguments in given:
@@ -106,18 +130,37 @@ def sample(subject: Subject, clock: Clock, calls: int) -> Timing:
     return taken.shared(calls)
 
 
-def calibrate(subject: Subject, clock: Clock, budget: Budget) -> int:
-    """How many calls make a sample of ``budget.sample_seconds``; also warms the subject up for ``budget.warmup_seconds``."""
+def calibrate(subject: Subject, clock: Clock, budget: Budget) -> float:
+    """Seconds of a call, by the fastest of a few samples of up to ``budget.sample_seconds``.
+
+    It also warms the subject up for ``budget.warmup_seconds``.
+    """
     # The first call can take very much longer than the rest: it warms up, and nothing is concluded from it.
     spent, calls = sample(subject, clock, 1).seconds, 1
-    while True:
+    fastest, taken = math.inf, 0
+    # The fastest of several: a thread that loses its core for a while is no slow subject.
+    while spent < budget.warmup_seconds or taken < (1 if spent > _LONG_WARMUP else _LEAST_SAMPLES):
         seconds = sample(subject, clock, calls).seconds
-        spent += seconds * calls
-        wanted = 1 if subject.singly else max(1, math.ceil(budget.sample_seconds / max(seconds, 1e-9)))
-        if spent >= budget.warmup_seconds:
-            return wanted
+        spent, fastest, taken = spent + seconds * calls, min(fastest, seconds), taken + 1
         # Grown by steps, because a few more calls can still be slow.
-        calls = min(wanted, calls * 4)
+        calls = 1 if subject.singly else min(_filling(budget.sample_seconds, seconds), calls * 4)
+    return fastest
+
+
+def _filling(duration: float, seconds: float) -> int:
+    """How many calls of ``seconds`` each fill ``duration``: at least one."""
+    return max(1, math.ceil(duration / max(seconds, 1e-9)))
+
+
+def paced(subjects: Mapping[str, Subject], seconds: Mapping[str, float], budget: Budget) -> dict[str, Samples]:
+    """What the samples of each are to be like: as many calls as fill one of the fastest, for all that are not far slower."""
+    answer = {}
+    common = _filling(budget.sample_seconds, min(seconds.values(), default=1.0))
+    for name, own in seconds.items():
+        singly = subjects[name].singly
+        calls = 1 if singly else min(common, _filling(_LONGEST * budget.sample_seconds, own))
+        answer[name] = Samples(calls, untimed=0 if singly or own >= _LONG else 1)
+    return answer
 
 
 def interleave(
@@ -156,10 +199,11 @@ def interleave(
             return None
 
     with _undisturbed_by_collection():
-        for name in list(alive):
-            calls = attempt(name, partial(calibrate, subjects[name], clock, budget)) or 1
+        warm = {name: attempt(name, partial(calibrate, subjects[name], clock, budget)) for name in list(alive)}
+        for name, pace in paced(subjects, {name: warm[name] for name in alive}, budget).items():
+            taken[name].untimed = pace.untimed
             # Samples that there are already keep their number of calls.
-            taken[name].calls = taken[name].calls if taken[name].seconds else calls
+            taken[name].calls = taken[name].calls if taken[name].seconds else pace.calls
         generator = random.Random(seed)
         contests = {name: _Contest(taken[name], taken.get(baseline or ""), budget) for name in alive}
         number = 1 + max((samples.rounds[-1] for samples in taken.values() if samples.rounds), default=-1)
@@ -186,7 +230,7 @@ class _Contest:
         self._own, self._baseline, self._budget = own, None if own is baseline else baseline, budget
         self._next = _FIRST_LOOK[1]
         pair = [own] if self._baseline is None else [own, self._baseline]
-        self._spent = sum(sum(samples.seconds) * samples.calls for samples in pair)
+        self._spent = sum(samples.spent for samples in pair)
 
     def over(self) -> bool:
         """Whether no more rounds are needed; asked after each."""
@@ -194,7 +238,7 @@ class _Contest:
         # A baseline that dropped out leaves nobody to compare with.
         compared = self._baseline is not None and self._baseline.error is None
         pair = [self._own, self._baseline] if self._baseline is not None and compared else [self._own]
-        self._spent += sum(samples.seconds[-1] * samples.calls for samples in pair)
+        self._spent += sum(samples.seconds[-1] * (samples.calls + samples.untimed) for samples in pair)
         if self._spent >= (self._budget.seconds if compared else min(ALONE, self._budget.seconds)) and rounds >= self._budget.least_rounds:
             self._own.stopped = Stop.TIME.value
         elif compared and rounds >= _FIRST_LOOK[0] and self._spent >= self._next:
@@ -225,7 +269,7 @@ def _undisturbed_by_collection() -> Iterator[None]:
 
 
 def _take(subject: Subject, clock: Clock, samples: Samples, number: int) -> None:
-    taken = sample(subject, clock, samples.calls)
+    taken = sample(subject, clock, samples.calls, samples.untimed)
     samples.seconds.append(taken.seconds)
     samples.rounds.append(number)
     for seconds, known in ((taken.issued, samples.issued), (taken.device, samples.device)):

@@ -130,6 +130,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "bidirectional": ("bool", "whether it runs both ways"),
         "threads": ("int64", "intra-op threads; 0 where the file does not say"),
         "calls": ("int64", "consecutive calls of which each sample is the mean"),
+        "untimed": ("int64", "calls before these that were not timed, to bring their data into the caches"),
         "warm_up": ("object", "list: s, the first calls one by one; what is compiled, tuned or packed, is so in these"),
         "first_call": ("float64", "s, the very first of them"),
         "tokens_per_second": ("float64", "1/s, as recorded, from the median sample"),

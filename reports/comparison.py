@@ -77,7 +77,7 @@ def _pairs(frames: Frames, baseline: str) -> list[_Pair]:
             if not found.rounds:
                 continue
             shared = rounds[row.cell].keys() & rounds[base.cell].keys()
-            spent = sum(rounds[row.cell][n] * row.calls + rounds[base.cell][n] * base.calls for n in shared)
+            spent = sum(rounds[one.cell][n] * (one.calls + one.untimed) for one in (row, base) for n in shared)
             fields = {"workload": workload, "implementation": name, "baseline": base.implementation, "seconds": spent}
             answer.append(_Pair(found, {**fields, "machine": row.machine, "device": row.device, "caches": row.caches or "hot"}))
     return answer

@@ -251,7 +251,9 @@ def test_what_was_taken_until_an_interrupt_is_kept_and_gone_on_from() -> None:
     assert wrong_again is wrong, "it was decided before"
     assert own_again.stopped == base_again.stopped == "time" and own_again.warm_up == own.warm_up
     assert own_again.samples[: len(own.samples)] == own.samples and own_again.rounds == list(range(len(own_again.samples)))
-    assert 0.9 < sum(own_again.samples) + sum(base_again.samples) < 1.1, "the time before the interrupt counts"
+    assert 0.45 < sum(own_again.samples) + sum(base_again.samples) < 0.55, (
+        "half of the calls are not timed; the time before the interrupt counts"
+    )
 
 
 def test_an_interrupt_before_the_first_round_keeps_what_there_was() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.clock import FakeClock, Timing
-from harness.sampling import Budget, Replay, Samples, Subject, calibrate, interleave, sample
+from harness.sampling import Budget, Replay, Samples, Subject, calibrate, interleave, paced, sample
 
 
 class Timed:
@@ -52,15 +52,62 @@ def test_the_context_is_entered_once_a_sample_and_not_timed() -> None:
     assert len(entered) == 1
 
 
+def test_untimed_calls_come_first_and_are_not_timed() -> None:
+    clock = FakeClock()
+    timed = Timed(clock, 9.0, 1.0, 2.0, 6.0)
+    assert sample(_subject(timed), clock, 3, untimed=1) == Timing(3.0)
+    assert timed.calls == 4
+
+
 @pytest.mark.parametrize(("seconds", "calls"), [(1.0, 1), (2e-3, 1), (1e-3, 1), (2.5e-4, 4), (3e-4, 4), (1e-6, 1000)])
 def test_a_sample_has_as_many_calls_as_fill_its_time(seconds: float, calls: int) -> None:
-    clock = FakeClock()
-    assert calibrate(_subject(Timed(clock, seconds)), clock, Budget(sample_seconds=1e-3)) == pytest.approx(calls, abs=1)
+    assert paced({"a": _subject(print)}, {"a": seconds}, Budget(sample_seconds=1e-3))["a"].calls == pytest.approx(calls, abs=1)
 
 
-def test_a_slow_first_call_does_not_decide_how_many_calls_a_sample_has() -> None:
+def test_what_is_to_be_compared_has_as_many_calls_to_a_sample() -> None:
+    seconds = {"fast": 4.9e-4, "slower": 5.1e-4, "slow": 2e-3, "far slower": 0.015, "very slow": 0.1}
+    pace = paced(dict.fromkeys(seconds, _subject(print)), seconds, Budget(sample_seconds=1e-3))
+    assert {name: own.calls for name, own in pace.items()} == {"fast": 3, "slower": 3, "slow": 3, "far slower": 2, "very slow": 1}
+
+
+def test_short_calls_are_preceded_by_one_that_is_not_timed() -> None:
+    subjects = {name: _subject(print) for name in ("short", "long")} | {"alone": Subject(print, nullcontext, singly=True)}
+    pace = paced(subjects, {"short": 1e-3, "long": 0.06, "alone": 1e-3}, Budget())
+    assert {name: own.untimed for name, own in pace.items()} == {"short": 1, "long": 0, "alone": 0}
+    assert pace["alone"].calls == 1
+
+
+class Cache:
+    """What several subjects share: a call takes longer by a penalty after a call of another."""
+
+    def __init__(self, clock: FakeClock) -> None:
+        self._clock, self._last = clock, ""
+
+    def call(self, name: str, seconds: float, penalty: float) -> Callable[[], None]:
+        def run() -> None:
+            self._clock.advance(seconds + penalty * (self._last != name))
+            self._last = name
+
+        return run
+
+
+def test_what_the_one_before_left_in_the_caches_is_not_measured() -> None:
     clock = FakeClock()
-    assert calibrate(_subject(Timed(clock, 5.0, 1e-4)), clock, Budget(sample_seconds=1e-3)) in (10, 11)
+    cache = Cache(clock)
+    subjects = {name: _subject(cache.call(name, seconds, 1e-4)) for name, seconds in (("a", 4.9e-4), ("b", 5.1e-4), ("c", 2e-3))}
+    taken = interleave(subjects, clock, Budget(seconds=1.0))
+    for name, seconds in (("a", 4.9e-4), ("b", 5.1e-4), ("c", 2e-3)):
+        assert taken[name].seconds == pytest.approx([seconds] * len(taken[name].seconds)), name
+
+
+def test_a_slow_first_call_does_not_decide_how_long_a_call_takes() -> None:
+    clock = FakeClock()
+    assert calibrate(_subject(Timed(clock, 5.0, 1e-4)), clock, Budget(sample_seconds=1e-3)) == pytest.approx(1e-4)
+
+
+def test_a_moment_without_a_core_is_no_slow_subject() -> None:
+    clock = FakeClock()
+    assert calibrate(_subject(Timed(clock, 1e-3, 0.08, 1e-3)), clock, Budget()) == pytest.approx(1e-3)
 
 
 def test_warms_up_for_as_long_as_the_budget_says() -> None:
@@ -112,7 +159,7 @@ def test_takes_the_least_rounds_whatever_they_take() -> None:
 
 def test_the_warm_up_is_not_part_of_the_budget() -> None:
     taken, _, clock = _interleaved(0, Budget(seconds=0.25, least_rounds=1, warmup_seconds=1000.0), a=0.03125)
-    assert len(taken["a"].seconds) == 8 and clock.now() > 1000
+    assert len(taken["a"].seconds) == 4 and clock.now() > 1000
 
 
 def test_a_decided_comparison_leaves_the_rounds_and_the_close_one_goes_on() -> None:
@@ -135,7 +182,7 @@ def test_without_its_baseline_the_rest_is_sampled_for_itself() -> None:
     bad = _subject(Timed(clock, 1e-2, raises_at=9))
     taken = interleave({"base": bad, "other": _subject(Timed(clock, 1e-2))}, clock, Budget(seconds=60.0))
     assert isinstance(taken["base"].error, ValueError)
-    assert taken["other"].error is None and 0.4 < sum(taken["other"].seconds) < 0.6
+    assert taken["other"].error is None and 0.4 < taken["other"].spent < 0.6
 
 
 def test_the_garbage_collector_rests_while_samples_are_taken() -> None:
