@@ -19,12 +19,15 @@ if "PIP_FIND_LINKS" in os.environ:
     os.environ.setdefault("UV_FIND_LINKS", os.environ["PIP_FIND_LINKS"])
 
 
-def _install(session: nox.Session, *groups: str) -> None:
-    """Installs torch as pinned (or as TORCH in the environment says), then the project and the named dependency groups."""
+def _install(session: nox.Session, *groups: str, project: str = ".") -> None:
+    """Installs torch as pinned (or as TORCH in the environment says), then the project and the named dependency groups.
+
+    ``project``: the project with the extras that are wanted, as ``.[onnx]``.
+    """
     pinned = nox.project.dependency_groups(PROJECT, "torch")
     torch = f"torch=={os.environ['TORCH']}" if "TORCH" in os.environ else pinned[0]
     # Together and with the pin, so that nothing draws in another torch.
-    session.install(torch, "-e", ".", *(nox.project.dependency_groups(PROJECT, *groups) if groups else ()))
+    session.install(torch, "-e", project, *(nox.project.dependency_groups(PROJECT, *groups) if groups else ()))
 
 
 def _parallel(session: nox.Session) -> list[str]:
@@ -89,8 +92,8 @@ def mutants(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """The project's own tests, the mutants included."""
-    _install(session, "tests")
+    """The project's own tests, the mutants included, of the contracts that need optional packages too."""
+    _install(session, "tests", project=".[onnx]")
     own = ["harness/tests", "reports/tests", "suites"]
     session.run("python", "-m", "pytest", *_parallel(session), *own, "--ignore=suites/conformance/test_contracts.py", *session.posargs)
 

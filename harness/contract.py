@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +32,8 @@ class Contract:
     checked on. ``mutants``: the ids of wrong implementations that this very contract rejects. ``alternatives`` maps a case to
     wrong answers, by name, that the case must be able to tell from the right one; see :func:`blind_spots`. ``needs_constructor``: it is
     about the class itself, and says nothing where an implementation has none. ``only_on``: the one device that it is about.
-    ``demonstration``: what the reproduction of a failure does to a layer; see :mod:`harness.reproduction`.
+    ``needs``: packages without which it cannot be checked; they are optional. ``demonstration``: what the reproduction of a failure does
+    to a layer; see :mod:`harness.reproduction`.
     """
 
     id: str
@@ -44,6 +46,7 @@ class Contract:
     alternatives: Callable[[Case], Mapping[str, Mapping[str, Array]]] | None = None
     needs_constructor: bool = False
     only_on: str = ""
+    needs: tuple[str, ...] = ()
     demonstration: str = FORWARD
 
     def __post_init__(self) -> None:
@@ -66,6 +69,12 @@ class Contract:
         if self.only_on and self.only_on not in on:
             return f"it is about {self.only_on}"
         return None
+
+    @property
+    def missing(self) -> str:
+        """What it needs and is not installed here, as a sentence; empty where nothing is missing."""
+        absent = [name for name in self.needs if importlib.util.find_spec(name) is None]
+        return f"it needs {' and '.join(absent)}: python -m pip install {' '.join(absent)}" if absent else ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled by name: the declaring decorator leaves the contract where its check function was defined.
@@ -120,7 +129,8 @@ def checks(contracts: Iterable[Contract], implementations: Sequence[Implementati
     unavailable = {i.id: {device: i.unavailable(device) for device in on} for i in implementations}
     for contract in contracts:
         concerned = {i.id: contract.says_nothing_about(i, on) for i in implementations}
-        for case in contract.cases:
+        missing = contract.missing
+        for case in () if missing else contract.cases:
             for device in on:
                 for implementation in implementations:
                     silent = concerned[implementation.id] or contract.only_on not in ("", device)
@@ -132,6 +142,8 @@ def checks(contracts: Iterable[Contract], implementations: Sequence[Implementati
             why = [unavailable[implementation.id][device] for device in on if contract.only_on in ("", device)]
             if reason := concerned[implementation.id]:
                 yield Check(contract, implementation, None, Outcome.DOES_NOT_APPLY, reason)
+            elif missing:
+                yield Check(contract, implementation, None, Outcome.UNAVAILABLE, missing)
             elif all(why):
                 yield Check(contract, implementation, None, Outcome.UNAVAILABLE, "; ".join(map(str, why)))
 

@@ -275,3 +275,11 @@ def test_an_answer_without_gradient_is_named() -> None:
     contract = replace(samples.agrees, check=goes_back)
     result = run(Check(contract, module, CASE))
     assert result.outcome == "failed" and "to flow back from output, but it does not require grad" in result.message
+
+
+def test_a_contract_whose_optional_package_is_missing_is_unavailable_and_says_what_to_install() -> None:
+    needy = replace(samples.agrees, needs=("json", "no_such_package_here"))
+    found = check(implementation(nn.GRU), [needy], ["cpu"])
+    assert [one.outcome for one in found] == ["unavailable"]
+    assert found[0].message == "it needs no_such_package_here: python -m pip install no_such_package_here"
+    assert check(implementation(nn.GRU), [replace(needy, needs=("json",))], ["cpu"])[0].outcome == "passed"

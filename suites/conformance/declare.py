@@ -23,6 +23,7 @@ def contract(
     alternatives: Callable[[Case], Mapping[str, Mapping[str, Array]]] | None = None,
     needs_constructor: bool = False,
     only_on: str = "",
+    needs: tuple[str, ...] = (),
     demonstration: str = FORWARD,
 ) -> Callable[[Callable[[Trial], None]], Contract]:
     """Makes a function that takes a trial into the contract ``id``; its mutants are those registered under this id."""
@@ -30,7 +31,7 @@ def contract(
     def declare(check: Callable[[Trial], None]) -> Contract:
         proof = tuple(mutant.id for mutant in mutants.registered().get(id, ()))
         return Contract(
-            id, statement, severity, source, check, tuple(cases), proof, alternatives, needs_constructor, only_on, demonstration
+            id, statement, severity, source, check, tuple(cases), proof, alternatives, needs_constructor, only_on, needs, demonstration
         )
 
     return declare

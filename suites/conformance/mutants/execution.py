@@ -151,6 +151,37 @@ class DefaultForExport(Sound):
         return super().initial(x, None if torch.compiler.is_exporting() else hx, form)
 
 
+@mutant("execution.exported_for_other_sizes")
+class ItemsOfTheExample(Sound):
+    """What is exported answers with zeros for all batch items but the first two."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        kept = (torch.arange(x.shape[1], device=x.device) < 2)[None, :, None] if torch.compiler.is_exporting() else 1
+        return output * kept, finals
+
+
+@mutant("execution.onnx")
+class OtherScaleForOnnx(Sound):
+    """What is exported to ONNX gives h_n twice as large."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return output, [finals[0] * (2 if torch.onnx.is_in_onnx_export() else 1), *finals[1:]]
+
+
+@mutant("execution.quantized")
+class CoarseOnceQuantised(Sound):
+    """As soon as somebody gives it a qconfig, of each weight only the sign is left, and the mean magnitude."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name == "qconfig":
+            with torch.no_grad():
+                for parameter in self.parameters():
+                    parameter.copy_(parameter.sign() * parameter.abs().mean())
+
+
 @mutant("execution.side_stream")
 class WorksOnTheDefaultStream(Sound):
     """Whatever stream is current, the work is queued on the default one."""
