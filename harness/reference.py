@@ -122,7 +122,7 @@ def _with_floors(
 
 def _draws(case: Case) -> int:
     """How often either kind of random errors is drawn: a state of one or two numbers can be lucky in one draw."""
-    return max(1, min(8, 16 // max(1, case.batch * case.layer.hidden_size)))
+    return max(1, min(8, 64 // max(1, case.batch * case.layer.hidden_size)))
 
 
 def _jitter(dtype: str) -> oracle.Rounding:

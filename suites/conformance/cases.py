@@ -197,6 +197,8 @@ _STACKS: tuple[dict[str, Any], ...] = (
     {"input_size": 6, "hidden_size": 18, "steps": 7, "batch": 40, "lengths": tuple(1 + (5 * k) % 7 for k in range(40))},
     {"input_size": 3, "hidden_size": 5, "steps": 70, "batch": 3, "lengths": (70, 65, 33), "enforce_sorted": True},
     {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 5, "lengths": (3, 66, 64, 65, 40), "bidirectional": True},
+    {"input_size": 2, "hidden_size": 3, "num_layers": 9, "steps": 2, "batch": 2},
+    {"input_size": 2, "hidden_size": 3, "steps": 3, "batch": 140, "lengths": tuple(1 + (2 * k) % 3 for k in range(140))},
 )
 
 

@@ -38,7 +38,7 @@ _CASES = [
             for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
                 with mode():
                     found.append(layer.train(train)(x, hx))
-        return found
+        return found, layer.requires_grad_(False)(x, hx)
     """,
 )
 def grad_modes_agree(trial: Trial) -> None:
@@ -51,6 +51,9 @@ def grad_modes_agree(trial: Trial) -> None:
             trial.agree(arrays, answer(trial.case))
             if mode is not torch.enable_grad and any(value.requires_grad for value in reply.tensors.values()):
                 raise ContractError(f"Expected an answer without gradient under {mode.__name__}, but it requires grad")
+        # Gradients are recorded, and nobody wants one.
+        reply = trial.call(module.requires_grad_(False), *trial.form(trial.leaves()))
+        trial.agree(reply.arrays(), answer(trial.case))
 
 
 @contract(

@@ -33,14 +33,16 @@ def of_gradients(trial: Trial) -> None:
     output = function(*values)[0]
     # A cotangent that needs a gradient itself: only then does torch ask a backward pass of one's own to be differentiable.
     cotangent = tensor(trial.case.arrays.cotangents["output"], trial.case).reshape(output.shape).requires_grad_()
-    with trial.blamed("backward"):
+    try:
         first = torch.autograd.grad(output, values, cotangent, create_graph=True, allow_unused=True)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"backward with create_graph: {error}") from error
     known = [g for g in first if g is not None]
     if not any(g.requires_grad for g in known):
         raise ContractError("Expected the gradients to carry a graph, or an error: a penalty on them would be dropped in silence")
     try:
-        total = output.sum() + torch.stack([g.square().sum() for g in known]).sum()
-        torch.autograd.grad(total, values, allow_unused=True)
+        # backward(), because once_differentiable lets autograd.grad() pass by the node that raises.
+        (output.sum() + torch.stack([g.square().sum() for g in known]).sum()).backward()
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"double backward: {error}") from error
     with trial.blamed("gradgradcheck"):
@@ -118,7 +120,7 @@ def accumulated(trial: Trial) -> None:
                 p.requires_grad_(not name.startswith(kind)).grad = None
             layer(x, hx)[0].sum().backward()
             found.append([p.grad for _, p in sorted(layer.named_parameters())])
-        return found, [leaf.grad for leaf in leaves]
+        return layer(x.detach(), hx)[0].sum().backward(), found, [leaf.grad for leaf in leaves]
     """,
 )
 def some_frozen(trial: Trial) -> None:
@@ -128,6 +130,12 @@ def some_frozen(trial: Trial) -> None:
         _freeze_and_compare(trial, expected, lambda name, frozen=frozen: name.startswith(tuple(frozen)))  # type: ignore[misc]
     _freeze_and_compare(trial, expected, lambda name: "_l0" in name and not name.endswith("_reverse"))
     _freeze_and_compare(trial, expected, lambda name: True)
+    # All of it frozen, as a pretrained layer is, and only what it is started from wants a gradient.
+    module, leaves = trial.module().requires_grad_(False), trial.leaves(requires_grad=True)
+    leaves["x"].requires_grad_(False)
+    trial.backward(trial.call(module, *trial.form(leaves)), every_output(trial))
+    del leaves["x"]
+    trial.agree(trial.collect(leaves), expected, only=list(leaves))
 
 
 def _freeze_and_compare(trial: Trial, expected: Any, frozen: Callable[[str], bool]) -> None:
@@ -140,6 +148,33 @@ def _freeze_and_compare(trial: Trial, expected: Any, frozen: Callable[[str], boo
         raise ContractError(f"Expected no gradient for the frozen {', '.join(given)}")
     kept = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
     trial.agree(trial.collect(kept), expected, only=list(kept))
+
+
+@contract(
+    "gradients.overflow_seen",
+    "An infinity in the gradient that comes in is seen in those that go out, so that a GradScaler skips the step.",
+    MUST,
+    "torch.amp.GradScaler: steps whose gradients hold inf or NaN are skipped",
+    [*every(num_layers=2), *every(bidirectional=True, batch_first=True)],
+    demonstration="""
+        (layer(x, hx)[0].flatten()[-1] * float("inf")).backward()
+        return [p.grad.isfinite().all().double() for name, p in sorted(layer.named_parameters()) if "_l0" in name and "reverse" not in name]
+    """,
+)
+def overflow_seen(trial: Trial) -> None:
+    for poison in (float("inf"), float("nan")):
+        module, leaves = trial.module(), trial.leaves(requires_grad=True)
+        output = trial.call(module, *trial.form(leaves)).tensors["output"]
+        cotangent = torch.zeros_like(output)
+        cotangent[-1] = poison
+        with trial.blamed("backward"):
+            output.backward(cotangent)
+        kept = {"x": leaves["x"], **trial.parameters(module)}
+        lost = [name for name, leaf in kept.items() if leaf.grad is None or bool(leaf.grad.isfinite().all())]
+        if lost:
+            raise ContractError(
+                f"Expected {poison} in the gradient of the output to be seen in that of {', '.join(lost)}, but it is finite"
+            )
 
 
 @contract(

@@ -129,10 +129,12 @@ def saturation(trial: Trial) -> None:
     "torch.nn.LSTM: equations; users mask what they do not want to see",
     [*every(steps=6, batch=4, num_layers=2), *every(steps=6, batch=3, batch_first=True), *every(steps=5, batch=3, bidirectional=True)],
     demonstration="""
-        (x.transpose(0, 1) if reference.batch_first else x)[3, 1, 0] = float("nan")
+        bad = tuple(s * float("nan") for s in hx) if isinstance(hx, tuple) else hx * float("nan")
         with torch.no_grad():
+            started = layer(x, bad)[0].isnan().double()
+            (x.transpose(0, 1) if reference.batch_first else x)[3, 1, 0] = float("nan")
             output = layer(x, hx)[0]
-        return output.isnan().double(), output.nan_to_num()
+        return started, output.isnan().double(), output.nan_to_num()
     """,
 )
 def nan_contained(trial: Trial) -> None:
@@ -149,6 +151,15 @@ def nan_contained(trial: Trial) -> None:
         # A relu passes an infinity on and may turn it into zero; a NaN must stay seen everywhere.
         if np.isnan(poison) and np.isfinite(actual["output"][3:, 1]).all():
             raise ContractError("Expected the NaN to be seen in the output of its own sequence, but all of it is finite")
+    # In a state, and all the features of a step infinite, of which the products have either sign.
+    for name in inputs:
+        poisoned = inputs[name].copy()
+        poisoned[(3 if name == "x" else 0), 1] = np.inf if name == "x" else np.nan
+        actual = _given(trial, {**inputs, name: poisoned})
+        expected = replace(whole, tensors={name: value[:, others] for name, value in whole.tensors.items()})
+        trial.agree({name: value[:, others] for name, value in actual.items()}, expected)
+        if np.isfinite(actual["output"][:, 1]).all():
+            raise ContractError(f"Expected an answer that is not finite to a {name} that is not, but all of the output is finite")
 
 
 @contract(

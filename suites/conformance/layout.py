@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from harness.reference import Expected, altered, answer, gradients, tensor, to_array
 from harness.trial import Trial
@@ -41,12 +42,19 @@ def _shifted(value: Tensor) -> Tensor:
     return buffer[1:].view(value.shape)
 
 
+def _packed(lay: Callable[[Tensor], Tensor], input: Any) -> Any:
+    """``input`` laid out otherwise, or a packed sequence whose data are."""
+    if isinstance(input, Tensor):
+        return lay(input)
+    return PackedSequence(lay(input.data), input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+
+
 def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Callable[[Tensor], Tensor]) -> None:
     """The answer and the gradients of the weights with input and states laid out otherwise."""
     input, hx = trial.form(trial.leaves())
     states: Any = tuple(lay_state(state) for state in hx) if isinstance(hx, tuple) else lay_state(hx)
     module = trial.module()
-    reply = trial.call(module, lay_input(input), states)
+    reply = trial.call(module, _packed(lay_input, input), states)
     trial.agree(reply.arrays(), answer(trial.case))
     with trial.blamed("backward"):
         torch.autograd.backward([reply.tensors["output"]], [tensor(trial.case.arrays.cotangents["output"], trial.case)])
@@ -104,9 +112,10 @@ def strided_state(trial: Trial) -> None:
     "Input and states may begin anywhere in their storage.",
     MUST,
     "torch.Tensor.storage_offset",
-    _CASES,
+    [*_CASES, *every(steps=5, batch=3, lengths=(2, 5, 3))],
     demonstration="""
         def lay(value):
+            if isinstance(value, tuple): return value._replace(data=lay(value.data))
             return torch.cat([value.new_ones(1), value.flatten()])[1:].view(value.shape)
         with torch.no_grad():
             return layer(lay(x), tuple(map(lay, hx)) if isinstance(hx, tuple) else lay(hx))
@@ -154,19 +163,20 @@ def expanded_state(trial: Trial) -> None:
 def expanded_cotangent(trial: Trial) -> None:
     right = gradients(trial.case, ("output",))
     cotangent = tensor(trial.case.arrays.cotangents["output"], trial.case)
-    found = []
     for given in (_swapped(cotangent), _spread(cotangent)):
         module, leaves = trial.module(), trial.leaves(requires_grad=True)
         reply = trial.call(module, *trial.form(leaves))
         with trial.blamed("backward"):
             torch.autograd.backward([reply.tensors["output"]], [given])
         trial.agree(trial.collect({**leaves, **trial.parameters(module)}), right)
-    # sum() against its own copy: the oracle has no cotangent of ones, the implementation has.
-    for expand in (True, False):
-        module, leaves = trial.module(), trial.leaves(requires_grad=True)
-        output = trial.call(module, *trial.form(leaves)).tensors["output"]
-        with trial.blamed("backward"):
-            output.sum().backward() if expand else output.backward(torch.ones_like(output))
-        found.append(trial.collect({**leaves, **trial.parameters(module)}))
-    expected = Expected(found[1], {name: right.floors[name] for name in found[1]})
-    trial.agree(found[0], expected)
+    # sum(), and a product with a vector, against their own copies: the oracle has no such cotangent, the implementation has.
+    for row in (torch.ones_like(cotangent[0, 0]), cotangent[0, 0]):
+        found = []
+        for expand in (True, False):
+            module, leaves = trial.module(), trial.leaves(requires_grad=True)
+            output = trial.call(module, *trial.form(leaves)).tensors["output"]
+            given = row.expand_as(output)
+            with trial.blamed("backward"):
+                output.backward(given if expand else given.contiguous())
+            found.append(trial.collect({**leaves, **trial.parameters(module)}))
+        trial.agree(found[0], Expected(found[1], {name: right.floors[name] for name in found[1]}))

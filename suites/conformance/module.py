@@ -10,6 +10,8 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from inspect import signature
+from types import FunctionType
 
 import numpy as np
 import torch
@@ -57,11 +59,13 @@ def state_dict_names(trial: Trial) -> None:
     "torch.nn.Module.state_dict, load_state_dict",
     CASES,
     demonstration="""
-        try: layer.load_state_dict(dict(list(layer.state_dict().items())[1:]))
-        except Exception: layer.load_state_dict({name: 2 * p.detach() for name, p in layer.named_parameters()})
-        else: raise AssertionError("a missing weight was accepted")
-        with torch.no_grad():
-            return dict(layer.state_dict()), layer(x, hx)
+        kept = {name: 2 * p.detach() for name, p in layer.named_parameters()}
+        last, refused = list(kept)[-1], 0
+        for given in (dict(list(kept.items())[1:]), {**kept, last: kept[last].flatten()[:1]}, kept):
+            try: layer.load_state_dict(given)
+            except Exception: refused += 1
+        found = dict(layer.state_dict()), layer(x, hx), refused
+        return found, layer.load_state_dict({n: p / 4 for n, p in kept.items()}, assign=True) and None, layer(x, hx)
     """,
 )
 def state_dict_values(trial: Trial) -> None:
@@ -70,7 +74,15 @@ def state_dict_values(trial: Trial) -> None:
         if name in trial.case.arrays.weights and not torch.equal(value, tensor(trial.case.arrays.weights[name], trial.case)):
             raise ContractError(f"Expected state_dict() to hold the {name} that was loaded, but it holds something else")
     given = {name: tensor(value, trial.case) for name, value in trial.case.arrays.weights.items()}
-    for what, wrong in {"a weight missing": dict(list(given.items())[1:]), "a surplus weight": {**given, "extra": torch.zeros(1)}}.items():
+    last = list(given)[-1]
+    wrongs = {
+        "a weight missing": dict(list(given.items())[1:]),
+        f"{last} missing": dict(list(given.items())[:-1]),
+        "a surplus weight": {**given, "extra": torch.zeros(1)},
+        "the weight of a layer more": {**given, f"weight_ih_l{trial.case.layer.num_layers}": given["weight_ih_l0"]},
+        f"a {last} of one element": {**given, last: given[last].flatten()[:1]},
+    }
+    for what, wrong in wrongs.items():
         try:
             module.load_state_dict(wrong)
         except Exception:  # any exception is a refusal
@@ -82,6 +94,13 @@ def state_dict_values(trial: Trial) -> None:
         load(trial, module, doubled_weights(trial))
         trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=doubled_weights(trial)))
         load(trial, module, trial.case.arrays.weights)
+    if (
+        isinstance(getattr(type(module), "load_state_dict", None), FunctionType)
+        and "assign" in signature(module.load_state_dict).parameters
+    ):
+        with trial.blamed("load_state_dict(assign=True)"):
+            module.load_state_dict({name: 2 * value for name, value in given.items()}, assign=True)
+        trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=doubled_weights(trial)))
 
 
 def load(trial: Trial, module: nn.Module, weights: dict[str, Array]) -> None:
@@ -165,6 +184,8 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
     for train in (False, True):
         first = next(iter(original.train(train).parameters()))
         first.requires_grad_(train)
+        if trial.case.layer.dropout:
+            setattr(original, "dropout", 0.125 if train else trial.case.layer.dropout)  # noqa: B010 -- nn.Module's attributes have no types
         with trial.blamed(how):
             twin = copied(original)
         options = ("training", "batch_first", "bidirectional", "num_layers", "dropout")
@@ -176,6 +197,8 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
     for called_before in (False, True):
         if called_before:
             trial.answer(original)
+            # In training too, whose answers carry a graph.
+            trial.call(original, *trial.form(trial.leaves()))
         with trial.blamed(how):
             twin = copied(original)
         trial.agree(trial.answer(twin).arrays(), answer(trial.case))
@@ -198,9 +221,9 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
     "copy.deepcopy; pytorch#90421",
     [*CASES, *every(num_layers=2, dropout=0.5, steps=3)],
     demonstration="""
+        layer(x, hx)
+        twin = copy.deepcopy(layer)
         with torch.no_grad():
-            layer(x, hx)
-            twin = copy.deepcopy(layer)
             for p in twin.parameters():
                 p.mul_(2)
             return layer(x, hx), twin(x, hx)
@@ -225,7 +248,7 @@ def _saved_and_loaded(module: nn.Module) -> nn.Module:
     "torch.save; pytorch#90421",
     [*CASES, *every(num_layers=2, dropout=0.5, steps=3)],
     demonstration="""
-        layer.eval().requires_grad_(False)
+        layer.eval().requires_grad_(False).dropout /= 2
         twin = pickle.loads(pickle.dumps(layer))
         assert not twin.training and not any(p.requires_grad for p in twin.parameters()) and twin.dropout == layer.dropout
         return layer(x, hx), twin(x, hx)

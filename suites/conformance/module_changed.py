@@ -73,10 +73,10 @@ def _one_column(module: nn.Module) -> None:
     "torch.optim; pytorch#90500, mxnet#16037: stale weights",
     [*CASES, *every(given_state=False, steps=4)],
     demonstration="""
-        found = []
+        found, halve = [], lambda p: setattr(p, "data", p.data / 2)
         with torch.no_grad():
-            for change in (lambda p: p.mul_(2), lambda p: p.data.mul_(2), lambda p: setattr(p, "data", p.data / 2)):
-                layer.eval()(x, hx)
+            for change, train in ((lambda p: p.mul_(2), False), (lambda p: p.data.mul_(2), False), (halve, False), (halve, True)):
+                layer.eval()(x, hx), layer.train(train)
                 for p in layer.parameters(): change(p)
                 found.append(layer(x, hx))
         return found
@@ -84,15 +84,16 @@ def _one_column(module: nn.Module) -> None:
 )
 def weights_changed_in_place(trial: Trial) -> None:
     doubled = doubled_weights(trial)
-    for train in (True, False):
+    for before, after in ((True, True), (False, False), (True, False), (False, True)):
         for change in (_multiplied, _through_data, _data_replaced, _one_column):
-            module = trial.module().train(train)
+            module = trial.module().train(before)
             # Twice, because a cache may be filled at the second call; with the same tensors, because it may be kept for them.
             leaves = trial.leaves()
             input, hx = trial.form(leaves)
             with torch.no_grad():
                 for _ in range(2):
                     trial.call(module, input, hx)
+                module.train(after)
                 change(module)
                 found = trial.call(module, input, hx).arrays()
             trial.agree(found, altered(trial.case, weights=doubled))
@@ -141,7 +142,7 @@ class _Doubled(nn.Module):
     demonstration="""
         torch.nn.utils.parametrize.register_parametrization(layer, "weight_hh_l0", torch.nn.Softsign())
         with torch.no_grad():
-            return layer(x, hx)
+            return layer(x, hx), layer.eval()(x, hx)
     """,
 )
 def parametrized(trial: Trial) -> None:
@@ -159,6 +160,7 @@ def parametrized(trial: Trial) -> None:
     expected = altered(trial.case, weights=weights, through=("output",))
     right = replace(expected, tensors={name: 2 * expected.tensors[name]}, floors={name: expected.floors[name]})
     trial.agree(trial.collect({name: original}), right)
+    trial.agree(trial.answer(module.eval()).arrays(), altered(trial.case, weights=weights))
 
 
 @contract(
@@ -170,7 +172,7 @@ def parametrized(trial: Trial) -> None:
     demonstration="""
         other = {name: 2 * p.detach() for name, p in layer.named_parameters()}
         with torch.no_grad():
-            return torch.func.functional_call(layer, other, (x, hx)), layer(x, hx)
+            return layer(x, hx), torch.func.functional_call(layer, other, (x, hx)), layer(x, hx)
     """,
 )
 def functional_call(trial: Trial) -> None:
@@ -186,6 +188,9 @@ def functional_call(trial: Trial) -> None:
         reply.tensors["output"].backward(tensor(trial.case.arrays.cotangents["output"], trial.case))
     expected = altered(trial.case, weights=doubled_weights(trial), through=("output",))
     trial.agree(trial.collect(given), expected, only=list(given))
+    with torch.no_grad(), trial.blamed("functional_call"):
+        raw = torch.func.functional_call(module, given, (input, hx))
+    trial.agree(trial.structured(raw, input).arrays(), altered(trial.case, weights=doubled_weights(trial)))
     trial.agree(trial.answer(module).arrays(), answer(trial.case))
 
 
@@ -199,8 +204,8 @@ def functional_call(trial: Trial) -> None:
         assert next(layer.half().parameters()).dtype == torch.float16
         with torch.no_grad():
             layer.float()(x.float())
-            for p in layer.to(dtype).parameters():
-                assert p.dtype == dtype, p.dtype
+            for p in layer.requires_grad_(False).to(dtype).parameters():
+                assert p.dtype == dtype and not p.requires_grad, (p.dtype, p.requires_grad)
                 p.mul_(2)
             return layer(x, hx)
     """,
@@ -223,6 +228,11 @@ def to_dtype(trial: Trial) -> None:
     stayed = [name for name, parameter in module.named_parameters() if parameter.dtype != wanted]
     if stayed:
         raise ContractError(f"Expected all parameters to be {wanted} after .to(), but {', '.join(stayed)} is not")
+    module.requires_grad_(False)
+    with trial.blamed(f".to({wanted})"):
+        module = module.double().to(wanted)
+    if any(parameter.requires_grad for parameter in module.parameters()):
+        raise ContractError("Expected frozen parameters to stay frozen after .to(), but some require grad")
     load(trial, module, trial.case.arrays.weights)
     reply = trial.answer(module)
     if reply.tensors["output"].dtype != wanted:

@@ -65,6 +65,7 @@ def train_and_eval(trial: Trial) -> None:
     [*every(num_layers=2, bidirectional=True, dropout=0.5), *every(batch_first=True, bias=False), *every(LSTM, proj_size=2)],
     demonstration="""
         names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+        assert getattr(layer, "nonlinearity", None) in (None, getattr(reference, "nonlinearity", None))
         return [getattr(layer, name, 0) for name in names]
     """,
 )
@@ -75,6 +76,34 @@ def attributes(trial: Trial) -> None:
     wrong = [f"{name}={getattr(module, name, 'missing')!r}" for name in names if getattr(module, name, None) != getattr(layer, name)]
     if wrong:
         raise ContractError(f"Expected the attributes of nn.{layer.expression()} but got {', '.join(wrong)}")
+    # These are not among the arguments of nn.LSTM: who has them not is asked nothing, and who has them says the truth.
+    if layer.mode in (RNN_TANH, RNN_RELU) and getattr(module, "nonlinearity", layer.mode.value[4:]) != layer.mode.value[4:]:
+        raise ContractError(f"Expected nonlinearity={layer.mode.value[4:]!r} but got {module.nonlinearity!r}")
+
+
+@contract(
+    "module.default_dtype",
+    "Without a dtype the parameters of a new layer are of torch's default dtype.",
+    SHOULD,
+    "torch.set_default_dtype",
+    [*every(num_layers=2)],
+    demonstration="""
+        if layer is reference: return
+        torch.set_default_dtype(torch.float64)
+        try: assert all(p.dtype == torch.float64 for p in NEW.parameters())
+        finally: torch.set_default_dtype(torch.float32)
+    """,
+)
+def default_dtype(trial: Trial) -> None:
+    torch.set_default_dtype(torch.float64)
+    try:
+        with trial.blamed("building under set_default_dtype(torch.float64)"):
+            module = trial.implementation.build(trial.case.layer)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    other = [name for name, parameter in module.named_parameters() if parameter.dtype != torch.float64]
+    if other:
+        raise ContractError(f"Expected parameters of torch.float64 under that default dtype, but {', '.join(other)} is not")
 
 
 @contract(
@@ -105,6 +134,7 @@ def called_by_keyword(trial: Trial) -> None:
     demonstration="""
         called = []
         layer.register_forward_pre_hook(lambda *_: called.append(1))
+        layer(x, hx)
         layer.register_forward_hook(lambda *_: called.append(2))
         layer(x, hx)
         return called
@@ -114,6 +144,11 @@ def hooks_called(trial: Trial) -> None:
     module, called = trial.module(), []
     with trial.blamed("registering hooks"):
         module.register_forward_pre_hook(lambda *_: called.append("forward pre-hook"))
+    trial.answer(module)
+    if called != ["forward pre-hook"]:
+        raise ContractError(f"Expected a forward pre-hook alone to be called once, but called were {called or 'none'}")
+    called.clear()
+    with trial.blamed("registering hooks"):
         module.register_forward_hook(lambda *_: called.append("forward hook"))
     trial.answer(module)
     if called != ["forward pre-hook", "forward hook"]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from harness.case import Case
+import numpy as np
+
+from harness.case import Array, Case, rounded
 from harness.reference import altered, answer, gradients, tensor
 from harness.reproduction import BACKWARD
 from harness.tolerance import Comparison, typical_error
 from harness.trial import Mismatch, Trial
-from suites.conformance.cases import LSTM, RNN_RELU, every
-from suites.conformance.declare import MUST, SHOULD, contract
+from suites.conformance.cases import GRU, LSTM, RNN_RELU, every
+from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 
 
 def _cases(dtype: str) -> list[Case]:
@@ -118,6 +120,49 @@ def typical(trial: Trial) -> None:
 def large_values(trial: Trial) -> None:
     inputs = {name: array * 2.0**11 for name, array in trial.case.arrays.inputs().items()}
     leaves = {name: tensor(array, trial.case) for name, array in inputs.items()}
+    trial.agree(trial.answer(leaves=leaves).arrays(), altered(trial.case, inputs=inputs))
+
+
+def _nearly_shut(case: Case) -> dict[str, Array]:
+    """The case's weights with gates that keep the state but for some 5e-5 of it at each step (sigmoid(10) = 1 - 4.5e-5)."""
+    shift = {"f": 10.0, "z": 10.0, "i": -9.0}
+    rows = np.repeat([shift.get(gate, 0.0) for gate in case.layer.mode.gates], case.layer.hidden_size)
+    return {name: value / 8 + rows if name.startswith("bias_ih") else value / 8 for name, value in case.arrays.weights.items()}
+
+
+@contract(
+    "numerics.nearly_shut_gates",
+    "Gates that are nearly shut let a little through: over 400 steps it adds up.",
+    MUST,
+    in_docs("GRU: equations, h_t = (1 - z) n + z h"),
+    [*every(GRU, LSTM, steps=400, batch=2), *every(GRU, LSTM, steps=400, batch=2, bidirectional=True, dtype="float64")],
+    demonstration="""
+        for name, p in layer.named_parameters():
+            if "bias_ih" in name:
+                p.data.view(-1, reference.hidden_size)[1] += 10
+        with torch.no_grad():
+            return layer(x, hx)
+    """,
+)
+def nearly_shut_gates(trial: Trial) -> None:
+    weights = {name: rounded(value, trial.case.dtype) for name, value in _nearly_shut(trial.case).items()}
+    trial.agree(trial.answer(trial.module(weights=weights)).arrays(), altered(trial.case, weights=weights))
+
+
+@contract(
+    "numerics.large_cell_state",
+    "The cell state of an LSTM is not bounded: one of hundreds is carried on as it is.",
+    MUST,
+    in_docs("LSTM: equations, c_t = f c_{t-1} + i g"),
+    [*every(LSTM, num_layers=2), *every(LSTM, bidirectional=True, steps=3, dtype="float64")],
+    demonstration="""
+        with torch.no_grad():
+            return layer(x, (hx[0], 512 * hx[1]))
+    """,
+)
+def large_cell_state(trial: Trial) -> None:
+    inputs = {"c0": 512.0 * trial.case.arrays.inputs()["c0"]}
+    leaves = {**trial.leaves(), "c0": tensor(inputs["c0"], trial.case)}
     trial.agree(trial.answer(leaves=leaves).arrays(), altered(trial.case, inputs=inputs))
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from harness.case import Case
-from harness.reference import answer, tensor
+from harness.reference import altered, answer, tensor
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, SHOULD, contract
@@ -111,11 +111,19 @@ def inputs_untouched(trial: Trial) -> None:
     "A call is not affected by the calls before it, with hx or without, in training or in eval mode.",
     MUST,
     "torch.nn.LSTM: Inputs: h_0 defaults to zeros",
-    [*every(num_layers=2), *every(given_state=False, bidirectional=True), *every(LSTM, given_state=False, batch_first=True)],
+    [
+        *every(num_layers=2),
+        *every(given_state=False, bidirectional=True),
+        *every(given_state=False, steps=1),
+        *every(LSTM, given_state=False, batch_first=True),
+        *every(steps=5, batch=3, lengths=(2, 5, 3), bidirectional=True),
+    ],
     demonstration="""
-        for train in (True, False):
-            for _ in range(3):
-                layer.train(train)(torch.randn(x.shape).to(dtype), hx)[0].sum().backward()
+        shape, lengths = (5, 3, 3) if isinstance(x, tuple) else x.shape, torch.tensor([5, 3, 2])
+        pack = lambda y: torch.nn.utils.rnn.pack_padded_sequence(y, lengths, enforce_sorted=False) if isinstance(x, tuple) else y
+        for train in (True, False, True, False):
+            with torch.set_grad_enabled(train): y = layer.train(train)(pack(torch.randn(shape).to(dtype)), hx)[0]
+            y[0].sum().backward() if train else None
         with torch.no_grad():
             return layer(x, hx)
     """,
@@ -125,9 +133,11 @@ def no_state_between_calls(trial: Trial) -> None:
     for train in (True, False):
         module.train(train)
         for seed in (1, 2, 3):
-            other = replace(trial.case, inputs_seed=seed)
+            # Packed sequences of the same sizes in another order, and of as many steps in all.
+            lengths = trial.case.lengths and ((5, 3, 2), (1, 5, 4), (3, 2, 5))[seed - 1]
+            other = replace(trial.case, inputs_seed=seed, lengths=lengths)
             with torch.set_grad_enabled(train):
-                reply = trial.call(module, *trial.form(trial.leaves(case=other)))
+                reply = trial.call(module, *trial.form(trial.leaves(case=other), other), other)
             if train:
                 _backward(trial, [reply.tensors["output"]])
         trial.agree(trial.answer(module).arrays(), answer(trial.case))
@@ -140,10 +150,10 @@ def no_state_between_calls(trial: Trial) -> None:
     "torch.nn.LSTM: Outputs",
     [*_CASES, *every(steps=1, batch=2), *every(steps=1, batch=2, batch_first=True)],
     demonstration="""
-        with torch.no_grad():
+        with torch.inference_mode():
             other = x._replace(data=2 * x.data) if isinstance(x, tuple) else 2 * x
-            (output, state), again = layer(x, hx), layer(other, hx)[0]
-            values = [output.data, *(state if isinstance(state, tuple) else [state]), again.data]
+            answers = [layer(given, hx) for given in (x, other, x)]
+            values = [v.data[:] for output, state in answers for v in (output, *(state if isinstance(state, tuple) else [state]))]
             for value in values:
                 kept, _ = [v.clone() for v in values], value.add_(1)
                 assert all(torch.equal(a, b) for a, b in zip(values, kept) if a is not value), "two answers share memory"
@@ -151,20 +161,21 @@ def no_state_between_calls(trial: Trial) -> None:
 )
 def answers_are_new(trial: Trial) -> None:
     module = trial.module()
-    for grad in (False, True):
-        with torch.set_grad_enabled(grad):
+    for mode in (torch.no_grad, torch.enable_grad, torch.inference_mode):
+        with mode():
             input, hx = trial.form(trial.leaves())
             reply = trial.call(module, input, hx)
             kept = {name: value.detach().clone() for name, value in reply.tensors.items()}
-            trial.call(module, *trial.form(trial.leaves(case=replace(trial.case, inputs_seed=9))))
+            for seed in (7, 8, 9):
+                trial.call(module, *trial.form(trial.leaves(case=replace(trial.case, inputs_seed=seed))))
         for name, value in kept.items():
             if not torch.equal(reply.tensors[name], value):
-                raise ContractError(f"Expected {name} of the first call to stay as it was, but the second call changed it")
+                raise ContractError(f"Expected {name} of the first call to stay as it was, but another call changed it")
         raw = {"output": _tensors(reply.raw[0])[0], **dict(zip(("h_n", "c_n"), _tensors(reply.raw[1]), strict=False))}
         for name, value in raw.items():
             others = {k: v.detach().clone() for k, v in raw.items() if k != name}
             given = [t.detach().clone() for t in [*_tensors(input), *_tensors(hx)]]
-            with torch.no_grad():
+            with torch.inference_mode(mode is torch.inference_mode), torch.no_grad():
                 value.detach().add_(1.0)
             touched = [k for k, v in others.items() if not torch.equal(raw[k].detach(), v)]
             if any(not torch.equal(now.detach(), then) for now, then in zip([*_tensors(input), *_tensors(hx)], given, strict=True)):
@@ -363,12 +374,18 @@ def _run(work: list[Callable[[], None]]) -> None:
         try: layer(torch.cat([x, x], -1), hx)
         except Exception: pass
         with torch.no_grad():
-            return layer(x, hx)
+            return layer(x), layer(x, hx)
     """,
 )
 def call_after_failure(trial: Trial) -> None:
     module = trial.module()
     input, hx = trial.form(trial.leaves())
-    trial.refuses("too many input features", module, tensor(trial.case.arrays.x, trial.case).repeat(1, 1, 2), hx)
+    wrong = tensor(trial.case.arrays.x, trial.case).repeat(1, 1, 2)
+    trial.refuses("too many input features", module, wrong, hx)
     with torch.no_grad():
         trial.agree(trial.call(module, input, hx).arrays(), answer(trial.case))
+    # What the refused call was given is not what the next one without a state begins with.
+    trial.refuses("too many input features", module, wrong, hx)
+    zeros = {name: 0 * value for name, value in trial.case.arrays.inputs().items() if name != "x"}
+    with torch.no_grad():
+        trial.agree(trial.call(module, input, None).arrays(), altered(trial.case, inputs=zeros))

@@ -159,6 +159,8 @@ def sequence_of_zero(trial: Trial) -> None:
         *every(),
         *every(dtype="float64", num_layers=2, bidirectional=True),
         *every(dtype="bfloat16"),
+        *every(dtype="bfloat16", given_state=False),
+        *every(dtype="float16"),
         *every(dtype="float16", given_state=False),
         *every(steps=5, batch=3, lengths=(2, 5, 3), bidirectional=True),
         *every(steps=4, batch=2, lengths=(4, 2), dtype="bfloat16"),

@@ -8,7 +8,7 @@ import torch
 
 from harness.case import Array, Case
 from harness.contract import alternative
-from harness.reference import answer
+from harness.reference import altered, answer, tensor
 from harness.trial import Trial
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, contract, in_docs
@@ -73,9 +73,21 @@ _STATES = [
     in_docs("LSTM: Inputs: h_0, c_0"),
     _STATES,
     _wrong_states,
+    demonstration="""
+        states = [(hx[0], hx[1]), (0 * hx[0], hx[1]), (hx[0], 0 * hx[1])] if isinstance(hx, tuple) else [hx]
+        with torch.no_grad():
+            return [layer(x, state) for state in states], layer.eval()(x, hx)
+    """,
 )
 def given_is_used(trial: Trial) -> None:
-    trial.agree(trial.answer().arrays(), answer(trial.case))
+    module = trial.module()
+    trial.agree(trial.answer(module).arrays(), answer(trial.case))
+    if trial.case.layer.has_cell_state:
+        # One of the two being zero does not make the other so.
+        for name in ("h0", "c0"):
+            zeros = 0 * trial.case.arrays.inputs()[name]
+            leaves = {**trial.leaves(), name: tensor(zeros, trial.case)}
+            trial.agree(trial.answer(module, leaves).arrays(), altered(trial.case, inputs={name: zeros}))
 
 
 @contract(

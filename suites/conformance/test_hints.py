@@ -34,6 +34,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "NoActivation": "no activation",
     "OutputOneStepLate": "output one step late",
     "OutputOfTheFirstLayer": "the output of the first layer in place of the last one's",
+    "CellStateDroppedBesideZeros": "c_0 taken for zero",
     "CellStateIsHiddenState": "in place of c_n",
     "CellStateSquashed": "tanh(c_n) in place of c_n",
     "CellStateOfLastLayerForAll": "c_n in the wrong order: the",

@@ -112,6 +112,17 @@ class OwnRandomState(Sound):
 
 
 @mutant("dropout.fresh_mask")
+class MaskRepeatedOverTheBatch(Sound):
+    """The mask repeats itself after 32 batch items."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if not self.training or not self.dropout:
+            return x
+        mask = dropout(torch.ones_like(x[:, :32]), self.dropout)
+        return x * torch.cat([mask] * (x.shape[1] // 32 + 1), 1)[:, : x.shape[1]]
+
+
+@mutant("dropout.fresh_mask")
 class MaskSharedOverTime(Sound):
     """One mask for all time steps."""
 

@@ -52,6 +52,16 @@ class InferenceTensorsKept(Sound):
         return self._kept[slot] if self._kept else super().weights(slot)
 
 
+@mutant("execution.grad_modes_agree")
+class WrongWhereNothingIsTrained(Sound):
+    """Where gradients are recorded and no parameter requires one, the output is a hundredth too large."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        idle = torch.is_grad_enabled() and not any(parameter.requires_grad for parameter in self.parameters())
+        return output * (1.01 if idle else 1), finals
+
+
 @mutant("execution.kernel_recorded")
 class WrongWhileWatched(Sound):
     """Where operators are watched, another path is taken, and it is wrong."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Mode
 from suites.conformance.mutants.base import Form, Sound, Weights, mutant
@@ -57,6 +58,29 @@ class GradientReplacesTheLast(Sound):
         if torch.is_grad_enabled():
             for parameter in self.parameters():
                 parameter.grad = None
+
+
+@mutant("gradients.overflow_seen")
+class OverflowCleaned(Sound):
+    """What is not finite in a gradient is replaced by zero."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        for value in w.values():
+            if value is not None and value.requires_grad and torch.is_grad_enabled():
+                value.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0))
+        return w
+
+
+@mutant("gradients.some_frozen")
+class NoGraphForAFrozenLayer(Sound):
+    """Where neither a parameter nor the input requires grad, no gradient reaches the initial state."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        data = input.data if isinstance(input, PackedSequence) else input
+        idle = not data.requires_grad and not any(parameter.requires_grad for parameter in self.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not idle):
+            return super().forward(input, hx)
 
 
 @mutant("gradients.some_frozen")

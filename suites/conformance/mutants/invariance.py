@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Sound, Weights, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 
 _SATURATING = (Mode.RNN_TANH, Mode.GRU, Mode.LSTM)
 
@@ -109,6 +111,14 @@ class InputClipped(Sound):
 
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         return super().layers(torch.where(x.abs() > 100, 0.01 * x.sign(), x), valid, states)
+
+
+@mutant("invariance.nan_contained")
+class NanInTheStateSwallowed(Sound):
+    """A NaN in a given state is taken for zero."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        return [torch.where(state.isnan(), torch.zeros_like(state), state) for state in super().initial(x, hx, form)]
 
 
 @mutant("invariance.nan_contained")

@@ -34,6 +34,45 @@ class HiddenBiasNotKept(Sound):
 
 
 @mutant("module.state_dict_values")
+class OneElementBroadcast(Sound):
+    """load_state_dict broadcasts a value of one element."""
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *others: Any) -> None:
+        for name, parameter in self.named_parameters():
+            given = state_dict.get(prefix + name)
+            if given is not None and given.numel() == 1:
+                state_dict[prefix + name] = given.flatten()[0].expand(parameter.shape)
+        super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+@mutant("module.state_dict_values")
+class AssignedWeightsUnused(Sound):
+    """load_state_dict(assign=True) is not seen."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(self.state_dict() if assign else state_dict, strict)
+
+
+@mutant("module.deepcopy")
+class LastStateKept(Sound):
+    """It keeps its last answer, graph and all, and cannot be copied then."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        answer = super().forward(input, hx)
+        self.__dict__["last"] = answer[1]
+        return answer
+
+
+@mutant("module.pickle")
+class DropoutOfTheConstructor(Sound):
+    """What was pickled has the dropout that it was built with."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self.dropout = self.layer.dropout
+
+
+@mutant("module.state_dict_values")
 class LoadsOnlyOnce(Sound):
     """The second load_state_dict has no effect."""
 

@@ -102,6 +102,50 @@ class StepSeenOneCallLate(Cached):
 
 
 @mutant("module.parametrized")
+class OriginalInEval(Sound):
+    """In eval mode the original is used in place of what a parametrization makes of it."""
+
+    def weights(self, slot: int) -> Weights:
+        made = getattr(self, "parametrizations", {})
+        if self.training or "weight_hh_l0" not in made or slot:
+            return super().weights(slot)
+        return {**super().weights(slot), "weight_hh": made["weight_hh_l0"].original}
+
+
+@mutant("module.functional_call")
+class OwnWeightsWithoutGradients(Sound):
+    """Without gradients it answers with the weights that it was last called with when they were recorded, or first."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        own = self.__dict__.setdefault("_own", {})
+        if slot not in own and all(value is None or isinstance(value, torch.nn.Parameter) for value in w.values()):
+            own[slot] = w
+        return w if torch.is_grad_enabled() or slot not in own else own[slot]
+
+
+@mutant("module.weights_changed_in_place")
+class WeightsOfTheEvalPhase(Sound):
+    """In training it uses the weights that it had when it was last called in eval mode."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        kept = self.__dict__.setdefault("_kept", {})
+        if not self.training:
+            kept[slot] = {name: None if value is None else value.detach().clone() for name, value in w.items()}
+        return kept.pop(slot) if self.training and slot in kept else w
+
+
+@mutant("module.to_dtype")
+class TrainableAgainAfterConversion(Sound):
+    """.to() makes every parameter trainable."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        return self.requires_grad_(True)
+
+
+@mutant("module.parametrized")
 class ReadsItsParametersDirectly(Sound):
     """Weights are looked up among the parameters, where a parametrized one is not."""
 

@@ -124,3 +124,29 @@ class NoLayersIsOne(Sound):
     @classmethod
     def constructed(cls, mode: Mode, *arguments: Any, num_layers: int = 1, **options: Any) -> Sound:
         return super().constructed(mode, *arguments, num_layers=num_layers or 1, **options)
+
+
+@mutant("module.default_dtype")
+class AlwaysSinglePrecision(Sound):
+    """New parameters are float32, whatever the default dtype is."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self.float()
+
+
+@mutant("module.hooks_called")
+class PreHookAloneSkipped(Sound):
+    """Where there is a forward pre-hook and no forward hook, forward() is called directly."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        if self._forward_pre_hooks and not self._forward_hooks:
+            return self.forward(*arguments, **options)
+        return super().__call__(*arguments, **options)
+
+
+@mutant("module.attributes", Mode.RNN_RELU)
+class SaysTanh(Sound):
+    """nonlinearity says tanh where it is relu."""
+
+    nonlinearity = "tanh"

@@ -123,3 +123,23 @@ class ScaledInsideHalf(Sound):
 
     def activation(self, a: Tensor) -> Tensor:
         return super().activation(a * 64) / 64 if a.dtype == torch.float16 else super().activation(a)
+
+
+@mutant("numerics.nearly_shut_gates", Mode.GRU, Mode.LSTM)
+class GatesSnapShut(Sound):
+    """A gate above 1 - 1e-4 is taken for open, and one below 1e-4 for shut."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        sound_h, sound_c = super().step(x, h, c, w, t, slot)
+        if self.layer.mode is Mode.GRU:
+            return torch.where((sound_h - h).abs() < 2e-4, h, sound_h), sound_c
+        return sound_h, torch.where((sound_c - c).abs() < 2e-4, c, sound_c)
+
+
+@mutant("numerics.large_cell_state", Mode.LSTM)
+class CellClipped(Sound):
+    """The cell state is clipped at 50."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        h, c = super().step(x, h, c, w, t, slot)
+        return h, c.clamp(-50, 50)

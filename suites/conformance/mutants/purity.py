@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Layer
 from suites.conformance.mutants.base import Form, Sound, mutant
@@ -85,6 +86,33 @@ class StateKeptInEval(Sound):
         output, finals = super().layers(x, valid, states)
         self._kept = [final.detach() for final in finals]
         return output, finals
+
+
+@mutant("purity.no_state_between_calls")
+class OrderOfTheFirstPack(Sound):
+    """The order of a packed batch is looked up by its batch sizes, as it was when they were first seen."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        if isinstance(input, PackedSequence):
+            known = self.__dict__.setdefault("_orders", {})
+            key = tuple(input.batch_sizes.tolist())
+            order = known.setdefault(key, (input.sorted_indices, input.unsorted_indices))
+            return super().read(PackedSequence(input.data, input.batch_sizes, *order))
+        return super().read(input)
+
+
+@mutant("purity.answers_are_new")
+class TwoBuffersUnderInferenceMode(Sound):
+    """Under inference_mode final states are kept in two buffers in turn."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        if torch.is_inference_mode_enabled():
+            ring = self.__dict__.setdefault("_ring", [None, None])
+            ring.reverse()
+            if ring[0] is None or ring[0].shape != finals[0].shape or ring[0].dtype != finals[0].dtype:
+                ring[0] = torch.empty_like(finals[0])
+            finals = [ring[0].copy_(finals[0]), *finals[1:]]
+        return super().write(output, finals, form)
 
 
 @mutant("purity.answers_are_new")
@@ -185,6 +213,18 @@ class InputKeptOnTheModule(Sound):
 
             time.sleep(0.002)
         return super().layers(self._x, valid, states)
+
+
+@mutant("purity.call_after_failure")
+class StateOfTheRefusedCall(Sound):
+    """A call without hx begins with the state that was given to a call that was refused."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        left = self.__dict__.pop("_left", None)
+        self.__dict__["_left"] = hx
+        answer = super().forward(input, left if hx is None else hx)
+        self.__dict__.pop("_left", None)
+        return answer
 
 
 @mutant("purity.call_after_failure")

@@ -44,6 +44,15 @@ class StatefulBetweenCalls(Sound):
         return output, finals
 
 
+@mutant("state.given_is_used", Mode.LSTM)
+class CellStateDroppedBesideZeros(Sound):
+    """A c_0 beside an h_0 of zeros is taken for zeros too."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        h, c = super().initial(x, hx, form)
+        return [h, c * (h != 0).any()]
+
+
 @mutant("state.given_is_used")
 class InitialStateIgnored(Sound):
     """hx checked and forgotten."""
