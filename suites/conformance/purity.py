@@ -134,7 +134,7 @@ def no_state_between_calls(trial: Trial) -> None:
         module.train(train)
         for seed in (1, 2, 3):
             # Packed sequences of the same sizes in another order, and of as many steps in all.
-            lengths = trial.case.lengths and ((5, 3, 2), (1, 5, 4), (3, 2, 5))[seed - 1]
+            lengths = trial.case.lengths and ((1, 5, 4), (5, 3, 2), (3, 2, 5))[seed - 1]
             other = replace(trial.case, inputs_seed=seed, lengths=lengths)
             with torch.set_grad_enabled(train):
                 reply = trial.call(module, *trial.form(trial.leaves(case=other), other), other)
