@@ -240,7 +240,7 @@ def test_what_was_taken_until_an_interrupt_is_kept_and_gone_on_from() -> None:
     other = implementation(_noisy(clock), "torch:base")
     late = [implementation(_ticking(clock, Doubled.forward), "sample:wrong"), other]
     with pytest.raises(Interrupted) as caught:
-        measure(INFERENCE, [implementation(_noisy(clock, interrupted_at=20)), *late], budget, clock)
+        measure(INFERENCE, [implementation(_noisy(clock, interrupted_at=30)), *late], budget, clock)
     records = {record.implementation: record for record in caught.value.records}
     own, base, wrong = records["sample:one"], records["torch:base"], records["sample:wrong"]
     assert own.stopped == base.stopped == "interrupted" and wrong.outcome == "failed"
