@@ -31,11 +31,11 @@ from harness.layer import Layer, Mode
 class Rounding(Protocol):
     """What is done to every intermediate result: nothing, or what a narrower arithmetic would do to it."""
 
-    def __call__(self, a: Array, least: float = 0.0) -> Array:
+    def __call__(self, a: Array, least: float | Array = 0.0) -> Array:
         """``a`` as the arithmetic has it; errors are relative to each value, or to ``least`` where that is larger."""
 
 
-def exact(a: Array, least: float = 0.0) -> Array:
+def exact(a: Array, least: float | Array = 0.0) -> Array:
     """No rounding beyond float64's own."""
     return a
 
@@ -228,7 +228,10 @@ def _step(
     if layer.bias:
         from_x = from_x + weights[f"bias_ih{suffix}"]
         from_h = from_h + weights[f"bias_hh{suffix}"]
-    from_x, from_h = rounding(from_x), rounding(from_h)
+    if rounding is not exact:
+        # Where the terms of a product cancel, the error is of their size and not of the sum's.
+        from_x = rounding(from_x, np.sqrt((x * x) @ (weights[f"weight_ih{suffix}"] ** 2).T))
+        from_h = rounding(from_h, np.sqrt((h * h) @ (weights[f"weight_hh{suffix}"] ** 2).T))
     if layer.mode is Mode.LSTM:
         assert c is not None
         i, f, g, o = _gates(from_x + from_h, 4)

@@ -144,14 +144,14 @@ def _jitter(dtype: str) -> oracle.Rounding:
         place += size
         return pool[place - size : place].reshape(shape)
 
-    def jitter(a: Array, least: float = 0.0) -> Array:
+    def jitter(a: Array, least: float | Array = 0.0) -> Array:
         if a.shape not in drawn:
             drawn[a.shape] = noise(a.shape).copy()
             drawn[a.shape][0] = 0.0
         errors = drawn[a.shape]
         errors[1::2] = noise(errors[1::2].shape)
         # Errors have either sign alike, so that a's own does no harm.
-        return a + (np.maximum(np.abs(a), least) if least else a) * errors
+        return a + (np.maximum(np.abs(a), least) if np.any(least) else a) * errors
 
     return jitter
 
