@@ -61,7 +61,7 @@ class Worker:
             answer = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(_FAREWELL)
-            died = _death(self._process.exitcode)
+            died = death(self._process.exitcode)
             self.stop()
             return finding(check, Outcome.CRASHED, f"the process that ran it {died}")
         if isinstance(answer, Conformance):
@@ -128,7 +128,8 @@ def _serve(pipe: Connection, references: Sequence[str], threads: int) -> None:
         pipe.send(answer)
 
 
-def _death(code: int | None) -> str:
+def death(code: int | None) -> str:
+    """How a process ended, by its exit code as :mod:`multiprocessing` and :mod:`subprocess` give it: what comes after 'the process'."""
     if code is None:
         return "closed its connection"
     if code >= 0:

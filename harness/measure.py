@@ -13,11 +13,10 @@ import torch
 
 from harness import memory
 from harness.clock import Clock, HostClock
-from harness.dispatch import kernels_of
 from harness.implementation import Implementation
 from harness.limit import Limits
 from harness.outcome import Outcome
-from harness.passes import Cell, agreement, build
+from harness.passes import Cell, agreement, build, kernels
 from harness.record import Throughput
 from harness.sampling import Budget, Samples, Stop, Subject, interleave, sample
 from harness.trial import ContractError, lacks_memory
@@ -86,7 +85,7 @@ def measure(
         elif lacks is not None:
             conclude(implementation.id, Outcome.UNSUPPORTED, lacks)
         else:
-            with _concluding(implementation.id, conclude):
+            with concluding(implementation.id, conclude):
                 cell = build(workload, implementation)
                 warm_up = _warm_up(cell.subject, clock)
                 cells[implementation.id] = cell
@@ -94,7 +93,7 @@ def measure(
                     records[implementation.id],
                     warm_up=records[implementation.id].warm_up or warm_up,
                     first_call=records[implementation.id].first_call or warm_up[0],
-                    kernels=_kernels(cell),
+                    kernels=kernels(cell),
                     agreement={"before": agreement(cell, inputs_seed=1)},
                 )
     subjects = {id: _cold(cell.subject, workload.case.device) if cold else cell.subject for id, cell in cells.items()}
@@ -108,7 +107,7 @@ def measure(
     limit = _limit(workload, limits, again=True)
     evidence = {**asdict(seen), "told": sentences(seen)}
     for id, cell in list(cells.items()):
-        with _concluding(id, conclude):
+        with concluding(id, conclude):
             error = taken[id].error
             if error is not None:
                 raise error
@@ -271,17 +270,8 @@ def _record(workload: Workload, implementation: Implementation, cold: bool) -> T
     )
 
 
-def _kernels(cell: Cell) -> list[str]:
-    try:
-        with cell.subject.context():
-            given = cell.subject.given()
-            return kernels_of(lambda: cell.subject.call(*given))
-    except Exception as error:  # what cannot run under a dispatch mode, as some compiled code, runs all the same
-        return [f"not observed: {type(error).__name__}"]
-
-
 @contextmanager
-def _concluding(id: str, conclude: Callable[[str, Outcome, str], None]) -> Iterator[None]:
+def concluding(id: str, conclude: Callable[[str, Outcome, str], None]) -> Iterator[None]:
     """Turns what an implementation raises into the outcome of its cell."""
     try:
         yield

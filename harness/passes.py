@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.case import Case
+from harness.dispatch import kernels_of
 from harness.implementation import Implementation, equal_terms
 from harness.reference import Expected, answer, gradients, tensor, to_array
 from harness.sampling import Subject
@@ -119,6 +120,16 @@ def _on_equal_terms(implementation: Implementation) -> Iterator[None]:
         # What other people's code warns of breaks no contract, whatever pytest makes of warnings here.
         warnings.simplefilter("ignore")
         yield
+
+
+def kernels(cell: Cell) -> list[str]:
+    """The recurrent kernels that torch dispatches in one call."""
+    try:
+        with cell.subject.context():
+            given = cell.subject.given()
+            return kernels_of(lambda: cell.subject.call(*given))
+    except Exception as error:  # what cannot run under a dispatch mode, as some compiled code, runs all the same
+        return [f"not observed: {type(error).__name__}"]
 
 
 def agreement(cell: Cell, inputs_seed: int) -> list[dict[str, Any]]:

@@ -22,10 +22,21 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from harness.clock import Clock, Timing
 from harness.statistics import STRETCHES, Verdict, effect
+
+
+class Sampled(Protocol):
+    """What rounds are made of: something that takes samples of itself, in this process or in another one."""
+
+    @property
+    def singly(self) -> bool:
+        """Whether a sample is one call."""
+
+    def sample(self, clock: Clock, calls: int, untimed: int = 0) -> Timing:
+        """The mean over ``calls`` consecutive calls, which follow ``untimed`` ones."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,22 @@ class Subject:
     def given(self) -> tuple[Any, ...]:
         """The arguments of one call."""
         return () if self.prepare is None else (self.prepare(),)
+
+    def sample(self, clock: Clock, calls: int, untimed: int = 0) -> Timing:
+        """The mean over ``calls`` consecutive calls, which follow ``untimed`` ones."""
+        call = self.call
+        with self.context():
+            given = [self.given() for _ in range(untimed + calls)]
+            for arguments in given[:untimed]:
+                call(*arguments)
+            del given[:untimed]
+
+            def run() -> None:
+                for arguments in given:
+                    call(*arguments)
+
+            taken = clock.time(run)
+        return taken.shared(calls)
 
 
 @dataclass(frozen=True)
@@ -113,24 +140,12 @@ class Samples:
         return sum(self.seconds) * (self.calls + self.untimed)
 
 
-def sample(subject: Subject, clock: Clock, calls: int, untimed: int = 0) -> Timing:
+def sample(subject: Sampled, clock: Clock, calls: int, untimed: int = 0) -> Timing:
     """The mean over ``calls`` consecutive calls, which follow ``untimed`` ones."""
-    call = subject.call
-    with subject.context():
-        given = [subject.given() for _ in range(untimed + calls)]
-        for arguments in given[:untimed]:
-            call(*arguments)
-        del given[:untimed]
-
-        def run() -> None:
-            for arguments in given:
-                call(*arguments)
-
-        taken = clock.time(run)
-    return taken.shared(calls)
+    return subject.sample(clock, calls, untimed)
 
 
-def calibrate(subject: Subject, clock: Clock, budget: Budget) -> float:
+def calibrate(subject: Sampled, clock: Clock, budget: Budget) -> float:
     """Seconds of a call, by the fastest of a few samples of up to ``budget.sample_seconds``.
 
     It also warms the subject up for ``budget.warmup_seconds``.
@@ -152,7 +167,7 @@ def _filling(duration: float, seconds: float) -> int:
     return max(1, math.ceil(duration / max(seconds, 1e-9)))
 
 
-def paced(subjects: Mapping[str, Subject], seconds: Mapping[str, float], budget: Budget) -> dict[str, Samples]:
+def paced(subjects: Mapping[str, Sampled], seconds: Mapping[str, float], budget: Budget) -> dict[str, Samples]:
     """What the samples of each are to be like: as many calls as fill one of the fastest, for all that are not far slower."""
     answer = {}
     common = _filling(budget.sample_seconds, min(seconds.values(), default=1.0))
@@ -164,7 +179,7 @@ def paced(subjects: Mapping[str, Subject], seconds: Mapping[str, float], budget:
 
 
 def interleave(
-    subjects: Mapping[str, Subject],
+    subjects: Mapping[str, Sampled],
     clock: Clock,
     budget: Budget,
     seed: int = 0,
@@ -268,7 +283,7 @@ def _undisturbed_by_collection() -> Iterator[None]:
             gc.enable()
 
 
-def _take(subject: Subject, clock: Clock, samples: Samples, number: int) -> None:
+def _take(subject: Sampled, clock: Clock, samples: Samples, number: int) -> None:
     taken = sample(subject, clock, samples.calls, samples.untimed)
     samples.seconds.append(taken.seconds)
     samples.rounds.append(number)
