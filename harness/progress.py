@@ -22,6 +22,10 @@ class Progress:
         left = f", about {spelled((self._now() - self._start) / done * (self._total - done))} left" if done else ""
         return f"{self._begun} of {self._total}{left}: {name}"
 
+    def drop(self, parts: int) -> None:
+        """So many of the parts that have not begun will not be needed."""
+        self._total -= parts
+
 
 def spelled(seconds: float) -> str:
     """A length of time as one says it: 40 s, 12 min, 3 h 20 min."""

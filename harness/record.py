@@ -169,6 +169,47 @@ class Calibration:
 
 
 @dataclass(frozen=True)
+class Versus:
+    """One implementation on one workload in two environments, ``base`` and ``head``, which are given here by their names.
+
+    ``ratios``: for each pair of fresh processes seconds per call of head over those of base, above 1 is slower; ``base_seconds`` and
+    ``head_seconds``: the medians of its samples, and ``rounds`` how many of them each process took. ``ratio`` is the geometric mean over
+    the pairs, ``low`` and ``high`` its 99 % interval, which carries the variation between pairs, null where there were too few; ``verdict``
+    as :class:`harness.statistics.Verdict`, with control over the whole run. All of these are empty or null unless ``outcome`` is passed.
+    ``seconds``: how long the comparison took, with building and checking. ``stopped``: 'decided', 'pairs' (they were used up) or
+    'interrupted'. ``kernels`` and ``agreement`` as in :class:`Throughput`, ``environments`` the versions of what is installed and where
+    the implementation was loaded from, each for 'base' and 'head'; agreement is that of the last pair.
+    """
+
+    kind: ClassVar[str] = "versus"
+    workload: str
+    workload_set: str
+    implementation: str
+    base: str
+    head: str
+    outcome: str
+    mode: str
+    device: str
+    dtype: str
+    timed_pass: str
+    message: str = ""
+    verdict: str = ""
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    ratios: list[float] = field(default_factory=list)
+    base_seconds: list[float] = field(default_factory=list)
+    head_seconds: list[float] = field(default_factory=list)
+    rounds: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    stopped: str = ""
+    threads: int = 1
+    kernels: dict[str, list[str]] = field(default_factory=dict)
+    agreement: dict[str, Any] = field(default_factory=dict)
+    environments: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Footer:
     """The last line: a run file without it was cut short. ``counts``: outcome -> how many lines have it. ``coverage``: what the cases
     covered, as :func:`harness.coverage.covered` says."""
@@ -182,9 +223,9 @@ class Footer:
     coverage: dict[str, Any] = field(default_factory=dict)
 
 
-Result = Conformance | Throughput | Mutation | Calibration
+Result = Conformance | Throughput | Mutation | Calibration | Versus
 Record = Header | Result | Footer
-_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Header, Conformance, Throughput, Mutation, Calibration, Footer)}
+_KINDS: dict[str, type[Record]] = {cls.kind: cls for cls in (Header, Conformance, Throughput, Mutation, Calibration, Versus, Footer)}
 
 
 def to_json(record: Record) -> dict[str, Any]:

@@ -54,6 +54,10 @@ STRETCHES = 16
 #: Fewer rounds than this say nothing about how sure the effect is.
 LEAST_ROUNDS = 5
 
+#: Fewer pairs of fresh processes decide nothing. A layer may be quick in one half of all processes and slow in the other, by what its
+#: memory happens to look like: four pairs then all find the same difference in 1 of 128 comparisons of equal things, five in 1 of 512.
+LEAST_PAIRS = 5
+
 
 class Verdict(StrEnum):
     """What may be said of a candidate beside its baseline."""
@@ -138,6 +142,22 @@ def effect(candidate: Sequence[float] | Array, baseline: Sequence[float] | Array
         # The median of a few numbers errs more than their mean, which is what the standard error is of.
         error *= math.sqrt(math.pi / 2)
     return Effect(log, error, count - 1, rounds, systematic)
+
+
+def between(logs: Sequence[float] | Array, systematic: float = SYSTEMATIC) -> Effect:
+    """The effect from the ``log`` of each of several pairs of fresh processes: their mean, as unsure as they differ.
+
+    What one process cannot see of itself, because its layout in memory stays the same, differs from pair to pair and is in the error. The
+    mean and not the median: Student's t is the distribution of the mean of a few. ``systematic``: what no pair shows. ``rounds`` is the
+    number of pairs; below :data:`LEAST_PAIRS` the error is NaN.
+    """
+    values = np.asarray(logs, dtype=np.float64)
+    count = len(values)
+    if not count:
+        return UNKNOWN
+    if count < LEAST_PAIRS:
+        return Effect(float(values.mean()), math.nan, 0, count, systematic)
+    return Effect(float(values.mean()), float(values.std(ddof=1)) / math.sqrt(count), count - 1, count, systematic)
 
 
 def mean(effects: Sequence[Effect]) -> Effect:

@@ -78,6 +78,13 @@ class Workload:
     def as_json(self) -> dict[str, Any]:
         return {"set": self.set, "pass": self.timed.value, **asdict(self.case)}
 
+    @classmethod
+    def from_json(cls, given: Mapping[str, Any]) -> Workload:
+        """The workload of which ``given`` is :meth:`as_json`."""
+        case = {key: value for key, value in given.items() if key not in ("set", "pass")}
+        layer = {**case["layer"], "mode": Mode(case["layer"]["mode"])}
+        return cls(given["set"], Case(**{**case, "layer": Layer(**layer)}), Pass(given["pass"]))
+
 
 def chosen(sets: Mapping[str, Sequence[Workload]], names: Sequence[str]) -> list[Workload]:
     """The workloads of the named sets, or of those in TOML files. Raises :class:`WorkloadError` for what is neither."""

@@ -14,7 +14,7 @@ import pandas as pd
 
 from harness import store
 from harness.outcome import Outcome
-from harness.record import Calibration, Conformance, Mutation, Throughput
+from harness.record import Calibration, Conformance, Mutation, Throughput, Versus
 from harness.statistics import Verdict
 from reports import metrics, timed
 from reports.columns import COLUMNS
@@ -165,8 +165,8 @@ class _Loader:
                 "policy": header.policy,
             }
         )
-        # Where only the suite or the instrument was put to the test, no implementation was.
-        if not run.results or not all(isinstance(result, Mutation | Calibration) for result in run.results):
+        # Where only the suite, the instrument or two environments were put to the test, no implementation was.
+        if not run.results or not all(isinstance(result, Mutation | Calibration | Versus) for result in run.results):
             for implementation, facts in header.implementations.items():
                 self._implementation(name, machine, implementation, mapping(facts))
         for contract, facts in header.contracts.items():
@@ -181,7 +181,7 @@ class _Loader:
             elif isinstance(result, Calibration):
                 if not self._calibration(name, machine, result):
                     self.problems.append(f"{path}: result {place} has verdicts that do not add up to its trials; it was left out.")
-            else:
+            elif isinstance(result, Throughput):  # not Versus: two environments are no implementations that were timed beside each other
                 self._signatures.add(_signature(machine, result))
                 self._throughput(name, machine, result)
 

@@ -10,7 +10,20 @@ from typing import Any
 import pytest
 
 from harness.outcome import Outcome
-from harness.record import SCHEMA, Calibration, Conformance, Footer, Header, Mutation, Record, RecordError, Throughput, from_json, to_json
+from harness.record import (
+    SCHEMA,
+    Calibration,
+    Conformance,
+    Footer,
+    Header,
+    Mutation,
+    Record,
+    RecordError,
+    Throughput,
+    Versus,
+    from_json,
+    to_json,
+)
 from harness.store import decode, encode
 
 HEADER = Header("r" * 32, "2026-01-02T03:04:05Z", ["python"], {"cores": 2}, {"a": {"modes": ["gru"]}})
@@ -21,7 +34,25 @@ THROUGHPUT = Throughput(
 FOOTER = Footer("2026-01-02T03:04:06Z", 0, 2, {"passed": 2}, "0" * 64)
 MUTATION = Mutation("values.gru", "mutant:one", "passed", "One bias is lost.", {"gru": "killed", "lstm": "survived"}, "gru-I3", "off", 0.5)
 CALIBRATION = Calibration(0.02, "passed", 2, {"slower": 1, "same": 1}, [1.02, 1.0], [0.5, 6.0], 6.0)
-RECORDS: list[Record] = [HEADER, CONFORMANCE, THROUGHPUT, MUTATION, CALIBRATION, FOOTER]
+VERSUS = Versus(
+    "release/x",
+    "release",
+    "a",
+    "torch==1",
+    "torch==2",
+    "passed",
+    "gru",
+    "cpu",
+    "float32",
+    "inference",
+    "",
+    "slower",
+    1.02,
+    1.01,
+    1.03,
+    [1.02] * 5,
+)
+RECORDS: list[Record] = [HEADER, CONFORMANCE, THROUGHPUT, MUTATION, CALIBRATION, VERSUS, FOOTER]
 
 
 @pytest.mark.parametrize("record", RECORDS, ids=lambda record: record.kind)
@@ -70,7 +101,7 @@ def test_missing_optional_keys_have_their_defaults() -> None:
         ([], "JSON object but got list"),
         (None, "JSON object but got NoneType"),
         ({}, "kind=None"),
-        ({"kind": "verdict"}, "header, conformance, throughput, mutation, calibration, footer but got kind='verdict'"),
+        ({"kind": "verdict"}, "header, conformance, throughput, mutation, calibration, versus, footer but got kind='verdict'"),
         ({"kind": ["header"]}, r"kind=\['header'\]"),
         ({"kind": "conformance"}, "the key 'contract' in a conformance line"),
         ({**to_json(HEADER), "schema": SCHEMA + 1}, "update this project"),

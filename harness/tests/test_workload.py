@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -239,3 +240,10 @@ def test_deepbench_has_the_published_batches(sets: Sets) -> None:
     }  # fmt: skip
     lstms = itertools.product(("lstm",), (256, 1024, 1536), (1, 2, 4))
     assert batches[Pass.INFERENCE] == {*lstms, *itertools.product(("gru",), (1024, 1536), (1, 2, 4))}
+
+
+def test_comes_back_from_json_as_it_was(tmp_path: Path) -> None:
+    table = LEAST.replace("gru", "lstm") + 'proj_size = 3\nnum_layers = 2\nbias = false\ndtype = "bfloat16"\n'
+    for workload in read(_file(tmp_path, LEAST, table)):
+        on = workload.on("cuda")
+        assert Workload.from_json(json.loads(json.dumps(on.as_json()))) == on

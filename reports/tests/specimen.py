@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from harness.outcome import Outcome
-from harness.record import Calibration, Conformance, Header, Throughput
+from harness.record import Calibration, Conformance, Header, Throughput, Versus
 from harness.store import RunWriter
 from harness.watch import Seen, sentences
 
@@ -262,6 +262,16 @@ def gpu_throughput() -> list[Throughput]:
             continue
         answer.append(replace(cell, samples=samples, **times))
     return answer
+
+
+def versus() -> list[Versus]:
+    """Two environments, on two workloads of which one could not be compared."""
+    shared: dict[str, Any] = {"mode": "lstm", "device": "cpu", "dtype": "float32", "timed_pass": "inference"}
+    ends: dict[str, Any] = {"verdict": "slower", "ratio": 1.02, "low": 1.01, "high": 1.03, "ratios": [1.02] * 5}
+    return [
+        Versus("release/lstm", "release", "torch:onednn", "torch==1", "torch==2", "passed", **shared, **ends),
+        Versus("release/gru", "release", "torch:onednn", "torch==1", "torch==2", "crashed", **shared),
+    ]
 
 
 def calibrations() -> list[Calibration]:

@@ -59,6 +59,12 @@ def test_a_calibration_is_a_row_per_planted_slowdown_and_no_implementation(tmp_p
     assert frames.calibrations["ratios"].tolist() == [[1.0] * 10, [1.02] * 10]
 
 
+def test_two_environments_are_no_implementations_beside_each_other(tmp_path: Path) -> None:
+    frames = load(specimen.write(tmp_path, results=specimen.versus()))
+    assert frames.problems == () and frames.runs["results"].tolist() == [2]
+    assert frames.throughput.empty and frames.samples.empty and frames.implementations.empty
+
+
 def test_a_calibration_beside_implementations_hides_none_of_them(tmp_path: Path) -> None:
     frames = load(specimen.write(tmp_path, results=[*specimen.calibrations(), *specimen.throughput()[:1]]))
     assert len(frames.calibrations) == 2 and not frames.implementations.empty
