@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import os
+import re
+import shutil
+import sys
 from pathlib import Path
 
 import nox
@@ -19,15 +24,18 @@ if "PIP_FIND_LINKS" in os.environ:
     os.environ.setdefault("UV_FIND_LINKS", os.environ["PIP_FIND_LINKS"])
 
 
+def _torch() -> list[str]:
+    """Torch as pinned, or as TORCH in the environment says."""
+    return [f"torch=={os.environ['TORCH']}"] if "TORCH" in os.environ else list(nox.project.dependency_groups(PROJECT, "torch"))
+
+
 def _install(session: nox.Session, *groups: str, project: str = ".") -> None:
-    """Installs torch as pinned (or as TORCH in the environment says), then the project and the named dependency groups.
+    """Installs torch, the project and the named dependency groups.
 
     ``project``: the project with the extras that are wanted, as ``.[onnx]``.
     """
-    pinned = nox.project.dependency_groups(PROJECT, "torch")
-    torch = f"torch=={os.environ['TORCH']}" if "TORCH" in os.environ else pinned[0]
     # Together and with the pin, so that nothing draws in another torch.
-    session.install(torch, "-e", project, *(nox.project.dependency_groups(PROJECT, *groups) if groups else ()))
+    session.install(*_torch(), "-e", project, *(nox.project.dependency_groups(PROJECT, *groups) if groups else ()))
 
 
 def _parallel(session: nox.Session) -> list[str]:
@@ -81,6 +89,55 @@ def calibrate(session: nox.Session) -> None:
     """What comparisons of times can see on this machine: false alarms, and planted slowdowns found."""
     _install(session)
     session.run("python", "-m", "harness.calibration", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def versus(session: nox.Session) -> None:
+    """Two environments side by side: -- --base torch==2.12.0 --head torch==2.13.0, and what python -m harness.versus --help has."""
+    parser = argparse.ArgumentParser(prog="nox -s versus --", add_help=False, allow_abbrev=False)
+    for side in ("base", "head"):
+        parser.add_argument(f"--{side}", metavar="REQUIREMENT")
+    chosen, rest = parser.parse_known_args(session.posargs)
+    requirements = {"base": chosen.base, "head": chosen.head}
+    missing = [f"--{side}" for side, requirement in requirements.items() if not requirement]
+    if missing:
+        session.error(
+            f"Expected {' and '.join(missing)} after --: a requirement such as torch==2.12.0, a checkout or a URL. For example: "
+            "nox -s versus -- --base mypkg==1.0 --head ./checkout-of-mypkg --implementation lstm=mypkg:MyLSTM"
+        )
+    pythons = {side: _environment(session, side, requirement) for side, requirement in requirements.items()}
+    options = [option for side, python in pythons.items() for option in (f"--{side}-python", python, f"--{side}", requirements[side])]
+    session.run(pythons["head"], "-m", "harness.versus", *options, *rest, external=True)
+
+
+def _environment(session: nox.Session, side: str, requirement: str) -> str:
+    """The Python of a virtual environment with ``requirement``, the project and, unless the requirement is a torch itself, the pinned one.
+
+    It is kept beside the environments of the sessions: another session with the same requirement finds everything installed.
+    """
+    named = Path(requirement).name
+    # A wheel's name ends at its first hyphen, that of a project may have some.
+    found = re.match(r"[A-Za-z0-9]*" if named.endswith(".whl") else r"[A-Za-z0-9._-]*", named)
+    is_torch = found is not None and found[0].lower() == "torch"
+    wanted = [requirement, *([] if is_torch else _torch()), "-e", "."]
+    key = hashlib.sha256(" ".join([sys.version, *wanted]).encode()).hexdigest()[:8]
+    name = re.sub(r"[^A-Za-z0-9.]+", "-", named).strip("-")
+    folder = session.cache_dir / "versus" / f"{name}-{key}"
+    python = str(folder / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python"))
+    uv = shutil.which("uv")
+    install = [uv, "pip", "install", "--python", python] if uv else [python, "-m", "pip", "install"]
+    try:
+        if not Path(python).exists():
+            session.run(*([uv, "venv", "--python", sys.executable] if uv else [sys.executable, "-m", "venv"]), str(folder), external=True)
+        # Together, so that the requirement draws in no other torch.
+        session.run(*install, *wanted, external=True)
+        if re.search(r"[/\\@]", requirement):
+            # A checkout or a branch is another one today, under the same version.
+            fresh = ["--reinstall", "--refresh"] if uv else ["--force-reinstall"]
+            session.run(*install, "--no-deps", *fresh, requirement, external=True)
+    except nox.command.CommandFailed:
+        session.error(f"Cannot install --{side} {requirement}; what the installer says stands above")
+    return python
 
 
 @nox.session

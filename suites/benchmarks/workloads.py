@@ -85,7 +85,9 @@ SETS: dict[str, tuple[Workload, ...]] = {
         *_cells("quick", _COMMON, [2**k for k in range(11)], [(8, 64)]),
         *_cells("quick", _COMMON, [1, 32, 512], [(8, 64)], _PARTS),
     ),
-    # The same over three sizes, up to 4096 steps, and the other passes at three lengths.
+    # What two environments are compared on where nothing else is asked for: a minute or two each.
+    "release": tuple(_cells("release", _COMMON, [64], [(8, 64)])),
+    # The same as quick over three sizes, up to 4096 steps, and the other passes at three lengths.
     "sweep": (
         *_cells("sweep", Mode, [2**k for k in range(13)], [(1, 128), (16, 128), (64, 512)]),
         *_cells("sweep", Mode, [1, 64, 1024], [(1, 128), (16, 128), (64, 512)], _PARTS),
