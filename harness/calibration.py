@@ -27,7 +27,7 @@ from harness import environment, statistics
 from harness.clock import Clock, HostClock
 from harness.proportions import wilson
 from harness.record import Calibration, Header
-from harness.sampling import Budget, Subject, interleave, sample
+from harness.sampling import Budget, Subject, interleave
 from harness.statistics import Verdict, effect
 from harness.store import RunWriter, StoreError, now
 
@@ -96,7 +96,7 @@ def overhead(clock: Callable[[], float] = time.perf_counter, calls: int = 50) ->
         for _ in range(calls):
             call()
         bare = (clock() - start) / calls
-        ratios.append(sample(subject, host, calls).seconds / bare)
+        ratios.append(subject.sample(host, calls).seconds / bare)
     return stdlib.median(ratios) - 1
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from harness.case import Case
 from harness.clock import Clock, HostClock
 from harness.implementation import equal_terms
-from harness.sampling import Subject, sample
+from harness.sampling import Subject
 from harness.trial import lacks_memory
 from harness.work import Work
 
@@ -232,19 +232,19 @@ def _climb(steps: Sequence[_Step], clock: Clock) -> dict[Any, float]:
         try:
             subject = Subject(step.prepare(), _terms)
             # Warms up: on a GPU the first call of a size loads its kernel.
-            sample(subject, clock, 1)
+            subject.sample(clock, 1)
         except Exception as error:  # torch says in several ways that memory is short; anything else goes on
             if not reached or not lacks_memory(error):
                 raise
             break
         # The better of two, or a moment of other work could end the series.
-        seconds = min(sample(subject, clock, 1).seconds for _ in range(2))
+        seconds = min(subject.sample(clock, 1).seconds for _ in range(2))
         reached.append((step, subject, max(1, int(_SAMPLE_SECONDS / max(seconds, 1e-9)))))
     fastest = {step.what: math.inf for step in steps[: len(reached)]}
     spent, rounds = 0.0, 0
     while rounds < _LEAST_ROUNDS or spent < _SECONDS:
         for step, subject, calls in reached:
-            seconds = sample(subject, clock, calls).seconds
+            seconds = subject.sample(clock, calls).seconds
             fastest[step.what] = min(fastest[step.what], max(seconds, 1e-9))
             spent += seconds * calls
         rounds += 1

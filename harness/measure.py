@@ -18,7 +18,7 @@ from harness.limit import Limits
 from harness.outcome import Outcome
 from harness.passes import Cell, agreement, build, kernels
 from harness.record import Throughput
-from harness.sampling import Budget, Samples, Stop, Subject, interleave, sample
+from harness.sampling import Budget, Samples, Stop, Subject, interleave
 from harness.trial import ContractError, lacks_memory
 from harness.watch import Watch, sentences
 from harness.workload import Workload, baseline_of, work_of
@@ -164,7 +164,7 @@ def _warm_up(subject: Subject, clock: Clock) -> list[float]:
     """Seconds of the first calls, one by one."""
     taken: list[float] = []
     while len(taken) < _LEAST_CALLS or (len(taken) < _WARM_UP_CALLS and sum(taken) < _WARM_UP_SECONDS):
-        taken.append(sample(subject, clock, 1).seconds)
+        taken.append(subject.sample(clock, 1).seconds)
     return taken
 
 

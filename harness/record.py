@@ -73,18 +73,17 @@ class Conformance:
 class Throughput:
     """One implementation on one workload: a cell of the benchmark.
 
-    ``samples`` are seconds per call, in the order in which they were taken, each the mean of ``calls`` consecutive
-    calls, which follow ``untimed`` ones; it is empty unless ``outcome`` is passed. ``rounds`` numbers the interleaved round of each
-    sample, so that samples of two implementations of one workload pair up.
-    On a GPU ``issued`` has, for each sample, the seconds per call until the host had handed
+    ``samples`` are seconds per call, in the order in which they were taken, each the mean of ``calls`` consecutive calls, which follow
+    ``untimed`` ones; it is empty unless ``outcome`` is passed. ``rounds`` numbers the interleaved round of each sample, so that samples of
+    two implementations of one workload pair up. On a GPU ``issued`` has, for each sample, the seconds per call until the host had handed
     all work over, and ``device_samples`` those between two events around the work. ``warm_up``: seconds of the first calls, one by one:
-    what is compiled, tuned or packed, is so in these; ``first_call`` is the first of them. ``tokens``: T * B, of
-    one call; ``flops``: the analytic count of one call. ``tokens_per_second`` and ``flops_per_second``: from the median
-    sample. ``agreement``: the errors against the oracle on the timed instance, ``before`` and ``after`` the timed
-    calls, each as ``Conformance.errors``. ``threads``: torch's intra-op threads. ``stopped``: why no more
-    samples were taken, 'decided', 'time', which it is for the baseline, or 'interrupted'; empty where there are none. ``fits``: for what
-    ran out of memory, the largest ``batch`` among its halves that did not, 0 if none. ``memory``: the most ``bytes`` that a call held above
-    what was there before it, its ``method``, and the ``resolution`` in bytes; ``unavailable`` with the reason where it cannot be measured.
+    what is compiled, tuned or packed, is so in these; ``first_call`` is the first of them. ``tokens``: T * B, of one call; ``flops``: the
+    analytic count of one call. ``tokens_per_second`` and ``flops_per_second``: from the median sample. ``agreement``: the errors against
+    the oracle on the timed instance, ``before`` and ``after`` the timed calls, each as ``Conformance.errors``. ``threads``: torch's
+    intra-op threads. ``stopped``: why no more samples were taken, 'decided', 'time', which it is for the baseline, or 'interrupted'; empty
+    where there are none. ``fits``: for what ran out of memory, the largest ``batch`` among its halves that did not, 0 if none. ``memory``:
+    the most ``bytes`` that a call held above what was there before it, its ``method``, and the ``resolution`` in bytes; ``unavailable``
+    with the reason where it cannot be measured.
     ``limit``: the shortest time that the work of a call could take here, ``seconds``, whether ``bound`` by 'arithmetic' or 'memory', and
     what it follows from: ``bytes`` that must be moved, ``matmul_flops_per_second`` and ``memory_bytes_per_second``, the best rates that
     were measured in this run, with ``matmul`` and ``memory``, which say what was measured.

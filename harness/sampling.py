@@ -140,22 +140,17 @@ class Samples:
         return sum(self.seconds) * (self.calls + self.untimed)
 
 
-def sample(subject: Sampled, clock: Clock, calls: int, untimed: int = 0) -> Timing:
-    """The mean over ``calls`` consecutive calls, which follow ``untimed`` ones."""
-    return subject.sample(clock, calls, untimed)
-
-
 def calibrate(subject: Sampled, clock: Clock, budget: Budget) -> float:
     """Seconds of a call, by the fastest of a few samples of up to ``budget.sample_seconds``.
 
     It also warms the subject up for ``budget.warmup_seconds``.
     """
     # The first call can take very much longer than the rest: it warms up, and nothing is concluded from it.
-    spent, calls = sample(subject, clock, 1).seconds, 1
+    spent, calls = subject.sample(clock, 1).seconds, 1
     fastest, taken = math.inf, 0
     # The fastest of several: a thread that loses its core for a while is no slow subject.
     while spent < budget.warmup_seconds or taken < (1 if spent > _LONG_WARMUP else _LEAST_SAMPLES):
-        seconds = sample(subject, clock, calls).seconds
+        seconds = subject.sample(clock, calls).seconds
         spent, fastest, taken = spent + seconds * calls, min(fastest, seconds), taken + 1
         # Grown by steps, because a few more calls can still be slow.
         calls = 1 if subject.singly else min(_filling(budget.sample_seconds, seconds), calls * 4)
@@ -284,7 +279,7 @@ def _undisturbed_by_collection() -> Iterator[None]:
 
 
 def _take(subject: Sampled, clock: Clock, samples: Samples, number: int) -> None:
-    taken = sample(subject, clock, samples.calls, samples.untimed)
+    taken = subject.sample(clock, samples.calls, samples.untimed)
     samples.seconds.append(taken.seconds)
     samples.rounds.append(number)
     for seconds, known in ((taken.issued, samples.issued), (taken.device, samples.device)):

@@ -6,8 +6,9 @@ interval comes from the medians of some stretches of rounds, which differ as muc
 single rounds takes these for independent, and is too narrow by half. What no number of rounds shows (two instances of the same layer
 lie differently in memory) is added to the interval on either side.
 
-How estimators did on the same 24 series of 6 seconds: two equal nn.LSTM forward passes of 1.3 ms in rounds of random order, four
-processes on two cores, a third of the time spent waiting for a core. Slowdowns were planted by a factor on the candidate's times.
+How estimators did on the same 24 series of 6 seconds, taken before samples began with a call that is not timed: two equal nn.LSTM forward
+passes of 1.3 ms in rounds of random order, four processes on two cores, a third of the time spent waiting for a core. Slowdowns were
+planted by a factor on the candidate's times.
 
 =================================== ============== ============ ========= ========= =========
 estimator                           standard error false alarms 1 % found 2 % found 5 % found

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.clock import FakeClock, Timing
-from harness.sampling import Budget, Replay, Samples, Subject, calibrate, interleave, paced, sample
+from harness.sampling import Budget, Replay, Samples, Subject, calibrate, interleave, paced
 
 
 class Timed:
@@ -35,7 +35,7 @@ def _subject(call: Callable[[], Any], context: Callable[[], AbstractContextManag
 
 def test_a_sample_is_the_mean_of_consecutive_calls() -> None:
     clock = FakeClock()
-    assert sample(_subject(Timed(clock, 1.0, 2.0, 6.0)), clock, 3) == Timing(3.0)
+    assert _subject(Timed(clock, 1.0, 2.0, 6.0)).sample(clock, 3) == Timing(3.0)
 
 
 def test_the_context_is_entered_once_a_sample_and_not_timed() -> None:
@@ -48,14 +48,14 @@ def test_the_context_is_entered_once_a_sample_and_not_timed() -> None:
         yield
         clock.advance(100.0)
 
-    assert sample(_subject(Timed(clock, 0.5), slow), clock, 4).seconds == 0.5
+    assert _subject(Timed(clock, 0.5), slow).sample(clock, 4).seconds == 0.5
     assert len(entered) == 1
 
 
 def test_untimed_calls_come_first_and_are_not_timed() -> None:
     clock = FakeClock()
     timed = Timed(clock, 9.0, 1.0, 2.0, 6.0)
-    assert sample(_subject(timed), clock, 3, untimed=1) == Timing(3.0)
+    assert _subject(timed).sample(clock, 3, untimed=1) == Timing(3.0)
     assert timed.calls == 4
 
 

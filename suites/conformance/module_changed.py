@@ -118,7 +118,7 @@ def weights_changed_in_place(trial: Trial) -> None:
 def optimiser_step(trial: Trial) -> None:
     through = ("output",)
     module = trial.module()
-    optimiser = torch.optim.SGD(module.parameters(), lr=0.125)
+    optimiser = torch.optim.SGD(trial.parameters(module).values(), lr=0.125)
     trial.gradients(through, module)
     optimiser.step()
     slope = gradients(trial.case, through).tensors
