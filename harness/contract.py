@@ -32,8 +32,9 @@ class Contract:
     checked on. ``mutants``: the ids of wrong implementations that this very contract rejects. ``alternatives`` maps a case to
     wrong answers, by name, that the case must be able to tell from the right one; see :func:`blind_spots`. ``needs_constructor``: it is
     about the class itself, and says nothing where an implementation has none. ``only_on``: the one device that it is about.
-    ``needs``: packages without which it cannot be checked; they are optional. ``demonstration``: what the reproduction of a failure does
-    to a layer; see :mod:`harness.reproduction`.
+    ``needs``: packages without which it cannot be checked; they are optional. ``time_limits``: how many times what a check may take one of
+    it may take, because it does the work of many. ``demonstration``: what the reproduction of a failure does to a layer; see
+    :mod:`harness.reproduction`.
     """
 
     id: str
@@ -47,6 +48,7 @@ class Contract:
     needs_constructor: bool = False
     only_on: str = ""
     needs: tuple[str, ...] = ()
+    time_limits: int = 1
     demonstration: str = FORWARD
 
     def __post_init__(self) -> None:

@@ -6,6 +6,7 @@ import multiprocessing
 import pickle
 import signal
 import sys
+import threading
 import traceback
 from collections import Counter
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ PATIENCE = 3
 #: Seconds that a new process is given to import torch and everybody's modules.
 STARTUP = 120.0
 
+#: Held while the path of imports is another one than it was: workers side by side start in threads.
+_PATH = threading.Lock()
+
 #: Seconds that a process which has closed its end of the pipe is given to end.
 _FAREWELL = 5.0
 
@@ -34,30 +38,32 @@ class Worker:
     """A process that runs checks one after the other; it is started at the first, or before by :meth:`start`, and again after a death.
 
     ``references`` name the implementations that it may be asked to check; each new process resolves them for itself, which is how
-    a class from somebody's file comes to be there. ``limit``: seconds that one check may take before it counts as hanging.
+    a class from somebody's file comes to be there. ``limit``: seconds that one check may take before it counts as hanging, and those of
+    a contract that says so a multiple of it. ``hung``: by implementation, how many checks were not answered; workers side by side share it.
     """
 
-    def __init__(self, references: Sequence[str], limit: float) -> None:
+    def __init__(self, references: Sequence[str], limit: float, hung: Counter[str] | None = None) -> None:
         self._references, self._limit = tuple(references), limit
         self._process: Any = None
         self._pipe: Connection | None = None
         self._ready = False
-        self._hung: Counter[str] = Counter()
+        self._hung: Counter[str] = Counter() if hung is None else hung
 
     def run(self, check: Check) -> Conformance:
         """What came of ``check``; a death of the worker and a hang are outcomes too. Raises what the suite itself raised."""
         if self._hung[check.implementation.id] >= PATIENCE:
-            return finding(check, Outcome.TIMED_OUT, f"not run: {PATIENCE} checks of it were not answered within {self._limit:g} s before")
+            return finding(check, Outcome.TIMED_OUT, f"not run: {PATIENCE} checks of it were not answered in time before")
+        limit = self._limit * check.contract.time_limits
         try:
             self.start()
             assert self._pipe is not None
             self._await()
             self._pipe.send((check.contract, check.implementation.id, check.case))
-            if not self._pipe.poll(self._limit):
+            if not self._pipe.poll(limit):
                 self.stop()
                 self._hung[check.implementation.id] += 1
-                message = f"no answer within {self._limit:g} s; the process was ended (--time-limit gives it longer)"
-                return replace(finding(check, Outcome.TIMED_OUT, message), seconds=self._limit)
+                message = f"no answer within {limit:g} s; the process was ended (--time-limit gives it longer)"
+                return replace(finding(check, Outcome.TIMED_OUT, message), seconds=limit)
             answer = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join(_FAREWELL)
@@ -68,10 +74,15 @@ class Worker:
             return answer
         raise RuntimeError(f"The suite failed in the worker process:\n{answer}")
 
-    def stop(self) -> None:
-        """Ends the process, if there is one."""
+    def kill(self) -> None:
+        """Ends the process, if there is one, from another thread than the one that waits for its answer: that will see it dead."""
         if self._process is not None:
             self._process.kill()
+
+    def stop(self) -> None:
+        """Ends the process, if there is one."""
+        self.kill()
+        if self._process is not None:
             self._process.join()
         if self._pipe is not None:
             self._pipe.close()
@@ -88,12 +99,13 @@ class Worker:
         self._process = context.Process(target=_serve, args=(theirs, self._references, torch.get_num_threads()), daemon=True)
         # A file that is called like a module of the standard library must not stand in for it while the process starts; the process
         # puts the folders of these files on its path itself, when it loads them.
-        path = list(sys.path)
-        sys.path[:] = [folder for folder in path if folder not in FOLDERS]
-        try:
-            self._process.start()
-        finally:
-            sys.path[:] = path
+        with _PATH:
+            path = list(sys.path)
+            sys.path[:] = [folder for folder in path if folder not in FOLDERS]
+            try:
+                self._process.start()
+            finally:
+                sys.path[:] = path
         theirs.close()
 
     def _await(self) -> None:

@@ -19,7 +19,6 @@ from harness import environment, statistics, tolerance
 from harness.contract import Check, Contract, checks, devices, run
 from harness.coverage import covered
 from harness.implementation import Implementation
-from harness.isolation import Worker
 from harness.layer import Mode
 from harness.limit import Limits
 from harness.measure import Interrupted, measure
@@ -30,6 +29,7 @@ from harness.registry import UnknownImplementation, builtin, resolve, resolve_al
 from harness.resume import Earlier, ResumeError, earlier
 from harness.sampling import REPLAY, Budget
 from harness.store import RunWriter, StoreError, decode, encode, now
+from harness.workers import AT_MOST, Workers, sensible
 from harness.workload import Workload, WorkloadError, chosen
 
 _SESSION = pytest.StashKey["Session"]()
@@ -46,7 +46,7 @@ class Session:
     implementations: list[Implementation]
     devices: list[str]
     workloads: list[Workload]
-    worker: Worker | None
+    workers: Workers | None
     environment: dict[str, Any]
     baseline: str
     writer: RunWriter | None = None
@@ -141,8 +141,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--isolate",
         choices=("auto", "always", "never"),
         default="auto",
-        help="check implementations in a process of their own, where a crash or a hang is an outcome: 'auto' does so for those that are "
-        "not built in; 'never' lets a debugger in",
+        help="check implementations in processes of their own, where a crash or a hang is an outcome, as many at once as there are cores "
+        f"for, up to {AT_MOST}: 'auto' does so for those that are not built in; 'never' lets a debugger in",
     )
     group.addoption("--time-limit", type=float, default=30.0, metavar="SECONDS", help="what one isolated check may take; default: 30")
 
@@ -159,9 +159,12 @@ def pytest_configure(config: pytest.Config) -> None:
         workloads = chosen(sets, config.getoption("workloads") or ["quick"]) if sets else []
     except (UnknownImplementation, WorkloadError) as error:
         raise pytest.UsageError(str(error)) from error
-    torch.set_num_threads(max(1, config.getoption("threads")))
-    worker = Worker([i.reference for i in implementations], config.getoption("time_limit"))
-    session = Session(implementations, _devices(config), workloads, worker, dataclasses.asdict(environment.describe()), baseline)
+    threads = max(1, config.getoption("threads"))
+    torch.set_num_threads(threads)
+    # Under pytest-xdist the work is shared already.
+    count = 1 if hasattr(config, "workerinput") else sensible(threads)
+    workers = Workers([i.reference for i in implementations], config.getoption("time_limit"), count)
+    session = Session(implementations, _devices(config), workloads, workers, dataclasses.asdict(environment.describe()), baseline)
     if config.getoption("resume") is not None:
         try:
             session.earlier = earlier(Path(config.getoption("resume")), session.environment, _policy(config, session))
@@ -291,7 +294,7 @@ def settle(request: pytest.FixtureRequest, record_result: Callable[[Tested], Non
 
     def settled(check: Check) -> None:
         apart = _apart(request.config, check.implementation) and check.case is not None
-        result = session.worker.run(check) if apart and session.worker is not None else run(check)
+        result = session.workers.run(check) if apart and session.workers is not None else run(check)
         record_result(result)
         conclude(result)
 
@@ -299,7 +302,7 @@ def settle(request: pytest.FixtureRequest, record_result: Callable[[Tested], Non
 
 
 def _apart(config: pytest.Config, implementation: Implementation) -> bool:
-    """Whether checks of ``implementation`` run in a process of their own."""
+    """Whether checks of ``implementation`` run in another process than this one."""
     isolate = config.getoption("isolate")
     return bool(isolate == "always" or (isolate == "auto" and implementation.reference not in builtin()))
 
@@ -415,16 +418,28 @@ def _start_worker(config: pytest.Config) -> None:
     """Lets the process for isolated checks load while this one collects them, where there will be any."""
     mine = config.stash.get(_SESSION, None)
     distributes = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
-    if mine is None or mine.worker is None or distributes or config.option.collectonly or _measuring(config):
+    if mine is None or mine.workers is None or distributes or config.option.collectonly or _measuring(config):
         return
     if any(_apart(config, implementation) for implementation in mine.implementations):
-        mine.worker.start()
+        mine.workers.start()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Lets other processes begin with what they will be asked for; under pytest-xdist nobody knows yet who will be asked for what."""
+    config = session.config
+    mine = config.stash.get(_SESSION, None)
+    shared = bool(config.getoption("numprocesses", None)) or hasattr(config, "workerinput")
+    if mine is None or mine.workers is None or shared or config.option.collectonly or _measuring(config):
+        return
+    parameters = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
+    found = [value for given in parameters for value in given.values() if isinstance(value, Check)]
+    mine.workers.expect(check for check in found if check.case is not None and _apart(config, check.implementation))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     mine = session.config.stash.get(_SESSION, None)
-    if mine is not None and mine.worker is not None:
-        mine.worker.stop()
+    if mine is not None and mine.workers is not None:
+        mine.workers.stop()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -84,6 +84,12 @@ def agrees(trial: Trial) -> None:
 
 
 @declared
+def agrees_too(trial: Trial) -> None:
+    """The answer is the oracle's, as another contract."""
+    agrees.check(trial)
+
+
+@declared
 def refuses_other_widths(trial: Trial) -> None:
     """Seven features are refused where there are three."""
     trial.refuses("another width", trial.module(), torch.zeros(4, 2, 7), None)

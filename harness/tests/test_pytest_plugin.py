@@ -408,8 +408,8 @@ def test_other_peoples_layers_are_checked_in_a_process_of_their_own(isolate: str
         return CONFORMANCE
 
     config = _config(isolate=isolate)
-    worker: Any = SimpleNamespace(run=answers)
-    config.stash[pytest_plugin._SESSION] = pytest_plugin.Session([], ["cpu"], [], worker, {}, "")
+    workers: Any = SimpleNamespace(run=answers)
+    config.stash[pytest_plugin._SESSION] = pytest_plugin.Session([], ["cpu"], [], workers, {}, "")
     recorded: list[Any] = []
     request: Any = SimpleNamespace(config=config)
     settle = pytest_plugin.settle.__wrapped__(request, recorded.append)  # type: ignore[attr-defined]

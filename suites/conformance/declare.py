@@ -24,6 +24,7 @@ def contract(
     needs_constructor: bool = False,
     only_on: str = "",
     needs: tuple[str, ...] = (),
+    time_limits: int = 1,
     demonstration: str = FORWARD,
 ) -> Callable[[Callable[[Trial], None]], Contract]:
     """Makes a function that takes a trial into the contract ``id``; its mutants are those registered under this id."""
@@ -31,7 +32,19 @@ def contract(
     def declare(check: Callable[[Trial], None]) -> Contract:
         proof = tuple(mutant.id for mutant in mutants.registered().get(id, ()))
         return Contract(
-            id, statement, severity, source, check, tuple(cases), proof, alternatives, needs_constructor, only_on, needs, demonstration
+            id,
+            statement,
+            severity,
+            source,
+            check,
+            tuple(cases),
+            proof,
+            alternatives=alternatives,
+            needs_constructor=needs_constructor,
+            only_on=only_on,
+            needs=needs,
+            time_limits=time_limits,
+            demonstration=demonstration,
         )
 
     return declare

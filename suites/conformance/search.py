@@ -70,6 +70,7 @@ def cases(draw: st.DrawFn, mode: Mode, device: str, seed: int) -> Case:
     MUST,
     "MacIver et al. 2019, Hypothesis: a new approach to property-based testing",
     every(name="search"),
+    time_limits=4,
     demonstration=BACKWARD,
 )
 def values_and_gradients(trial: Trial) -> None:
