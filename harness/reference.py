@@ -45,6 +45,10 @@ class Question:
         """The cotangents that the gradients are asked for, by the name of their tensor."""
         return {name: (self.cotangents or self.case.arrays.cotangents)[name] for name in self.through or ()}
 
+    def all_inputs(self) -> dict[str, Array]:
+        """x, h0 and c0 as they are asked about."""
+        return {**self.case.arrays.inputs(), **(self.inputs or {})}
+
     def answered(self, rounding: oracle.Rounding, copies: int) -> list[dict[str, Array]]:
         """The oracle's answers to ``copies`` of the case that run side by side: they are the first axis of what ``rounding`` is given.
 
@@ -54,7 +58,7 @@ class Question:
         def copied(array: Array) -> Array:
             return np.repeat(array[:, None], copies, axis=1)
 
-        inputs = {name: copied(array) for name, array in {**self.case.arrays.inputs(), **(self.inputs or {})}.items()}
+        inputs = {name: copied(array) for name, array in self.all_inputs().items()}
         masks = None if self.masks is None else [mask[:, None] for mask in self.masks]
         reply = oracle.evaluate(self.case, weights=self.weights, masks=masks, rounding=rounding, **inputs)
         tensors = reply.tensors()
@@ -112,8 +116,7 @@ def _with_floors(
 ) -> Expected:
     question = Question(case, through, weights, masks, cotangents, inputs)
     expected, *answers = question.answered(_jitter(case.dtype), copies=1 + 2 * _draws(case))
-    if weights is case.arrays.weights:
-        answers.append(_plain_loop(case, through))
+    answers.append(_plain_loop(question))
     errors = {name: [scaled_error(reply[name], expected[name]) for reply in answers] for name in expected}
     floors = {name: floor_of(values, case.dtype, _terms(case, name)) for name, values in errors.items()}
     typical = {name: max(typical_error(reply[name], expected[name]) for reply in answers) for name in expected}
@@ -171,22 +174,23 @@ def _terms(case: Case, name: str) -> int:
     return forward
 
 
-def _plain_loop(case: Case, through: tuple[str, ...] | None) -> dict[str, NDArray[Any]]:
-    """The tensors, or with ``through`` the gradients, that a plain loop gives for ``case``."""
-    arrays = case.arrays
+def _plain_loop(question: Question) -> dict[str, NDArray[Any]]:
+    """What a plain loop answers to ``question`` in the dtype of its case."""
+    case, through = question.case, question.through
+    inputs = question.all_inputs()
     with neutral(), torch.set_grad_enabled(through is not None):
-        leaves = {name: tensor(array, case).requires_grad_(through is not None) for name, array in arrays.weights.items()}
-        inputs = arrays.inputs()
-        leaves |= {name: tensor(array, case).requires_grad_(through is not None) for name, array in inputs.items()}
+        given = {**question.weights, **inputs}
+        leaves = {name: tensor(array, case).requires_grad_(through is not None) for name, array in given.items()}
         valid = torch.as_tensor(case.valid, device=case.device)
-        result = loop(case.layer, leaves, leaves["x"], leaves["h0"], leaves.get("c0"), valid)
+        masks = None if question.masks is None else [tensor(mask, case) for mask in question.masks]
+        result = loop(case.layer, leaves, leaves["x"], leaves["h0"], leaves.get("c0"), valid, masks)
         if through is None:
             return {name: to_array(value) for name, value in result.items()}
-        names = [*inputs, *arrays.weights]
+        names = [*inputs, *question.weights]
         grads = torch.autograd.grad(
             [result[name] for name in through],
             [leaves[name] for name in names],
-            [tensor(arrays.cotangents[name], case) for name in through],
+            [tensor(cotangent, case) for cotangent in question.wanted().values()],
             allow_unused=True,
         )
         return {name: np.zeros(leaves[name].shape) if g is None else to_array(g) for name, g in zip(names, grads, strict=True)}
@@ -210,8 +214,16 @@ def neutral() -> Iterator[None]:
         yield
 
 
-def loop(layer: Layer, weights: Mapping[str, Tensor], x: Tensor, h0: Tensor, c0: Tensor | None, valid: Tensor) -> dict[str, Tensor]:
-    """A plain masked loop in torch, every operation in the dtype of ``x``; shapes as in :func:`harness.oracle.forward`."""
+def loop(
+    layer: Layer,
+    weights: Mapping[str, Tensor],
+    x: Tensor,
+    h0: Tensor,
+    c0: Tensor | None,
+    valid: Tensor,
+    masks: Sequence[Tensor] | None = None,
+) -> dict[str, Tensor]:
+    """A plain masked loop in torch, every operation in the dtype of ``x``; shapes and ``masks`` as in :func:`harness.oracle.forward`."""
     output, h_n, c_n = x, [], []
     for level in range(layer.num_layers):
         sequence = []
@@ -231,6 +243,8 @@ def loop(layer: Layer, weights: Mapping[str, Tensor], x: Tensor, h0: Tensor, c0:
             c_n.append(c)
             sequence.append(torch.stack(ys))
         output = torch.cat(sequence, dim=2)
+        if masks is not None and level < layer.num_layers - 1:
+            output = output * masks[level]
     result = {"output": output, "h_n": torch.stack(h_n)}
     return result if c0 is None else {**result, "c_n": torch.stack([c for c in c_n if c is not None])}
 

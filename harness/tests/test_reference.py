@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness import oracle
+from harness import oracle, reference
 from harness.case import Case
 from harness.layer import Layer, Mode
-from harness.reference import Question, answer, gradients
+from harness.reference import Question, altered, answer, gradients
 
 CASE = Case(Layer(Mode.LSTM, 3, 4, num_layers=2, bidirectional=True, proj_size=2), steps=5, batch=2, lengths=(5, 3))
 
@@ -39,3 +39,29 @@ def test_a_state_of_one_number_is_not_judged_by_a_lucky_draw() -> None:
     # The second step's sum cancels all but 3 % of a tanh that lies between two floats: rounded the other way, it is off by 2.4e-6.
     cancelled = Case(Layer(Mode.RNN_TANH, 1, 1), steps=2, batch=1, seed=3)
     assert answer(cancelled).floors["h_n"] > 1e-6
+
+
+@pytest.mark.parametrize("through", [None, ("output",)], ids=["answer", "gradients"])
+def test_the_floor_of_a_case_does_not_depend_on_how_its_weights_were_given(through: tuple[str, ...] | None) -> None:
+    # Here the loop errs more than any of the jittered answers: h_n, or the gradient of x.
+    case = Case(Layer(Mode.RNN_TANH, 33, 65), steps=20, batch=8, seed=3 if through else 9)
+    given = altered(case, weights=dict(case.arrays.weights), inputs=case.arrays.inputs(), through=through)
+    assert given.floors == (answer(case) if through is None else gradients(case, through)).floors
+
+
+@pytest.mark.parametrize("through", [None, ("output", "h_n")], ids=["answer", "gradients"])
+def test_the_plain_loop_answers_the_question_that_was_asked(through: tuple[str, ...] | None) -> None:
+    arrays = CASE.arrays
+    question = Question(
+        CASE,
+        through,
+        weights={name: 1.25 * array for name, array in arrays.weights.items()},
+        masks=[np.arange(CASE.steps * CASE.batch * 4).reshape(CASE.steps, CASE.batch, 4) % 3 / 2.0],
+        cotangents={name: -array for name, array in arrays.cotangents.items()},
+        inputs={"x": arrays.x + 0.5},
+    )
+    (expected,) = question.answered(oracle.exact, copies=1)
+    found = reference._plain_loop(question)
+    assert set(found) == set(expected)
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=0, atol=2e-6 * np.abs(array).max())
