@@ -10,6 +10,7 @@ from suites.conformance import (
     dropout,
     errors,
     execution,
+    execution_compiled,
     gradients,
     gradients_autograd,
     invariance,
@@ -45,6 +46,7 @@ FILES: tuple[ModuleType, ...] = (
     purity,
     numerics,
     execution,
+    execution_compiled,
     composition,
     search,
 )

@@ -1,10 +1,10 @@
-"""Ways of running: grad mode, the kernel that the row's name promises, switches, vmap, autocast, compiled, traced, exported, quantised."""
+"""Ways of running: grad mode, the kernel that the row's name promises, switches, vmap, autocast, a side stream.
+
+What is made of a module by a compiler, a tracer or an exporter is in ``execution_compiled.py``.
+"""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,8 +13,7 @@ import torch
 from harness.dispatch import kernels_of
 from harness.implementation import switched
 from harness.reference import altered, answer, gradients, tensor, to_array
-from harness.tolerance import scaled_error
-from harness.trial import ContractError, Trial, canonical
+from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MAY, MUST, contract
 
@@ -218,213 +217,6 @@ def autocast(trial: Trial) -> None:
         with torch.autocast(torch.device(case.device).type, torch.bfloat16):
             trial.call(module, *trial.form(leaves))
     trial.agree(trial.answer(module, leaves).arrays(), answer(finer))
-
-
-@contract(
-    "execution.compiled",
-    "torch.compile gives right answers and gradients, at one sequence length and then at another; where it makes no graph, that is said.",
-    MAY,
-    "torch.compile; torch._dynamo.config.allow_rnn",
-    [*every(steps=4, batch=2)],
-    demonstration="""
-        fast = layer if layer is reference else torch.compile(layer, backend="eager")
-        outputs = [fast(given, hx)[0] for given in (x, torch.cat([x, x]))]
-        sum(output.square().sum() for output in outputs).backward()
-        return outputs, [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
-    """,
-)
-def compiled(trial: Trial) -> None:
-    graphs = 0
-
-    def counted(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
-        nonlocal graphs
-        graphs += 1
-        forward: Callable[..., Any] = graph.forward
-        return forward
-
-    case, through = trial.case, ("output",)
-    fast: Any = torch.compile(trial.module(), backend=counted)
-    longer = replace(case, steps=case.steps + 2)
-    try:
-        for one in (case, longer):
-            leaves = trial.leaves(requires_grad=True, case=one)
-            try:
-                raw = fast(*trial.form(leaves, one))
-            except Exception as error:  # a refusal, whichever exception it comes as
-                raise NotImplementedError(f"torch.compile: {error}") from error
-            reply = canonical(raw, leaves["x"], one)
-            trial.agree({name: to_array(value) for name, value in reply.items()}, answer(one))
-            with trial.blamed("backward"):
-                reply["output"].backward(tensor(one.arrays.cotangents["output"], one))
-            trial.agree(trial.collect({"x": leaves["x"]}), gradients(one, through), only=["x"])
-    finally:
-        torch._dynamo.reset()
-    if not graphs:
-        raise NotImplementedError("torch.compile made no graph of it: it runs as it does without")
-    trial.answered = True
-
-
-@contract(
-    "execution.traced",
-    "torch.jit.trace gives a function that is right on other numbers of the same shape, or is refused.",
-    MAY,
-    "torch.jit.trace",
-    [*every(steps=3, batch=2), *every(bidirectional=True, num_layers=2, batch_first=True)],
-    demonstration="""
-        other = 3 * torch.randn(x.shape).to(dtype)
-        with torch.no_grad():
-            fixed = layer if layer is reference else torch.jit.trace(layer, (other, hx), check_trace=False)
-            return fixed(x, hx)
-    """,
-)
-def traced(trial: Trial) -> None:
-    _fixed(trial, "torch.jit.trace", lambda module, example: torch.jit.trace(module, example, check_trace=False))
-
-
-def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any]) -> None:
-    """What is ``made`` of the module by one call on an example is right on the case's own numbers."""
-    module, example = trial.module(), replace(trial.case, inputs_seed=trial.case.inputs_seed + 1)
-    trial.answer(module)
-    try:
-        with torch.no_grad():
-            fixed = made(module, trial.form(trial.leaves(case=example), example))
-            input, hx = trial.form(trial.leaves())
-            raw = fixed(input, hx)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"{how}: {error}") from error
-    trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
-
-
-@contract(
-    "execution.exported",
-    "torch.export gives a program that is right on other numbers of the same shape, or is refused.",
-    MAY,
-    "torch.export.export",
-    [*every(steps=2, batch=2)],
-    demonstration="""
-        other = 3 * torch.randn(x.shape).to(dtype)
-        with torch.no_grad():
-            fixed = layer if layer is reference else torch.export.export(layer, (other, hx), strict=False).module()
-            return fixed(x, hx)
-    """,
-)
-def exported(trial: Trial) -> None:
-    _fixed(trial, "torch.export", lambda module, example: torch.export.export(module, example, strict=False).module())
-
-
-@contract(
-    "execution.exported_for_other_sizes",
-    "torch.export with a dynamic batch size or sequence length gives a program that is right at another one, or is refused.",
-    MAY,
-    "torch.export.export: dynamic_shapes",
-    [*every(steps=3, batch=2)],
-    demonstration="""
-        tree, any_size = torch.utils._pytree.tree_map, {1: torch.export.Dim.DYNAMIC}
-        more, states = torch.cat([x, x], 1), tree(lambda s: torch.cat([s, s], 1), hx)
-        if layer is reference: return layer(more, states)
-        try: program = torch.export.export(layer, (x, hx), dynamic_shapes=(any_size, tree(lambda s: any_size, hx)), strict=False)
-        except Exception: return reference(more.double(), tree(torch.Tensor.double, states))
-        return program.module()(more, states)
-    """,
-)
-def exported_for_other_sizes(trial: Trial) -> None:
-    case, refusals = trial.case, []
-    trial.answer()
-    for what, axis, other in (("batch size", 1, replace(case, batch=case.batch + 2)), ("length", 0, replace(case, steps=case.steps + 2))):
-        module = trial.module()
-        input, hx = trial.form(trial.leaves())
-        any_size = torch.export.Dim.DYNAMIC
-        state: Any = {1: any_size} if axis == 1 else None
-        dims = ({axis: any_size}, (state, state) if case.layer.has_cell_state else state)
-        leaves = trial.leaves(case=other)
-        with torch.no_grad():
-            try:
-                program = torch.export.export(module, (input, hx), dynamic_shapes=dims, strict=False).module()
-                raw = program(*trial.form(leaves, other))
-            except Exception as error:  # a refusal, whichever exception it comes as
-                refusals.append(f"torch.export with a dynamic {what}: {error}")
-                continue
-        trial.agree({name: to_array(value) for name, value in canonical(raw, leaves["x"], other).items()}, answer(other))
-    if len(refusals) == 2:
-        raise NotImplementedError("; ".join(refusals))
-
-
-@contract(
-    "execution.onnx",
-    "torch.onnx.export gives a model that ONNX Runtime answers rightly on other numbers of the same shape, or is refused.",
-    MAY,
-    "torch.onnx.export; onnxruntime#4187, onnx#921",
-    [*every(steps=2, batch=2)],
-    needs=("onnxruntime", "onnxscript"),
-    demonstration="""
-        other, leaves_of = 3 * torch.randn(x.shape).to(dtype), torch.utils._pytree.tree_leaves
-        with torch.no_grad():
-            if layer is reference: return leaves_of(layer(x, hx))
-            return list(torch.onnx.export(layer, (other, hx), dynamo=True, verbose=False)(x, hx))
-    """,
-)
-def onnx(trial: Trial) -> None:
-    def made(module: torch.nn.Module, example: Any) -> Callable[..., Any]:
-        with _unlogged():
-            program: Any = torch.onnx.export(module, example, dynamo=True, verbose=False)
-
-        def answered(input: Any, hx: Any) -> Any:
-            # ONNX has no nested outputs.
-            output, *states = program(input, hx)
-            return output, (tuple(states) if trial.case.layer.has_cell_state else states[0])
-
-        return answered
-
-    _fixed(trial, "torch.onnx.export", made)
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keeps the exporter from saying, each time anew, which optional packages it does without."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
-
-
-#: What int8 may cost of a tensor's largest magnitude. Over 20 seeds nn.LSTM and nn.GRU lost at most 3.1 %, in one layer and in two.
-_INT8 = 0.1
-
-
-@contract(
-    "execution.quantized",
-    "In a model that is quantised dynamically to int8 the answer is right to int8's precision, or the quantisation is refused.",
-    MAY,
-    "torch.ao.quantization.quantize_dynamic; torch.ao.nn.quantized.dynamic.LSTM",
-    [*every(steps=3), *every(num_layers=2, bidirectional=True, steps=3)],
-    demonstration="""
-        if layer is reference: return
-        model = torch.nn.ModuleDict({"layer": copy.deepcopy(layer)})
-        model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM, torch.nn.Linear})
-        with torch.no_grad():
-            right, found = reference(x, hx)[0], model["layer"](x, hx)[0]
-        assert (found - right).abs().max() < 0.1 * right.abs().max()
-    """,
-)
-def quantized(trial: Trial) -> None:
-    module = trial.module().eval()
-    trial.answer(module)
-    kinds = {torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM, torch.nn.Linear}
-    try:
-        model = torch.ao.quantization.quantize_dynamic(torch.nn.ModuleDict({"layer": module}), kinds)
-        with torch.no_grad():
-            input, hx = trial.form(trial.leaves())
-            raw = model["layer"](input, hx)
-    except Exception as error:  # a refusal, whichever exception it comes as; one day torch will not have it any more
-        raise NotImplementedError(f"quantize_dynamic: {error}") from error
-    expected = answer(trial.case).tensors
-    for name, found in trial.structured(raw, input).arrays().items():
-        lost = scaled_error(found, expected[name])
-        if not lost <= _INT8:
-            raise ContractError(f"Expected {name} within {_INT8:.0%} of its largest magnitude in int8, but it is off by {lost:.1%}")
 
 
 @contract(
