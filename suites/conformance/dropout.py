@@ -51,7 +51,7 @@ def _factors(trial: Trial, reply: Answer) -> Array:
     return np.where((np.abs(undropped) > 1e-8) & trial.case.valid[:, :, None], factors, np.nan)
 
 
-def _mask(trial: Trial, reply: Answer) -> Array:
+def mask_given(trial: Trial, reply: Answer) -> Array:
     """The mask, exactly: each factor is 0 or 1 / (1 - p), or it raises."""
     p = trial.case.layer.dropout
     factors = _factors(trial, reply)
@@ -80,7 +80,7 @@ def _mask(trial: Trial, reply: Answer) -> Array:
 )
 def between_layers_only(trial: Trial) -> None:
     reply = _in_training(trial)
-    mask = _mask(trial, reply)
+    mask = mask_given(trial, reply)
     trial.agree(reply.arrays(), altered(trial.case, masks=[mask]))
 
 
@@ -133,7 +133,7 @@ def one_drops_all(trial: Trial) -> None:
 )
 def scaled(trial: Trial) -> None:
     p = trial.case.layer.dropout
-    mask = _mask(trial, _in_training(trial))
+    mask = mask_given(trial, _in_training(trial))
     share, count = float((mask == 0).mean()), mask.size
     # Six standard deviations of a binomial share: once in a billion by chance, and seeded, so never twice.
     allowed = 6 * (p * (1 - p) / count) ** 0.5 + 1e-2
@@ -184,7 +184,7 @@ def fresh_mask(trial: Trial) -> None:
     module = trial.module().train()
     torch.manual_seed(3)
     # Padding has no mask.
-    first, second = (np.where(trial.case.valid[:, :, None], _mask(trial, trial.answer(module)), np.nan) for _ in range(2))
+    first, second = (np.where(trial.case.valid[:, :, None], mask_given(trial, trial.answer(module)), np.nan) for _ in range(2))
     p = trial.case.layer.dropout
     chance = p**2 + (1 - p) ** 2
     pairs = {"from call to call": (first, second), "over the features": (first[:, :, 1:], first[:, :, :-1])}
@@ -243,7 +243,7 @@ def own_mask_between_layers(trial: Trial) -> None:
 def same_mask_in_backward(trial: Trial) -> None:
     through = ("output", "h_n", "c_n") if trial.case.layer.has_cell_state else ("output", "h_n")
     module = trial.module().train()
-    mask = _mask(trial, _in_training(trial, 7, module))
+    mask = mask_given(trial, _in_training(trial, 7, module))
     torch.manual_seed(7)
     actual = trial.gradients(through, module)
     trial.agree(actual, altered(trial.case, masks=[mask], through=through))

@@ -13,52 +13,136 @@ import torch
 from harness.reference import answer, gradients, tensor, to_array
 from harness.tolerance import scaled_error
 from harness.trial import ContractError, Trial, canonical
-from suites.conformance.cases import every
+from suites.conformance.cases import GRU, LSTM, RNN_TANH, every, make
 from suites.conformance.declare import MAY, contract
+from suites.conformance.dropout import mask_given
+from suites.conformance.gradients import every_output
+
+#: Whatever a compiler may treat apart, in few steps, because it takes its time for each.
+_FORMS = [
+    *every(steps=3, batch=2),
+    *every(RNN_TANH, GRU, bidirectional=True, batch_first=True, steps=2, batch=2, dtype="float64"),
+    make(LSTM, bidirectional=True, batch_first=True, steps=2, batch=2, dtype="float64", proj_size=2),
+    *every(RNN_TANH, GRU, LSTM, steps=2, batch=1, batched=False),
+    *every(RNN_TANH, GRU, LSTM, steps=3, batch=3, lengths=(1, 3, 2)),
+]
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keeps a logger of torch's from saying where a graph breaks, or which optional packages it does without."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _compiling() -> Iterator[None]:
+    """What torch.compile made inside is forgotten afterwards."""
+    try:
+        with _quiet("torch._dynamo"):
+            yield
+    finally:
+        torch._dynamo.reset()
+
+
+class _Compiled:
+    """A module under torch.compile, which counts the graphs that are made of it. What the compiler refuses is *unsupported*."""
+
+    def __init__(self, module: torch.nn.Module) -> None:
+        self.graphs = 0
+        self._call: Any = torch.compile(module, backend=self._counted)
+
+    def _counted(self, graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
+        self.graphs += 1
+        forward: Callable[..., Any] = graph.forward
+        return forward
+
+    def __call__(self, input: Any, hx: Any) -> Any:
+        try:
+            return self._call(input, hx)
+        except Exception as error:  # a refusal, whichever exception it comes as
+            raise NotImplementedError(f"torch.compile: {error}") from error
+
+    def require_graphs(self) -> None:
+        """Raises NotImplementedError where nothing was compiled."""
+        if not self.graphs:
+            raise NotImplementedError("torch.compile made no graph of it: it runs as it does without")
 
 
 @contract(
     "execution.compiled",
-    "torch.compile gives right answers and gradients, at one sequence length and then at another; where it makes no graph, that is said.",
+    "torch.compile gives right answers and gradients, in training and in eval mode, at one size and then at another; where it makes no "
+    "graph, that is said.",
     MAY,
     "torch.compile; torch._dynamo.config.allow_rnn",
-    [*every(steps=4, batch=2)],
+    _FORMS,
     demonstration="""
         fast = layer if layer is reference else torch.compile(layer, backend="eager")
-        outputs = [fast(given, hx)[0] for given in (x, torch.cat([x, x]))]
-        sum(output.square().sum() for output in outputs).backward()
-        return outputs, [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+        wide, tree = lambda value: torch.cat([value] * 9, 1), torch.utils._pytree
+        plain = hasattr(x, "dim") and x.dim() == 3 and not reference.batch_first
+        found = [fast(x, hx), *(fast(wide(torch.cat([x, x])), tree.tree_map(wide, hx)) for _ in range(plain))]
+        sum(value.square().sum() for value in tree.tree_leaves(found)).backward()
+        layer.eval(), found.append(fast(x, hx))
+        return tree.tree_leaves(found), [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
     """,
 )
 def compiled(trial: Trial) -> None:
-    graphs = 0
-
-    def counted(graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
-        nonlocal graphs
-        graphs += 1
-        forward: Callable[..., Any] = graph.forward
-        return forward
-
-    case, through = trial.case, ("output",)
-    fast: Any = torch.compile(trial.module(), backend=counted)
-    longer = replace(case, steps=case.steps + 2)
-    try:
-        for one in (case, longer):
+    module, through, case = trial.module(), every_output(trial), trial.case
+    # Another length and more sequences: what was made for the first call is not right for them.
+    plain = case.batched and case.lengths is None and not case.layer.bidirectional
+    others = [replace(case, steps=case.steps + 1, batch=17)] if plain else []
+    fast = _Compiled(module)
+    with _compiling():
+        for one in (case, *others):
             leaves = trial.leaves(requires_grad=True, case=one)
-            try:
-                raw = fast(*trial.form(leaves, one))
-            except Exception as error:  # a refusal, whichever exception it comes as
-                raise NotImplementedError(f"torch.compile: {error}") from error
-            reply = canonical(raw, leaves["x"], one)
+            input, hx = trial.form(leaves, one)
+            reply = canonical(fast(input, hx), input, one)
             trial.agree({name: to_array(value) for name, value in reply.items()}, answer(one))
+            module.zero_grad()
             with trial.blamed("backward"):
-                reply["output"].backward(tensor(one.arrays.cotangents["output"], one))
-            trial.agree(trial.collect({"x": leaves["x"]}), gradients(one, through), only=["x"])
-    finally:
-        torch._dynamo.reset()
-    if not graphs:
-        raise NotImplementedError("torch.compile made no graph of it: it runs as it does without")
+                torch.autograd.backward([reply[name] for name in through], [tensor(one.arrays.cotangents[name], one) for name in through])
+            trial.agree(trial.collect({**leaves, **trial.parameters(module)}), gradients(one, through))
+        if case.layer.bidirectional:
+            module.eval()
+            with torch.no_grad():
+                reply = canonical(fast(input, hx), input, case)
+            trial.agree({name: to_array(value) for name, value in reply.items()}, answer(case))
+    fast.require_graphs()
     trial.answered = True
+
+
+@contract(
+    "execution.compiled_dropout",
+    "Under torch.compile dropout acts in training, with a mask that is drawn anew at each call, and not in eval mode.",
+    MAY,
+    "torch.compile; torch.nn.LSTM: dropout",
+    [*every(dropout=0.5, num_layers=2, weights="readable", dtype="float64", hidden_size=6, steps=3, batch=5)],
+    demonstration="""
+        fast = layer if layer is reference else torch.compile(layer, backend="eager")
+        mask, second = (fast(x, hx)[0].abs() < 1e-9 for _ in range(2))
+        assert (mask != second).any() and mask.any(), "nothing is dropped, or always the same"
+        return layer.eval() and fast(x, hx)
+    """,
+)
+def compiled_dropout(trial: Trial) -> None:
+    module = trial.module().train()
+    fast = _Compiled(module)
+    input, hx = trial.form(trial.leaves())
+    torch.manual_seed(0)
+    with _compiling(), torch.no_grad():
+        masks = [mask_given(trial, trial.structured(fast(input, hx), input)) for _ in range(2)]
+        module.eval()
+        trial.agree(trial.structured(fast(input, hx), input).arrays(), answer(trial.case))
+    if not all((mask == 0).any() for mask in masks) or (masks[0] == masks[1]).all():
+        raise ContractError(
+            "Expected dropout to draw a mask at each call of what torch.compile made, but it drops nothing, or always the same"
+        )
+    fast.require_graphs()
 
 
 @contract(
@@ -162,7 +246,7 @@ def exported_for_other_sizes(trial: Trial) -> None:
 )
 def onnx(trial: Trial) -> None:
     def made(module: torch.nn.Module, example: Any) -> Callable[..., Any]:
-        with _unlogged():
+        with _quiet("torch.onnx"):
             program: Any = torch.onnx.export(module, example, dynamo=True, verbose=False)
 
         def answered(input: Any, hx: Any) -> Any:
@@ -173,18 +257,6 @@ def onnx(trial: Trial) -> None:
         return answered
 
     _fixed(trial, "torch.onnx.export", made)
-
-
-@contextmanager
-def _unlogged() -> Iterator[None]:
-    """Keeps the exporter from saying, each time anew, which optional packages it does without."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 #: What int8 may cost of a tensor's largest magnitude. Over 20 seeds nn.LSTM and nn.GRU lost at most 3.1 %, in one layer and in two.
