@@ -145,6 +145,36 @@ def compiled_dropout(trial: Trial) -> None:
     fast.require_graphs()
 
 
+#: Lengths of the sequences of one batch after the other.
+_LENGTHS = (3, 2, 4, 6)
+
+
+@contract(
+    "execution.compiled_for_any_length",
+    "Under torch.compile calls of ever other sequence lengths are right, and from the third length on no further graph is made; where each "
+    "makes one, that is said.",
+    MAY,
+    "torch.compile: dynamic shapes, recompile_limit",
+    [*every(batch=2, steps=_LENGTHS[0])],
+    demonstration="""
+        fast = layer if layer is reference else torch.compile(layer, backend="eager")
+        with torch.no_grad(): return [fast(torch.cat([x, 2 * x])[:steps], hx) for steps in (3, 2, 4, 6)]
+    """,
+)
+def compiled_for_any_length(trial: Trial) -> None:
+    fast, made = _Compiled(trial.module()), []
+    with _compiling(), torch.no_grad():
+        for one in (replace(trial.case, steps=steps) for steps in _LENGTHS):
+            input, hx = trial.form(trial.leaves(case=one), one)
+            reply = canonical(fast(input, hx), input, one)
+            trial.agree({name: to_array(value) for name, value in reply.items()}, answer(one))
+            made.append(fast.graphs)
+    fast.require_graphs()
+    if made[-1] > made[1]:
+        told = f"{made[-1]} graphs of it for {len(_LENGTHS)} sequence lengths"
+        raise NotImplementedError(f"torch.compile made {told}: it compiles anew for each, and gives up at its recompile_limit")
+
+
 @contract(
     "execution.traced",
     "torch.jit.trace gives a function that is right on other numbers of the same shape, or is refused.",

@@ -35,9 +35,13 @@ def test_rejects_mutant(contract: Contract, mutant: Implementation, record_resul
     assert result.outcome == Outcome.PASSED, result.message
 
 
+#: Contracts about what a Python loop cannot do, and a sound layer that can.
+ABLE = {"execution.compiled_for_any_length": mutants.FUSED}
+
+
 @pytest.mark.parametrize("contract", CATALOGUE, ids=lambda contract: contract.id)
 def test_lets_the_sound_layer_pass(contract: Contract) -> None:
-    findings = [run(check) for check in checks([contract], [mutants.SOUND], _where(contract))]
+    findings = [run(check) for check in checks([contract], [ABLE.get(contract.id, mutants.SOUND)], _where(contract))]
     wrong = [f"{finding.case}: {finding.message}" for finding in findings if finding.outcome != Outcome.PASSED]
     assert not wrong, "\n".join(wrong)
 

@@ -20,9 +20,10 @@ from suites.conformance.mutants import (
     values,
     values_cells,
 )
-from suites.conformance.mutants.base import SOUND, Sound, registered
+from suites.conformance.mutants.base import FUSED, SOUND, Sound, registered
 
 __all__ = [
+    "FUSED",
     "SOUND",
     "Sound",
     "dropout",

@@ -108,6 +108,14 @@ class DropoutCompiledIn(Sound):
         return dropout(x, self.dropout, self.training or torch.compiler.is_compiling())
 
 
+@mutant("execution.compiled_for_any_length")
+class FourStepsWhenCompiled(Sound):
+    """What the compiler is given knows four steps, and keeps the state in all later ones."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return (h, c) if t >= 4 and torch.compiler.is_compiling() else super().step(x, h, c, w, t, slot)
+
+
 @mutant("execution.traced")
 class ScaleOfTheFirstInput(Sound):
     """The input is divided by its own scale and multiplied again, by a Python number that a trace keeps."""
