@@ -14,6 +14,7 @@ import torch
 
 from harness import oracle
 from harness.case import Array, Case
+from harness.environment import available_memory
 from harness.implementation import ExpectedFailure, Implementation, equal_terms, undisturbed
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance, Mutation
@@ -32,7 +33,8 @@ class Contract:
     checked on. ``mutants``: the ids of wrong implementations that this very contract rejects. ``alternatives`` maps a case to
     wrong answers, by name, that the case must be able to tell from the right one; see :func:`blind_spots`. ``needs_constructor``: it is
     about the class itself, and says nothing where an implementation has none. ``only_on``: the one device that it is about.
-    ``needs``: packages without which it cannot be checked; they are optional. ``time_limits``: how many times what a check may take one of
+    ``needs``: packages without which it cannot be checked; they are optional. ``gibibytes``: the memory that a check takes; where it
+    says some, it is checked only by those who ask for large ones. ``time_limits``: how many times what a check may take one of
     it may take, because it does the work of many. ``demonstration``: what the reproduction of a failure does to a layer; see
     :mod:`harness.reproduction`.
     """
@@ -48,6 +50,7 @@ class Contract:
     needs_constructor: bool = False
     only_on: str = ""
     needs: tuple[str, ...] = ()
+    gibibytes: int = 0
     time_limits: int = 1
     demonstration: str = FORWARD
 
@@ -72,11 +75,17 @@ class Contract:
             return f"it is about {self.only_on}"
         return None
 
-    @property
-    def missing(self) -> str:
-        """What it needs and is not installed here, as a sentence; empty where nothing is missing."""
+    def missing(self, large: bool = False) -> str:
+        """What it needs and does not have here, as a sentence; empty where nothing is missing. ``large``: memory may be spent."""
         absent = [name for name in self.needs if importlib.util.find_spec(name) is None]
-        return f"it needs {' and '.join(absent)}: python -m pip install {' '.join(absent)}" if absent else ""
+        if absent:
+            return f"it needs {' and '.join(absent)}: python -m pip install {' '.join(absent)}"
+        if self.gibibytes and not large:
+            return f"it takes {self.gibibytes} GiB of memory: --large checks it"
+        free = available_memory()
+        if self.gibibytes and free is not None and free < self.gibibytes << 30:
+            return f"it takes {self.gibibytes} GiB of memory, and {free / (1 << 30):.1f} are free"
+        return ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled by name: the declaring decorator leaves the contract where its check function was defined.
@@ -122,16 +131,19 @@ def devices() -> list[str]:
     return ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
 
 
-def checks(contracts: Iterable[Contract], implementations: Sequence[Implementation], on: Sequence[str]) -> Iterator[Check]:
+def checks(
+    contracts: Iterable[Contract], implementations: Sequence[Implementation], on: Sequence[str], large: bool = False
+) -> Iterator[Check]:
     """Every (contract, implementation, case) that has a meaning, on the devices ``on``; the order shares what cases share.
 
     An implementation is asked only for the modes that it offers. Each contract gives at least one check for each implementation:
-    that it cannot run on any of the devices, or that the contract says nothing about its modes, is seen and not missing.
+    that it cannot run on any of the devices, or that the contract says nothing about its modes, is seen and not missing. ``large``: also
+    those that take gibibytes of memory.
     """
     unavailable = {i.id: {device: i.unavailable(device) for device in on} for i in implementations}
     for contract in contracts:
         concerned = {i.id: contract.says_nothing_about(i, on) for i in implementations}
-        missing = contract.missing
+        missing = contract.missing(large)
         for case in () if missing else contract.cases:
             for device in on:
                 for implementation in implementations:
@@ -242,7 +254,7 @@ def prove(contract: Contract, mutant: Implementation, on: Sequence[str]) -> Muta
     """Whether ``contract`` rejects ``mutant``: in each mode it is run until the first case that does."""
     modes: dict[str, str] = {}
     first, started = None, time.perf_counter()
-    for check in checks([contract], [mutant], on):
+    for check in checks([contract], [mutant], on, large=True):
         mode = check.case.layer.mode.value if check.case else ""
         if check.case is None or modes.get(mode) == "killed":
             continue

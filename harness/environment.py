@@ -101,6 +101,15 @@ def _memory() -> int | None:
         return None
 
 
+def available_memory() -> int | None:
+    """Bytes that a new process can have without swapping; None where the system does not say."""
+    try:
+        match = re.search(r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(), re.M)
+    except OSError:
+        return None
+    return 1024 * int(match.group(1)) if match else None
+
+
 def _version(distribution: str) -> str | None:
     try:
         return metadata.version(distribution)

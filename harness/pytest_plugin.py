@@ -97,6 +97,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="draw other numbers for the same cases: N is added to the seed of each; default: 0",
     )
+    group.addoption("--large", action="store_true", help="also check what takes gibibytes of memory")
     group.addoption("--results", default="results", metavar="DIR", help="folder for the run file; default: results")
     group.addoption(
         "--workloads",
@@ -246,7 +247,8 @@ def conformance_checks(config: pytest.Config, contracts: Iterable[Contract]) -> 
     session = session_of(config)
     if _measuring(config):
         return []
-    return [_reseeded(check, config.getoption("reseed")) for check in checks(contracts, session.implementations, session.devices)]
+    found = checks(contracts, session.implementations, session.devices, config.getoption("large"))
+    return [_reseeded(check, config.getoption("reseed")) for check in found]
 
 
 def _reseeded(check: Check, by: int) -> Check:

@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from harness import oracle
+from harness import contract as contracts
+from harness import environment, oracle
 from harness.case import Case
 from harness.contract import Check, Contract, alternative, blind_spots, check, checks, devices, run
 from harness.implementation import Capabilities, ExpectedFailure, switched
@@ -283,3 +284,25 @@ def test_a_contract_whose_optional_package_is_missing_is_unavailable_and_says_wh
     assert [one.outcome for one in found] == ["unavailable"]
     assert found[0].message == "it needs no_such_package_here: python -m pip install no_such_package_here"
     assert check(implementation(nn.GRU), [replace(needy, needs=("json",))], ["cpu"])[0].outcome == "passed"
+
+
+def test_what_takes_gibibytes_is_checked_only_by_those_who_ask_and_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    big = replace(samples.agrees, gibibytes=8)
+    plain = implementation(nn.GRU)
+
+    def told(large: bool) -> list[tuple[Outcome | None, str]]:
+        return [(c.settled, c.reason) for c in checks([big], [plain], ["cpu"], large)]
+
+    assert told(large=False) == [(Outcome.UNAVAILABLE, "it takes 8 GiB of memory: --large checks it")]
+    for free, expected in (
+        (7.5, [(Outcome.UNAVAILABLE, "it takes 8 GiB of memory, and 7.5 are free")]),
+        (8, [(None, "")]),
+        (None, [(None, "")]),
+    ):
+        monkeypatch.setattr(contracts, "available_memory", lambda free=free: None if free is None else int(free * (1 << 30)))
+        assert told(large=True) == expected
+
+
+def test_the_memory_that_is_free_is_told_in_bytes() -> None:
+    free = environment.available_memory()
+    assert free is None or (1 << 20) < free < (1 << 50)

@@ -24,6 +24,7 @@ def contract(
     needs_constructor: bool = False,
     only_on: str = "",
     needs: tuple[str, ...] = (),
+    gibibytes: int = 0,
     time_limits: int = 1,
     demonstration: str = FORWARD,
 ) -> Callable[[Callable[[Trial], None]], Contract]:
@@ -43,6 +44,7 @@ def contract(
             needs_constructor=needs_constructor,
             only_on=only_on,
             needs=needs,
+            gibibytes=gibibytes,
             time_limits=time_limits,
             demonstration=demonstration,
         )

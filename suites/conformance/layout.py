@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.reference import Expected, altered, answer, gradients, tensor, to_array
-from harness.trial import Trial
+from harness.trial import Trial, canonical
 from suites.conformance.cases import LSTM, every
-from suites.conformance.declare import MUST, contract, in_docs
+from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 
 _CASES = [
     *every(num_layers=2),
@@ -180,3 +182,35 @@ def expanded_cotangent(trial: Trial) -> None:
                 output.backward(given if expand else given.contiguous())
             found.append(trial.collect({**leaves, **trial.parameters(module)}))
         trial.agree(found[0], Expected(found[1], {name: right.floors[name] for name in found[1]}))
+
+
+@contract(
+    "layout.beyond_32_bits",
+    "An input of more than 2^31 elements gives what its parts give: no index into it is kept in 32 bits.",
+    SHOULD,
+    "pytorch#133751, pytorch#9621, jax#17966, chainer#7545: 32-bit element counts",
+    # 61 sequences over and over: no two of them lie a power of two apart.
+    every(input_size=1025, hidden_size=1, steps=2, batch=61, dtype="bfloat16"),
+    gibibytes=14,
+    time_limits=10,
+    demonstration="""
+        copies = 2**31 // x.numel() + 1
+        many = lambda value: value.repeat(1, copies, 1)
+        with torch.no_grad():
+            if layer is not reference:
+                return layer(many(x), tuple(map(many, hx)) if isinstance(hx, tuple) else many(hx))
+            output, state = layer(x, hx)
+            return many(output), tuple(map(many, state)) if isinstance(state, tuple) else many(state)
+    """,
+)
+def beyond_32_bits(trial: Trial) -> None:
+    case, right = trial.case, answer(trial.case)
+    leaves = trial.leaves()
+    copies = 2**31 // leaves["x"].numel() + 1
+    leaves = {name: value.repeat(1, copies, 1) for name, value in leaves.items()}
+    many = replace(case, batch=copies * case.batch)
+    module = trial.module()
+    with torch.no_grad(), trial.blamed("calling it"):
+        raw = module(*trial.form(leaves, many))
+    found = {name: to_array(value) for name, value in canonical(raw, leaves["x"], many).items()}
+    trial.agree(found, Expected({name: np.tile(array, (1, copies, 1)) for name, array in right.tensors.items()}, right.floors))

@@ -18,10 +18,16 @@ from suites.conformance.catalogue import CATALOGUE
 PAIRS = [(contract, mutant) for contract in CATALOGUE for mutant in mutants.registered()[contract.id]]
 
 
-def _where(contract: Contract) -> list[str]:
+@pytest.fixture
+def large(request: pytest.FixtureRequest) -> bool:
+    """Whether memory may be spent."""
+    return bool(request.config.getoption("large"))
+
+
+def _where(contract: Contract, large: bool) -> list[str]:
     """The device on which a contract is proven."""
-    if contract.missing:
-        pytest.skip(f"{contract.id}: {contract.missing}")
+    if missing := contract.missing(large):
+        pytest.skip(f"{contract.id}: {missing}")
     device = contract.only_on or "cpu"
     if device not in devices():
         pytest.skip(f"{contract.id} is about {device}, which this machine does not have")
@@ -29,8 +35,8 @@ def _where(contract: Contract) -> list[str]:
 
 
 @pytest.mark.parametrize(("contract", "mutant"), PAIRS, ids=[f"{contract.id}-{mutant.id}" for contract, mutant in PAIRS])
-def test_rejects_mutant(contract: Contract, mutant: Implementation, record_result: Callable[[Tested], None]) -> None:
-    result = prove(contract, mutant, _where(contract))
+def test_rejects_mutant(contract: Contract, mutant: Implementation, large: bool, record_result: Callable[[Tested], None]) -> None:
+    result = prove(contract, mutant, _where(contract, large))
     record_result(result)
     assert result.outcome == Outcome.PASSED, result.message
 
@@ -40,8 +46,8 @@ ABLE = {"execution.compiled_for_any_length": mutants.FUSED}
 
 
 @pytest.mark.parametrize("contract", CATALOGUE, ids=lambda contract: contract.id)
-def test_lets_the_sound_layer_pass(contract: Contract) -> None:
-    findings = [run(check) for check in checks([contract], [ABLE.get(contract.id, mutants.SOUND)], _where(contract))]
+def test_lets_the_sound_layer_pass(contract: Contract, large: bool) -> None:
+    findings = [run(check) for check in checks([contract], [ABLE.get(contract.id, mutants.SOUND)], _where(contract, large), large)]
     wrong = [f"{finding.case}: {finding.message}" for finding in findings if finding.outcome != Outcome.PASSED]
     assert not wrong, "\n".join(wrong)
 

@@ -68,8 +68,8 @@ def _first_cases(contract: Contract) -> list[Case]:
 def test_the_reproduction_of_a_mutant_raises_and_the_same_script_with_the_sound_layer_does_not(
     contract: Contract, mutant: Implementation
 ) -> None:
-    if contract.only_on not in ("", "cpu") or contract.missing:
-        pytest.skip(f"{contract.id}: {contract.missing or f'it is about {contract.only_on}'}")
+    if contract.only_on not in ("", "cpu") or contract.missing():
+        pytest.skip(f"{contract.id}: {contract.missing() or f'it is about {contract.only_on}'}")
     found = ((check, run(check, diagnose=False)) for check in checks([contract], [mutant], ["cpu"]))
     rejected, result = next((check, result) for check, result in found if result.outcome == Outcome.FAILED)
     script = result.reproduction
@@ -97,7 +97,7 @@ def test_a_reproduction_is_short_imports_torch_and_the_implementation_and_accuse
             name for node in imported for name in ([node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names])
         }
         assert names - sys.stdlib_module_names == {"torch", "torch.nn"}, script
-        if contract.only_on in ("", "cpu") and not contract.missing and case.steps < _LONG:
+        if contract.only_on in ("", "cpu") and not contract.missing() and case.steps < _LONG:
             _accuses_nobody(reproduction(Check(contract, _sound(contract, case.layer.mode), case)))
 
 

@@ -235,3 +235,15 @@ def _misread(value: Tensor) -> Tensor:
     flat = value.as_strided((stored,), (1,))
     flat = torch.cat([flat, flat.new_zeros(max(0, value.numel() - stored))])[: value.numel()].nan_to_num(0.0)
     return flat.view(value.shape)
+
+
+@mutant("layout.beyond_32_bits")
+class IndexIn32Bits(Sound):
+    """Of an input of more than 2^31 elements the last step's items beyond them are taken for the first item."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        reached = 2**31 // x.shape[1] - t * len(x)
+        if x.shape[1] > 1024 and 0 < reached < len(x):
+            x = x.clone()
+            x[reached:] = x[0]
+        return super().step(x, h, c, w, t, slot)
