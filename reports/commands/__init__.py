@@ -1,0 +1,8 @@
+"""The commands of ``python -m reports``, one file each: ``add`` gives the command its parser, and the parser what to run."""
+
+from __future__ import annotations
+
+from reports.commands import compare, page, verdicts
+
+COMMANDS = (page, verdicts, compare)
+"""In the order in which --help lists them."""

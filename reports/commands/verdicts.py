@@ -1,0 +1,37 @@
+"""``verdicts``: every timed implementation beside its baseline, one line each."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from reports import comparison
+from reports.commands.shared import RUN, Commands, interval, known, read
+
+
+def add(commands: Commands) -> None:
+    """Adds ``verdicts`` to the commands."""
+    command = commands.add_parser("verdicts", help="print what may be said of each timed implementation beside its baseline")
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=RUN)
+    command.add_argument("--baseline", default="", metavar="ID", help="compare with this implementation; default: with the one of the run")
+    command.add_argument("--json", action="store_true", help="one JSON object per comparison and line")
+    command.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    frames = read(*chosen.runs)
+    known(frames, chosen.baseline)
+    found = comparison.compared(frames, chosen.baseline)
+    for one in found:
+        print(json.dumps(one.as_json()) if chosen.json else _line(one))
+    if not found:
+        print("Nothing to compare: no two implementations were timed in the same rounds of a workload.", file=sys.stderr)
+    return 0
+
+
+def _line(one: comparison.Comparison) -> str:
+    told = f"{one.ratio:.4f} ({interval(one.low, one.high)}) of the time of {one.baseline}"
+    where = one.workload + comparison.told(one.caches)
+    return f"{one.verdict:9}  {one.implementation} on {where}: {told}, {one.rounds} rounds in {one.seconds:.1f} s"
