@@ -158,6 +158,13 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session
+def scale(session: nox.Session) -> None:
+    """How long a run file of 100,000 results takes to load and to render, and how much memory."""
+    _install(session, "tests")
+    session.run("python", "-m", "reports.tests.scale", *session.posargs)
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Formatting, lints, types, and the direction of imports between the rooms."""
     _install(session, "tests", "lint")

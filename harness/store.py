@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -94,52 +95,94 @@ class Run:
         return self.footer is not None and not self.problems
 
 
-def read(path: Path) -> Run:
-    """Reads a run file. A file that was cut short or altered is read as far as it goes, and ``problems`` says so.
+class RunReader:
+    """A run file read line by line, so that it may be larger than memory: ``header`` is there at once, iterating gives the results.
 
-    Raises :class:`StoreError` if it is not a run file at all: no such file, not text, or no header.
+    ``footer`` and ``problems`` are whole when that has ended. A file that was cut short or altered is read as far as it goes, and
+    ``problems`` says so.
     """
-    try:
-        # Only at newlines: what else str.splitlines takes for the end of a line may stand within a message.
-        with path.open("rb") as file:
-            lines = file.readlines()
-    except OSError as error:
-        raise StoreError(f"Cannot read the run file {path}: {error.strerror or error}.") from error
 
-    header: Header | None = None
-    footer: Footer | None = None
-    results: list[Result] = []
-    problems: list[str] = []
-    digest = hashlib.sha256()
-    for number, line in enumerate(lines, start=1):
+    def __init__(self, path: Path) -> None:
+        """Reads the header. Raises :class:`StoreError` if this is not a run file at all: no such file, not text, or no header."""
+        self.path = path
+        try:
+            # In bytes, and so only at newlines: what else str.splitlines takes for the end of a line may stand within a message.
+            with path.open("rb") as file:
+                line = file.readline()
+        except OSError as error:
+            raise _unreadable(path, error) from error
+        expected = f"Expected {path} to begin with the header of a run file, but"
+        if not line:
+            raise StoreError(f"{expected} the file is empty.")
+        try:
+            header = decode(line.decode("utf-8"))
+        except _NO_RECORD as error:
+            raise StoreError(f"{expected} line 1 is not one: {error}.") from error
+        if not isinstance(header, Header):
+            raise StoreError(f"{expected} line 1 is a {header.kind} line.")
+        self.header = header
+        self.footer: Footer | None = None
+        self.problems: list[str] = []
+
+    @property
+    def complete(self) -> bool:
+        return self.footer is not None and not self.problems
+
+    def __iter__(self) -> Iterator[Result]:
+        self.footer, self.problems = None, []
+        count, digest = 0, hashlib.sha256()
+        try:
+            with self.path.open("rb") as file:
+                digest.update(file.readline())
+                for number, line in enumerate(file, start=2):
+                    record = self._record(number, line)
+                    if record is None:
+                        continue
+                    if isinstance(record, Footer):
+                        self._end(record, digest.hexdigest())
+                    elif not isinstance(record, Header):
+                        count += 1
+                        yield record
+                    digest.update(line)
+        except OSError as error:
+            raise _unreadable(self.path, error) from error
+        if self.footer is None:
+            self.problems.append(f"{self.path}: no footer: the run was cut short after {count} results.")
+
+    def _record(self, number: int, line: bytes) -> Record | None:
+        """What a line holds; None for what is left out."""
+        where = f"{self.path}:{number}"
         try:
             record = decode(line.decode("utf-8"))
-        except (ValueError, RecursionError) as error:  # not UTF-8, not JSON, not a record, or JSON that Python will not read
-            if number == 1:
-                raise StoreError(f"Expected {path} to begin with the header of a run file, but line 1 is not one: {error}.") from error
-            cut_short = number == len(lines) and not line.endswith(b"\n")
-            problems.append(f"{path}:{number}: {'the last line was cut short' if cut_short else error}; the line was left out.")
-            continue
-        if number == 1:
-            if not isinstance(record, Header):
-                raise StoreError(f"Expected {path} to begin with the header of a run file, but line 1 is a {record.kind} line.")
-            header = record
-        elif footer is not None:
-            problems.append(f"{path}:{number}: a {record.kind} line after the footer; it was left out.")
-            continue
-        elif isinstance(record, Header):
-            problems.append(f"{path}:{number}: a second header; it was left out.")
-        elif isinstance(record, Footer):
-            footer = record
-            if record.sha256 != digest.hexdigest():
-                problems.append(
-                    f"{path}: the lines do not have the checksum that the footer gives: the file was altered after it was written."
-                )
-        else:
-            results.append(record)
-        digest.update(line)
-    if header is None:
-        raise StoreError(f"Expected {path} to begin with the header of a run file, but the file is empty.")
-    if footer is None:
-        problems.append(f"{path}: no footer: the run was cut short after {len(results)} results.")
-    return Run(path, header, results, footer, problems)
+        except _NO_RECORD as error:
+            whole = line.endswith(b"\n")  # the last line alone can be without
+            self.problems.append(f"{where}: {error if whole else 'the last line was cut short'}; the line was left out.")
+            return None
+        if self.footer is not None:
+            self.problems.append(f"{where}: a {record.kind} line after the footer; it was left out.")
+            return None
+        if isinstance(record, Header):
+            self.problems.append(f"{where}: a second header; it was left out.")
+        return record
+
+    def _end(self, footer: Footer, sha256: str) -> None:
+        self.footer = footer
+        if footer.sha256 != sha256:
+            self.problems.append(
+                f"{self.path}: the lines do not have the checksum that the footer gives: the file was altered after it was written."
+            )
+
+
+# Not UTF-8, not JSON, not a record, or JSON that Python will not read.
+_NO_RECORD = (ValueError, RecursionError)
+
+
+def _unreadable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"Cannot read the run file {path}: {error.strerror or error}.")
+
+
+def read(path: Path) -> Run:
+    """Reads a whole run file, as :class:`RunReader` does."""
+    reader = RunReader(path)
+    results = list(reader)
+    return Run(path, reader.header, results, reader.footer, reader.problems)

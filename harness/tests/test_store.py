@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.record import SCHEMA, Footer
-from harness.store import Run, RunWriter, StoreError, encode, read
+from harness.store import Run, RunReader, RunWriter, StoreError, encode, read
 from harness.tests.test_record import CONFORMANCE, HEADER, THROUGHPUT
 
 
@@ -40,6 +40,19 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
     assert run.results == [replace(CONFORMANCE, message="σ\u2028x"), replace(CONFORMANCE, outcome="failed"), THROUGHPUT]
     assert run.footer is not None
     assert (run.footer.exit_status, run.footer.results, run.footer.counts) == (1, 3, {"passed": 2, "failed": 1})
+
+
+def test_a_file_may_be_read_result_by_result_and_read_again(tmp_path: Path) -> None:
+    path = _written(tmp_path)
+    path.write_bytes(path.read_bytes() + b"{\n")
+    reader = RunReader(path)
+    assert reader.header == HEADER
+    results = iter(reader)
+    first = next(results)
+    assert (first, reader.footer, reader.problems) == (read(path).results[0], None, [])
+    assert len(list(results)) == 2
+    assert reader.footer is not None and len(reader.problems) == 1 and not reader.complete
+    assert len(list(reader)) == 3 and len(reader.problems) == 1
 
 
 def test_a_file_is_named_for_its_time_kind_and_run(tmp_path: Path) -> None:

@@ -282,6 +282,15 @@ def test_a_bad_file_is_one_line_that_names_the_file_and_what_was_expected(conten
     assert "\n" not in message
 
 
+def test_bytes_that_are_no_text_in_the_middle_of_a_run_cost_their_line_alone(tmp_path: Path) -> None:
+    path = specimen.write(tmp_path, results=specimen.throughput()[:3])
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], b"\xff\xfe\n", *lines[3:]]))
+    frames = load(path)
+    assert len(frames.throughput) == 2
+    assert frames.problems[0].startswith(f"{path}:3: ")
+
+
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "bad.json").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(LoadError, match="not text"):

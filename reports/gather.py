@@ -1,0 +1,298 @@
+"""The rows of the frames, gathered file by file, result by result."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from harness import store
+from harness.outcome import Outcome
+from harness.record import Calibration, Conformance, Mutation, Result, Throughput, Versus
+from harness.statistics import Verdict
+from reports import metrics, timed
+from reports.columns import COLUMNS
+from reports.fields import mapping, number
+from reports.foreign import from_benchmark
+from reports.frames import Frames, LoadError
+
+
+class Gatherer:
+    """Gathers rows, file by file."""
+
+    def __init__(self) -> None:
+        self.tables = {name: _Table(columns) for name, columns in COLUMNS.items()}
+        self.contracts: dict[str, dict[str, Any]] = {}
+        self.problems: list[str] = []
+        self._names: set[str] = set()
+        self._signatures: set[tuple[Any, ...]] = set()
+
+    def frames(self) -> Frames:
+        for facts in self.contracts.values():
+            self.tables["contracts"].add(facts)
+        # One after the other, each given up when it is a frame.
+        frames = {name: self.tables.pop(name).frame() for name in COLUMNS}
+        return Frames(**frames, problems=tuple(self.problems))
+
+    def run_file(self, path: Path, digest: str) -> None:
+        try:
+            reader = store.RunReader(path)
+            self._run(path, digest, reader)
+        except store.StoreError as error:
+            raise LoadError(str(error)) from error
+
+    def _run(self, path: Path, digest: str, reader: store.RunReader) -> None:
+        header, name = reader.header, self._name(path)
+        machine = str(header.environment.get("machine", "unnamed"))
+        for contract, facts in header.contracts.items():
+            self._contract(contract, mapping(facts))
+        place, concerns_implementations = 0, False
+        # As they are read and not all at once: a result takes ten times as much memory as what is kept of it.
+        for place, result in enumerate(reader, start=1):
+            # Where only the suite, the instrument or two environments were put to the test, no implementation was.
+            concerns_implementations |= not isinstance(result, Mutation | Calibration | Versus)
+            trouble = self._result(name, machine, result)
+            if trouble:
+                self.problems.append(f"{path}: result {place} {trouble}")
+        if concerns_implementations or not place:
+            for implementation, facts in header.implementations.items():
+                self._implementation(name, machine, implementation, mapping(facts))
+        footer = reader.footer
+        for implementation, found in (footer.coverage if footer else {}).items():
+            for mode, facts in mapping(found).items():
+                self._coverage(name, implementation, mode, mapping(facts))
+        self.problems += reader.problems
+        self.tables["runs"].add(
+            {
+                "run": name,
+                "session": header.run,
+                "path": str(path),
+                "format": "run file",
+                "sha256": digest,
+                "created": header.created,
+                "finished": footer.finished if footer else "",
+                "complete": reader.complete,
+                "exit_status": footer.exit_status if footer else None,
+                "results": place,
+                "command": shlex.join(header.command),
+                "machine": machine,
+                "environment": header.environment,
+                "workloads": header.workloads,
+                "policy": header.policy,
+            }
+        )
+
+    def _result(self, run: str, machine: str, result: Result) -> str:
+        """Keeps a result; what was not kept of it in words, else nothing."""
+        if result.outcome not in _OUTCOMES:
+            return f"has the unknown outcome {result.outcome!r}; it was left out."
+        if isinstance(result, Conformance):
+            self._conformance(run, machine, result)
+        elif isinstance(result, Mutation):
+            self._mutation(run, result)
+        elif isinstance(result, Calibration):
+            if not self._calibration(run, machine, result):
+                return "has verdicts that do not add up to its trials; it was left out."
+        elif isinstance(result, Throughput):  # not Versus: two environments are no implementations that were timed beside each other
+            self._signatures.add(_signature(machine, result))
+            self._throughput(run, machine, result)
+        return ""
+
+    def _mutation(self, run: str, result: Mutation) -> None:
+        own = {key: getattr(result, key) for key in ("contract", "mutant", "description", "modes", "case", "seconds")}
+        self.tables["mutations"].add({**own, "run": run, "killed": result.outcome == Outcome.PASSED})
+
+    def _calibration(self, run: str, machine: str, result: Calibration) -> bool:
+        """Whether its counts make sense; only then it is kept."""
+        counts = {verdict.value: result.verdicts.get(verdict.value, 0) for verdict in Verdict}
+        if not all(isinstance(count, int) and count >= 0 for count in counts.values()) or not 0 < result.trials == sum(counts.values()):
+            return False
+        own = {key: getattr(result, key) for key in ("planted", "trials", "most_seconds", "ratios")}
+        seconds = metrics.median(result.seconds)
+        self.tables["calibrations"].add({**own, **counts, "run": run, "machine": machine, "seconds": seconds})
+        return True
+
+    def _coverage(self, run: str, implementation: str, mode: str, facts: Mapping[str, Any]) -> None:
+        pairs = mapping(facts.get("pairs"))
+        missing = pairs.get("missing")
+        self.tables["coverage"].add(
+            {
+                "run": run,
+                "implementation": implementation,
+                "mode": mode,
+                "cases": int(number(facts.get("cases")) or 0),
+                "pairs_seen": int(number(pairs.get("seen")) or 0),
+                "pairs_possible": int(number(pairs.get("possible")) or 0),
+                "missing": [str(pair) for pair in missing] if isinstance(missing, list) else [],
+                "options": dict(mapping(facts.get("options"))),
+                "sizes": dict(mapping(facts.get("sizes"))),
+            }
+        )
+
+    def benchmark_file(self, path: Path, digest: str, content: dict[str, Any]) -> None:
+        name = self._name(path)
+        info = mapping(content.get("machine_info"))
+        machine = str(info.get("node") or "unnamed")
+        environment: dict[str, Any] = {
+            "system": " ".join(str(info[key]) for key in ("system", "release", "machine") if info.get(key)),
+            "cpu": str(mapping(info.get("cpu")).get("brand_raw") or ""),
+            "versions": {"python": info.get("python_version"), "pytest-benchmark": content.get("version")},
+        }
+        kept = 0
+        for index, benchmark in enumerate(content["benchmarks"]):
+            try:
+                result = from_benchmark(benchmark)
+            except (TypeError, ValueError) as error:
+                raise LoadError(f"Expected benchmark {index} of {path} to be as pytest-benchmark writes it, but: {error}") from error
+            given = mapping(mapping(mapping(benchmark).get("extra_info")).get("environment"))
+            if given.get("machine"):
+                environment, machine = dict(given), str(given["machine"])
+            if result.outcome not in _OUTCOMES:
+                self.problems.append(f"{path}: benchmark {index} has the unknown outcome {result.outcome!r}; it was left out.")
+                continue
+            signature = _signature(machine, result)
+            if signature not in self._signatures:
+                self._signatures.add(signature)
+                self._throughput(name, machine, result)
+                kept += 1
+        self.tables["runs"].add(
+            {
+                "run": name,
+                "session": "",
+                "path": str(path),
+                "format": "pytest-benchmark",
+                "sha256": digest,
+                "created": str(content.get("datetime") or ""),
+                "finished": str(content.get("datetime") or ""),
+                "complete": True,
+                "exit_status": None,
+                "results": kept,
+                "command": "",
+                "machine": machine,
+                "environment": environment,
+                "workloads": {},
+                "policy": {},
+            }
+        )
+
+    def _name(self, path: Path) -> str:
+        name, count = path.stem, 1
+        while name in self._names:
+            count += 1
+            name = f"{path.stem} ({count})"
+        self._names.add(name)
+        return name
+
+    def _implementation(self, run: str, machine: str, implementation: str, facts: Mapping[str, Any]) -> None:
+        modes = facts.get("modes") or []
+        for device, reason in (mapping(facts.get("availability")) or {"": None}).items():
+            self.tables["implementations"].add(
+                {
+                    "run": run,
+                    "machine": machine,
+                    "implementation": implementation,
+                    "device": device,
+                    "available": reason is None,
+                    "reason": "" if reason is None else str(reason),
+                    "description": str(facts.get("description") or ""),
+                    "source": str(facts.get("source") or ""),
+                    "modes": ", ".join(map(str, modes)) if isinstance(modes, (list, tuple)) else str(modes),
+                }
+            )
+
+    def _contract(self, contract: str, facts: Mapping[str, Any]) -> None:
+        mutants = facts.get("mutants") or []
+        self.contracts[contract] = {
+            "contract": contract,
+            "topic": str(facts.get("topic") or contract.partition(".")[0]),
+            "severity": str(facts.get("severity") or ""),
+            "statement": str(facts.get("statement") or ""),
+            "source": str(facts.get("source") or ""),
+            "mutants": [str(mutant) for mutant in mutants] if isinstance(mutants, (list, tuple, dict)) else [str(mutants)],
+        }
+
+    def _conformance(self, run: str, machine: str, result: Conformance) -> None:
+        line = len(self.tables["conformance"])
+        if result.contract not in self.contracts:
+            self._contract(result.contract, {"severity": result.severity})
+        # Of these there are few, in many lines: one text for all.
+        shared = {name: sys.intern(getattr(result, name)) for name in _SHARED}
+        self.tables["conformance"].add(
+            {
+                **shared,
+                "line": line,
+                "run": run,
+                "machine": machine,
+                "case": result.case,
+                "severity": sys.intern(result.severity),
+                "message": result.message,
+                "reproduction": result.reproduction,
+                "parameters": {sys.intern(key): value for key, value in result.parameters.items()},
+                "kernels": sys.intern(", ".join(map(str, result.kernels))),
+                "seconds": result.seconds,
+            }
+        )
+        errors = self.tables["errors"]
+        for error in result.errors:
+            numbers = {key: number(error.get(key)) for key in _NUMBERS}
+            errors.add(
+                {
+                    **shared,
+                    **numbers,
+                    "line": line,
+                    "quantity": sys.intern(str(error.get("quantity", ""))),
+                    "elements": int(number(error.get("elements")) or 0),
+                    "finite": numbers["error"] is not None,
+                }
+            )
+
+    def _throughput(self, run: str, machine: str, result: Throughput) -> None:
+        cell = len(self.tables["throughput"])
+        self.tables["throughput"].add({**timed.cell_row(result), "cell": cell, "run": run, "machine": machine})
+        for row in timed.sample_rows(result):
+            self.tables["samples"].add({**row, "cell": cell})
+
+
+_OUTCOMES = frozenset(Outcome)
+_SHARED = ("contract", "implementation", "mode", "device", "dtype", "outcome")
+_NUMBERS = ("error", "floor", "ratio", "allowance")
+
+
+def _signature(machine: str, result: Throughput) -> tuple[Any, ...]:
+    """What two records of one measurement share, whichever file they are in."""
+    names = (
+        "implementation",
+        "mode",
+        "device",
+        "dtype",
+        "timed_pass",
+        "sequence_length",
+        "batch_size",
+        "input_size",
+        "hidden_size",
+        "outcome",
+    )
+    return machine, *(getattr(result, name) for name in names), len(result.samples), f"{sum(result.samples):.6e}"
+
+
+class _Table:
+    """The columns of a frame while its rows come in: a dict for every row would take five times the memory."""
+
+    def __init__(self, columns: Mapping[str, tuple[str, str]]) -> None:
+        self._dtypes = {name: dtype for name, (dtype, _) in columns.items()}
+        self._columns: dict[str, list[Any]] = {name: [] for name in columns}
+        self._items = [(name, values.append) for name, values in self._columns.items()]
+
+    def __len__(self) -> int:
+        return len(next(iter(self._columns.values())))
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        for name, append in self._items:
+            append(row[name])
+
+    def frame(self) -> pd.DataFrame:
+        return pd.DataFrame({name: pd.Series(self._columns[name], dtype=dtype) for name, dtype in self._dtypes.items()})
