@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.commands import compare, page, verdicts
+from reports.commands import compare, page, summary, verdicts
 
-COMMANDS = (page, verdicts, compare)
+COMMANDS = (page, summary, verdicts, compare)
 """In the order in which --help lists them."""

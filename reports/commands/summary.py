@@ -1,0 +1,28 @@
+"""``summary``: the report in short, as Markdown."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from reports.commands.shared import RUN, Commands, read
+from reports.summary import summary
+
+
+def add(commands: Commands) -> None:
+    """Adds ``summary`` to the commands."""
+    command = commands.add_parser(
+        "summary",
+        help="print a summary in GitHub's Markdown, for a pull request or the page of a CI job",
+        description="At most 65,536 bytes, which a comment holds; what is left out is counted. With --base the exit status is 1 if HEAD "
+        "breaks what BASE kept, or if a slowdown is confirmed.",
+    )
+    command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=RUN)
+    command.add_argument("--base", nargs="+", type=Path, default=[], metavar="BASE", help="the same, of the state before: say what changed")
+    command.set_defaults(run=_run)
+
+
+def _run(chosen: argparse.Namespace) -> int:
+    found = summary(read(*chosen.runs), read(*chosen.base) if chosen.base else None)
+    print(found.text, end="")
+    return int(found.regressed)

@@ -1,0 +1,219 @@
+"""The report in short, in GitHub's Markdown: for a comment on a pull request, or for the page of a CI job."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from harness.outcome import Outcome
+from harness.statistics import LEVEL, Verdict
+from reports import comparison, speed, view, view_speed
+from reports.analysis import BREAKING, Findings
+from reports.figures.style import MODE_NAMES
+from reports.frames import Frames
+from reports.markdown import code, cut, fenced, folded, heading_code, limited, one_line
+from reports.summary_changes import Change, ratio, workload
+from reports.tables import counted, rows
+
+MOST = 65_536
+"""Bytes of a summary: GitHub takes as many characters in a comment, and sixteen times as much from a job."""
+
+_LIMITS = (200, 100, 50, 20, 10, 5, 2, 1, 0)
+"""Lines of every list, tried one after the other until the summary is short enough."""
+
+CONTRACTS_TOLD = 5
+"""Broken contracts of one implementation that are told with their messages; the rest is counted."""
+
+MESSAGE_TOLD = 1500
+"""Letters of the one message of an implementation that is told in full."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """``text``: the Markdown. ``regressed``: whether HEAD breaks something that BASE kept, or a slowdown is confirmed."""
+
+    text: str
+    regressed: bool
+
+
+def summary(head: Frames, base: Frames | None = None, most: int = MOST) -> Summary:
+    """What ``head`` says, and what has changed since ``base``, in at most ``most`` bytes."""
+    findings = Findings(head)
+    change = None if base is None else Change.between(Findings(base), findings)
+    compared, warnings = comparison.compared(head), _warnings(findings)
+    text = ""
+    for limit in _LIMITS:
+        text = "\n\n".join(part for part in _parts(findings, change, compared, warnings, limit) if part) + "\n"
+        if len(text.encode()) <= most:
+            break
+    return Summary(text, change is not None and change.regressed)
+
+
+def _parts(
+    findings: Findings, change: Change | None, compared: list[comparison.Comparison], warnings: list[str], limit: int
+) -> Iterable[str]:
+    """The parts of a summary; a list in it has at most ``limit`` lines."""
+    short = limit < _LIMITS[0]
+    yield f"## {view.headline(findings)[0]}"
+    yield _verdicts(findings, limit)
+    if change is not None:
+        yield from change.parts(limit)
+    yield from _broken(findings, limit)
+    yield _strength(findings, limit)
+    yield from _fastest(findings, limit)
+    yield _slower(compared, limit)
+    if warnings:
+        shown, more = cut(warnings, limit, "warning")
+        yield "### Warnings\n\n" + "\n".join(f"- {line}" for line in shown) + more
+    yield _environment(findings.frames)
+    if short:
+        yield f"Shortened: every list is cut after {counted(limit, 'line')}, so that all of it fits a comment. The page has the rest."
+
+
+def _verdicts(findings: Findings, limit: int) -> str:
+    lines = [
+        (code(row["implementation"]), row["verdict"], _sentence(row["reason"]), f"{row['passed']} of {row['contracts']}")
+        for row in view.verdict_rows(findings)
+    ]
+    return limited(("implementation", "verdict", "why", "contracts passed"), lines, limit, "implementation", right=[3])
+
+
+def _sentence(reason: str) -> str:
+    """A sentence of ours that has other people's names in it."""
+    told = one_line(reason)
+    # Where nothing in it can be Markdown it stays as it is: most have only words and numbers.
+    return told if not set(told) & set("\\`*_{}[]<>|#@&~$!") and "://" not in told else code(told)
+
+
+def _strength(findings: Findings, limit: int) -> str:
+    found = view.strength(findings)
+    if not found["score"]:
+        return "Mutants: none were run, so nothing is shown about how strong the contracts are."
+    told = f"Mutants rejected: **{found['score']}**, by {counted(found['contracts'], 'contract')}."
+    shown, more = cut(found["alive"], limit, "survivor")
+    return told + "".join(f"\n- survived: {code(text)}" for text in shown) + more
+
+
+def _broken(findings: Findings, limit: int) -> Iterable[str]:
+    """The broken contracts of every implementation that is not a drop-in, and what was wrong with its timed workloads."""
+    frames = findings.current
+    failed = frames.conformance[frames.conformance["outcome"].isin(BREAKING)]
+    timed = speed.latest(findings.cells, findings.frames.runs)
+    # Too little memory for one size is no wrong answer, and costs nobody the name of a drop-in.
+    wrong = timed[timed["outcome"].isin([Outcome.FAILED, Outcome.CRASHED])]
+    order = {contract: place for place, contract in enumerate(frames.contracts["contract"])}
+    severity = dict(zip(frames.contracts["contract"], frames.contracts["severity"], strict=True))
+    names = [name for name in findings.implementations if name in set(failed["implementation"]) | set(wrong["implementation"])]
+    if names:
+        yield "### Broken contracts, and timed workloads with a wrong answer or none"
+    for name in names[:limit]:
+        # MUST before SHOULD before MAY, and then in the order of the catalogue.
+        own = sorted(
+            rows(failed[failed["implementation"] == name]),
+            key=lambda row: (("MUST", "SHOULD", "MAY", "").index(severity.get(row.contract, "")), order[row.contract]),
+        )
+        first: dict[str, Any] = {}
+        cases: dict[str, int] = {}
+        for row in own:
+            first.setdefault(row.contract, row)
+            cases[row.contract] = cases.get(row.contract, 0) + 1
+        lines = [
+            (code(contract), severity.get(contract, ""), row.outcome, str(cases[contract]), code(_first_line(row.message)))
+            for contract, row in first.items()
+        ]
+        lines += [
+            (code(row.workload), "", row.outcome, "timed", code(_first_line(row.message)))
+            for row in rows(wrong[wrong["implementation"] == name])
+        ]
+        told = f"**{code(name)}**\n\n"
+        head = ("contract or workload", "level", "outcome", "cases", "message of the first")
+        told += limited(head, lines, min(limit, CONTRACTS_TOLD), "line", [3])
+        if own and limit > 1 and "\n" in own[0].message.strip():
+            message = own[0].message.strip()
+            told += "\n\n" + folded(
+                f"The whole message of {heading_code(own[0].contract)} on {heading_code(own[0].case)}",
+                fenced(message if len(message) <= MESSAGE_TOLD else message[:MESSAGE_TOLD].rstrip() + " …"),
+            )
+        yield told
+    yield cut(names, limit, "implementation")[1].strip()
+
+
+def _first_line(message: str) -> str:
+    return message.strip().partition("\n")[0]
+
+
+def _fastest(findings: Findings, limit: int) -> Iterable[str]:
+    """A table per place and configuration: modes and passes down, lengths across."""
+    groups = list(findings.fastest.groupby(["place", "configuration"], sort=False))
+    if groups:
+        yield "### Fastest that conforms"
+    for (place, configuration), group in groups[:limit]:
+        present = [name for name, _, _ in speed.LENGTHS if name in set(group["length"])]
+        uses: dict[tuple[str, str], dict[str, str]] = {}
+        for row in rows(group):
+            uses.setdefault((row.mode, row.timed_pass), {})[row.length] = _winner(row)
+        lines = [
+            (MODE_NAMES.get(mode) or code(mode), _sentence(timed_pass), *(found.get(name, "") for name in present))
+            for (mode, timed_pass), found in uses.items()
+        ]
+        spans = [f"{name}, T = {low}" if low == high else name for name, low, high in speed.LENGTHS if name in present]
+        told = limited(("recurrence", "pass", *spans), lines, limit, "use")
+        yield f"**{_sentence(f'{place}, {configuration}')}**\n\n{told}"
+    yield cut(groups, limit, "configuration")[1].strip()
+
+
+def _winner(row: Any) -> str:
+    """Who is the fastest of a use, and how fast beside the next."""
+    if not row.leader:
+        return "none conforms"
+    if not row.runner_up:
+        return f"{code(row.leader)}, the only one"
+    margin = "too few rounds" if math.isnan(row.low) else f"{row.ratio:.2f}× ({row.low:.2f} to {row.high:.2f})"
+    if row.winner:
+        return f"{code(row.winner)} {margin}"
+    kind = "the same" if row.standing == Verdict.SAME else "undecided"
+    return f"{kind}: {code(row.leader)}, {code(row.runner_up)} {margin}"
+
+
+def _slower(found: list[comparison.Comparison], limit: int) -> str:
+    if not found:
+        return ""
+    slower = sorted((one for one in found if one.verdict == Verdict.SLOWER), key=lambda one: -one.ratio)
+    count = f"{len(slower)} of {counted(len(found), 'comparison')}"
+    if not slower:
+        return f"### Slower than the baseline\n\nNothing: {count}, at {LEVEL:.0%} for all of them together."
+    lines = []
+    for name in dict.fromkeys(one.implementation for one in slower):
+        own, of = [one for one in slower if one.implementation == name], [one for one in found if one.implementation == name]
+        lines.append((code(name), f"{len(own)} of {len(of)}", ratio(own[0]), code(own[0].baseline), workload(own[0])))
+    told = limited(("implementation", "slower in", "at worst, time over baseline's", "baseline", "on"), lines, limit, "implementation", [1])
+    each = [(code(one.implementation), workload(one), ratio(one), code(one.baseline)) for one in slower]
+    all_of_them = limited(("implementation", "workload", "time over baseline's", "baseline"), each, limit, "comparison")
+    return f"### Slower than the baseline: {count}\n\n{told}\n\n" + (folded("Each of them", all_of_them) if limit else "")
+
+
+def _warnings(findings: Findings) -> list[str]:
+    """What is wrong with the files, and what disturbed the times."""
+    lines = [code(problem, 400) for problem in findings.frames.problems]
+    for place in view_speed.machines(findings):
+        lines += [f"{code(place['machine'])}: {_sentence(sentence)} ({of})" for sentence, of in place["lines"]]
+        if place["interrupted"]:
+            lines.append(f"{code(place['machine'])}: sampling was interrupted in {counted(place['interrupted'], 'workload')}")
+    return lines
+
+
+def _environment(frames: Frames) -> str:
+    """The machines and what they ran, in one line."""
+    told = []
+    for row in rows(frames.runs):
+        environment = row.environment
+        versions = environment.get("versions") or {}
+        gpus = [str(gpu.get("name", "GPU")) if isinstance(gpu, dict) else str(gpu) for gpu in environment.get("gpus") or []]
+        parts = [row.machine, environment.get("cpu"), environment.get("cores") and f"{environment['cores']} cores", *gpus]
+        parts += [f"{name} {versions[name]}" for name in ("torch", "python", "cuda", "cudnn") if versions.get(name)]
+        told.append(", ".join(str(part) for part in parts if part))
+    distinct = list(dict.fromkeys(told))
+    more = f" and {counted(len(distinct) - 3, 'more environment')}" if len(distinct) > 3 else ""
+    return f"Ran on {'; '.join(map(code, distinct[:3]))}{more}."
