@@ -152,7 +152,7 @@ def mutants(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """The project's own tests, the mutants included, of the contracts that need optional packages too."""
-    _install(session, "tests", project=".[onnx]")
+    _install(session, "tests", project=".[onnx,parquet]")
     own = ["harness/tests", "reports/tests", "suites"]
     session.run("python", "-m", "pytest", *_parallel(session), *own, "--ignore=suites/conformance/test_contracts.py", *session.posargs)
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 
 from reports.commands import COMMANDS
+from reports.export import ExportError
 from reports.load import LoadError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit status: 0, 1 for a confirmed slowdown, 2 for what cannot be read or written."""
+    """Runs one command; returns its exit status: 0, 1 for what became slower or went wrong, 2 for what
+    cannot be read or written."""
     parser = argparse.ArgumentParser(prog="python -m reports", description="Turns run files into something to read.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -19,11 +22,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         status: int = chosen.run(chosen)
-    except (LoadError, OSError) as error:
+    except (LoadError, ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return status
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):
+        # Names may be of any script, and a pipe may take itself for one of ASCII.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")
     sys.exit(main())

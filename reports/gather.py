@@ -295,4 +295,14 @@ class _Table:
             append(row[name])
 
     def frame(self) -> pd.DataFrame:
-        return pd.DataFrame({name: pd.Series(self._columns[name], dtype=dtype) for name, dtype in self._dtypes.items()})
+        return pd.DataFrame({name: pd.Series(self._values(name, dtype), dtype=dtype) for name, dtype in self._dtypes.items()})
+
+    def _values(self, name: str, dtype: str) -> list[Any]:
+        values = self._columns[name]
+        if dtype == "str":
+            try:
+                "".join(values).encode()
+            except UnicodeEncodeError:
+                # JSON may hold half a surrogate pair, which no page, table or terminal takes.
+                return [text.encode(errors="replace").decode() for text in values]
+        return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from reports.commands import compare, page, summary, verdicts
+from reports.commands import compare, export, page, summary, verdicts
 
-COMMANDS = (page, summary, verdicts, compare)
+COMMANDS = (page, summary, verdicts, compare, export)
 """In the order in which --help lists them."""
