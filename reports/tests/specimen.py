@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from harness.outcome import Outcome
-from harness.record import Calibration, Conformance, Header, Throughput, Versus
+from harness.record import Calibration, Conformance, Header, Mutation, Throughput, Versus
 from harness.store import RunWriter
 from harness.watch import Seen, sentences
 
@@ -322,3 +323,18 @@ def benchmark_json(path: Path, cells: list[Throughput]) -> Path:
     ]
     path.write_text(json.dumps({"machine_info": {"node": "specimen"}, "benchmarks": benchmarks, "datetime": "2026-01-02", "version": "5"}))
     return path
+
+
+def small(path: Path) -> Path:
+    """A run file of a few lines at ``path``, with every kind of record and every key that is written today."""
+    checked = [next(result for result in conformance(2) if result.outcome == outcome) for outcome in (Outcome.PASSED, Outcome.FAILED)]
+    timed = [next(cell for cell in throughput() if cell.outcome == outcome) for outcome in (Outcome.PASSED, Outcome.OUT_OF_MEMORY)]
+    mutant = Mutation(checked[0].contract, "mutant:one", "passed", "wrong in one place", {"lstm": "killed"})
+    contract = {checked[0].contract: contracts()[checked[0].contract]}
+    results = [*checked, *timed, mutant, *calibrations()[:1], *versus()[:1]]
+    written = write(path.parent, what=path.stem, results=results, coverage={}, contracts=contract)
+    return written.replace(path)
+
+
+if __name__ == "__main__":
+    print(small(Path(sys.argv[1])))
