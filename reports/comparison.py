@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.statistics import Effect, Verdict, verdicts
 from reports import speed
 from reports.load import Frames
-from reports.tables import rows
+from reports.tables import counted, rows
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,7 @@ class Comparison:
 
     ``ratio``: seconds of the implementation over seconds of the baseline, above 1 is slower; ``low`` and ``high`` its 99 % interval, None
     where there were too few rounds. ``verdict``: with control over all comparisons that were made together. ``seconds``: how long both
-    were sampled. ``caches``: 'hot' or 'cold' before every call; hot where a run does not say.
+    were sampled. ``caches``: 'hot' or 'cold' before every call; hot where a run does not say. ``threads``: 0 where it does not say.
     """
 
     workload: str
@@ -33,6 +35,7 @@ class Comparison:
     machine: str
     device: str
     caches: str
+    threads: int
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,7 +50,7 @@ class _Pair:
 def compared(frames: Frames, baseline: str = "") -> list[Comparison]:
     """Every timed cell beside the baseline of its workload, in the order of the runs; the verdicts hold for all of them as a family.
 
-    ``baseline`` names another one than the runs do.
+    ``baseline`` names another one than the runs do; a workload on which that was not timed has no comparison.
     """
     pairs = _pairs(frames, baseline)
     judged = verdicts({str(number): pair.effect for number, pair in enumerate(pairs)})
@@ -57,6 +60,13 @@ def compared(frames: Frames, baseline: str = "") -> list[Comparison]:
 def _comparison(pair: _Pair, verdict: Verdict) -> Comparison:
     low, high = (None if math.isnan(end) else end for end in pair.effect.interval())
     return Comparison(ratio=pair.effect.ratio, low=low, high=high, verdict=verdict.value, rounds=pair.effect.rounds, **pair.fields)
+
+
+def left_out(frames: Frames, found: list[Comparison]) -> list[str]:
+    """The workloads that were timed, and of which nothing is among the comparisons that were ``found``."""
+    timed = frames.throughput[frames.throughput["cell"].isin(frames.samples["cell"])]
+    compared = {one.workload for one in found}
+    return [str(name) for name in timed["workload"].unique() if name not in compared]
 
 
 def _pairs(frames: Frames, baseline: str) -> list[_Pair]:
@@ -71,7 +81,7 @@ def _pairs(frames: Frames, baseline: str) -> list[_Pair]:
         own = {row.implementation: row for row in rows(group)}
         base = own.get(chosen[group["mode"].iloc[0], group["place"].iloc[0]])
         for name, row in own.items():
-            if base is None or name == base.implementation:
+            if base is None or name == base.implementation or baseline not in ("", base.implementation):
                 continue
             found = speed.beside(rounds, row.cell, base.cell)
             if not found.rounds:
@@ -79,7 +89,11 @@ def _pairs(frames: Frames, baseline: str) -> list[_Pair]:
             shared = rounds[row.cell].keys() & rounds[base.cell].keys()
             spent = sum(rounds[one.cell][n] * (one.calls + one.untimed) for one in (row, base) for n in shared)
             fields = {"workload": workload, "implementation": name, "baseline": base.implementation, "seconds": spent}
-            answer.append(_Pair(found, {**fields, "machine": row.machine, "device": row.device, "caches": row.caches or "hot"}))
+            answer.append(
+                _Pair(
+                    found, {**fields, "machine": row.machine, "device": row.device, "caches": row.caches or "hot", "threads": row.threads}
+                )
+            )
     return answer
 
 
@@ -88,13 +102,15 @@ class Change:
     """One implementation on one workload, its time beside its control's, in one run beside another.
 
     ``base`` and ``head``: seconds over seconds of the control in either run; ``ratio`` = head / base with its 99 % interval: above 1 it
-    became slower. ``caches`` as in :class:`Comparison`.
+    became slower. ``caches``, ``threads`` and ``machine`` as in :class:`Comparison`, of HEAD.
     """
 
     workload: str
     implementation: str
     control: str
     caches: str
+    threads: int
+    machine: str
     base: float
     head: float
     ratio: float
@@ -125,16 +141,27 @@ class Difference:
 
 def difference(base: Frames, head: Frames, control: str = "") -> Difference:
     """Compares the ratios to the control in ``head`` with those in ``base``: absolute times do not travel from run to run."""
-    before, after = ({_key(pair): pair for pair in _pairs(frames, control)} for frames in (base, head))
+    pairs = [_pairs(frames, control) for frames in (base, head)]
+    before, after = _keyed(*pairs)
     shared = [key for key in after if key in before]
     effects = {"\n".join(key): _changed(before[key].effect, after[key].effect) for key in shared}
     judged = verdicts(effects)
     changes = []
     for key in shared:
-        found = effects["\n".join(key)]
+        found, fields = effects["\n".join(key)], after[key].fields
         low, high = (None if math.isnan(end) else end for end in found.interval())
-        ratios = before[key].effect.ratio, after[key].effect.ratio
-        changes.append(Change(*key, *ratios, found.ratio, low, high, judged["\n".join(key)].value))
+        changes.append(
+            Change(
+                **{name: fields[name] for name in ("workload", "implementation", "caches", "threads", "machine")},
+                control=fields["baseline"],
+                base=before[key].effect.ratio,
+                head=after[key].effect.ratio,
+                ratio=found.ratio,
+                low=low,
+                high=high,
+                verdict=judged["\n".join(key)].value,
+            )
+        )
     return Difference(
         changes,
         [_name(key) for key in after if key not in before],
@@ -143,17 +170,42 @@ def difference(base: Frames, head: Frames, control: str = "") -> Difference:
     )
 
 
-def _key(pair: _Pair) -> tuple[str, str, str, str]:
-    return pair.fields["workload"], pair.fields["implementation"], pair.fields["baseline"], pair.fields["caches"]
+_KEY = ("workload", "implementation", "baseline", "caches")
 
 
-def _name(key: tuple[str, str, str, str]) -> str:
-    return f"{key[1]} beside {key[2]} on {key[0]}{told(key[3])}"
+def _keyed(*sides: list[_Pair]) -> list[dict[tuple[str, ...], _Pair]]:
+    """The pairs of either side by what they share with one of the other.
+
+    Threads and machine belong to it where one side has a workload with several of them. Else they do not: that the other side has another
+    machine is a mismatch, which is told as that.
+    """
+    several = any(max(Counter(_key(pair, _KEY) for pair in side).values(), default=0) > 1 for side in sides)
+    names = (*_KEY, "threads", "machine") if several else _KEY
+    return [{_key(pair, names): pair for pair in side} for side in sides]
+
+
+def _key(pair: _Pair, names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(str(pair.fields[name]) for name in names)
+
+
+def _name(key: tuple[str, ...]) -> str:
+    return f"{key[1]} beside {key[2]} on {key[0]}{told(key[3])}" + (f", {key[4]} threads of {key[5]}" if len(key) > len(_KEY) else "")
 
 
 def told(caches: str) -> str:
     """The caches in words, after the name of a workload: what is not the usual is said."""
     return ", cold caches" if caches == "cold" else ""
+
+
+def wheres(found: Sequence[Comparison] | Sequence[Change]) -> list[str]:
+    """How each was timed, in words to stand after the name of its workload: what it is one of several in is said."""
+    threads, machines = {one.threads for one in found}, {one.machine for one in found}
+    return [
+        told(one.caches)
+        + (f", {counted(one.threads, 'thread')}" if len(threads) > 1 else "")
+        + (f" of {one.machine}" if len(machines) > 1 else "")
+        for one in found
+    ]
 
 
 def _changed(before: Effect, after: Effect) -> Effect:
@@ -180,6 +232,6 @@ def _mismatches(base: Frames, head: Frames) -> list[str]:
             told = [", ".join(sorted(found)) or "nothing" for found in values]
             sentences.append(f"{name}: {told[0]} in BASE, {told[1]} in HEAD")
     threads = [set(frames.throughput["threads"]) for frames in (base, head)]
-    if threads[0] != threads[1]:
+    if all(threads) and threads[0] != threads[1]:
         sentences.append(f"threads: {sorted(threads[0])} in BASE, {sorted(threads[1])} in HEAD")
     return sentences

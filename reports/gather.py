@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Mapping
@@ -100,6 +101,7 @@ class Gatherer:
         elif isinstance(result, Throughput):  # not Versus: two environments are no implementations that were timed beside each other
             self._signatures.add(_signature(machine, result))
             self._throughput(run, machine, result)
+            return _no_times(result)
         return ""
 
     def _mutation(self, run: str, result: Mutation) -> None:
@@ -159,6 +161,9 @@ class Gatherer:
                 self._signatures.add(signature)
                 self._throughput(name, machine, result)
                 kept += 1
+                trouble = _no_times(result)
+                if trouble:
+                    self.problems.append(f"{path}: benchmark {index} {trouble}")
         self.tables["runs"].add(
             {
                 "run": name,
@@ -238,7 +243,7 @@ class Gatherer:
         )
         errors = self.tables["errors"]
         for error in result.errors:
-            numbers = {key: number(error.get(key)) for key in _NUMBERS}
+            numbers = {key: _finite(error.get(key)) for key in _NUMBERS}
             errors.add(
                 {
                     **shared,
@@ -260,6 +265,17 @@ class Gatherer:
 _OUTCOMES = frozenset(Outcome)
 _SHARED = ("contract", "implementation", "mode", "device", "dtype", "outcome")
 _NUMBERS = ("error", "floor", "ratio", "allowance")
+
+
+def _finite(value: Any) -> float | None:
+    found = number(value)
+    # Python reads NaN and Infinity in JSON; to write null for them is our own writer's rule.
+    return found if found is not None and math.isfinite(found) else None
+
+
+def _no_times(result: Throughput) -> str:
+    odd = timed.no_times(result)
+    return f"has a sample of {odd[0]} s, which is no time of a call; its samples were left out." if odd else ""
 
 
 def _signature(machine: str, result: Throughput) -> tuple[Any, ...]:

@@ -180,6 +180,7 @@ def _winner(row: Any) -> str:
 def _slower(found: list[comparison.Comparison], limit: int) -> str:
     if not found:
         return ""
+    where = dict(zip(found, comparison.wheres(found), strict=True))
     slower = sorted((one for one in found if one.verdict == Verdict.SLOWER), key=lambda one: -one.ratio)
     count = f"{len(slower)} of {counted(len(found), 'comparison')}"
     if not slower:
@@ -187,9 +188,9 @@ def _slower(found: list[comparison.Comparison], limit: int) -> str:
     lines = []
     for name in dict.fromkeys(one.implementation for one in slower):
         own, of = [one for one in slower if one.implementation == name], [one for one in found if one.implementation == name]
-        lines.append((code(name), f"{len(own)} of {len(of)}", ratio(own[0]), code(own[0].baseline), workload(own[0])))
+        lines.append((code(name), f"{len(own)} of {len(of)}", ratio(own[0]), code(own[0].baseline), workload(own[0], where[own[0]])))
     told = limited(("implementation", "slower in", "at worst, time over baseline's", "baseline", "on"), lines, limit, "implementation", [1])
-    each = [(code(one.implementation), workload(one), ratio(one), code(one.baseline)) for one in slower]
+    each = [(code(one.implementation), workload(one, where[one]), ratio(one), code(one.baseline)) for one in slower]
     all_of_them = limited(("implementation", "workload", "time over baseline's", "baseline"), each, limit, "comparison")
     return f"### Slower than the baseline: {count}\n\n{told}\n\n" + (folded("Each of them", all_of_them) if limit else "")
 

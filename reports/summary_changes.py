@@ -19,9 +19,9 @@ def ratio(one: comparison.Comparison | comparison.Change) -> str:
     return f"{one.ratio:.3f} ({'no interval' if one.low is None or one.high is None else f'{one.low:.3f} to {one.high:.3f}'})"
 
 
-def workload(one: comparison.Comparison | comparison.Change) -> str:
-    """The workload of a comparison."""
-    return code(one.workload) + comparison.told(one.caches)
+def workload(one: comparison.Comparison | comparison.Change, where: str) -> str:
+    """The workload of a comparison, and of what it is one of several there."""
+    return code(one.workload + where)
 
 
 @dataclass(frozen=True)
@@ -91,10 +91,13 @@ class Change:
     def _times(self, limit: int) -> Iterable[str]:
         if self.speed.mismatches:
             yield "Environments that differ: " + "; ".join(code(sentence) for sentence in self.speed.mismatches) + "."
+        where = dict(zip(self.speed.changes, comparison.wheres(self.speed.changes), strict=True))
         for verdict in (Verdict.SLOWER, Verdict.FASTER) if self.judged else ():
             found = sorted((one for one in self.speed.changes if one.verdict == verdict), key=lambda one: -abs(math.log(one.ratio)))
             if found:
-                lines = [(code(one.implementation), workload(one), f"{one.base:.3f} → {one.head:.3f}", ratio(one)) for one in found]
+                lines = [
+                    (code(one.implementation), workload(one, where[one]), f"{one.base:.3f} → {one.head:.3f}", ratio(one)) for one in found
+                ]
                 control = ", ".join(code(name) for name in dict.fromkeys(one.control for one in found))
                 told = limited(("implementation", "workload", "time over control's", "ratio"), lines, limit, "comparison")
                 yield f"**Became {verdict}: {len(found)}** (control: {control})\n\n{told}"

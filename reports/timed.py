@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 from typing import Any
 
@@ -48,9 +49,15 @@ def cell_row(result: Throughput) -> dict[str, Any]:
     }
 
 
+def no_times(result: Throughput) -> list[float]:
+    """The samples of a cell that can be no times of a call: not positive, or not finite."""
+    return [seconds for seconds in result.samples if not 0 < seconds < math.inf]
+
+
 def sample_rows(result: Throughput) -> list[dict[str, Any]]:
-    """The rows of the frame ``samples``; none of a cell that did not pass: the time of a wrong answer is no time."""
-    count = len(result.samples) if result.outcome == Outcome.PASSED else 0
+    """The rows of the frame ``samples``; none of a cell that did not pass, because the time of a wrong answer is no time, and none of one
+    with a sample that is no time: what made that one may have made the others."""
+    count = len(result.samples) if result.outcome == Outcome.PASSED and not no_times(result) else 0
     rounds = result.rounds if len(result.rounds) == len(result.samples) else [-1] * count
     # A clock knows these of every sample, or of none; where their numbers differ, nobody can tell which belongs to which.
     issued, device = (s if len(s) == len(result.samples) else [None] * count for s in (result.issued, result.device_samples))

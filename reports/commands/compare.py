@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from reports import comparison
-from reports.commands.shared import RUN, Commands, interval, known, read
+from reports.commands.shared import RUN, Commands, distinct, interval, known, read, timed
+from reports.load import LoadError
 
 
 def add(commands: Commands) -> None:
@@ -16,7 +17,8 @@ def add(commands: Commands) -> None:
     command = commands.add_parser(
         "compare",
         help="say what became faster and slower from one run to another; exit status 1 for a confirmed slowdown",
-        description="Compares the ratios to the control, which both runs sampled beside the rest: absolute times do not travel.",
+        description="Compares the ratios to the control, which both runs sampled beside the rest: absolute times do not travel. "
+        "The exit status is 2 where nothing can be compared.",
     )
     command.add_argument("base", type=Path, metavar="BASE", help=RUN)
     command.add_argument("head", type=Path, metavar="HEAD", help="the same, of the run to be judged")
@@ -28,6 +30,9 @@ def add(commands: Commands) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     base, head = read(chosen.base), read(chosen.head)
+    timed(base, "BASE")
+    timed(head, "HEAD")
+    distinct(base, head)
     known(base, chosen.control)
     known(head, chosen.control)
     found = comparison.difference(base, head, chosen.control)
@@ -36,15 +41,18 @@ def _run(chosen: argparse.Namespace) -> int:
         print(f"warning: the environments differ: {sentence}", file=sys.stderr)
     if not judged:
         print("warning: without verdicts, because two machines are no change of one implementation; --force gives them", file=sys.stderr)
-    for change in found.changes:
+    for change, where in zip(found.changes, comparison.wheres(found.changes), strict=True):
         verdict = change.verdict if judged else "not judged"
         if chosen.json:
             print(json.dumps({**change.as_json(), "verdict": verdict}))
         else:
             told = f"{change.base:.4f} -> {change.head:.4f} of the time of {change.control}"
             ratio = f"{change.ratio:.4f} ({interval(change.low, change.high)})"
-            print(f"{verdict:10}  {change.implementation} on {change.workload}{comparison.told(change.caches)}: {told}, {ratio}")
+            print(f"{verdict:10}  {change.implementation} on {change.workload}{where}: {told}, {ratio}")
     for word, names in (("new", found.appeared), ("vanished", found.vanished)):
         for name in names:
             print(json.dumps({"verdict": word, "comparison": name}) if chosen.json else f"{word:10}  {name}")
+    if not found.changes:
+        # A gate that compares nothing must not pass for one that found nothing.
+        raise LoadError("Nothing to compare: BASE and HEAD have no implementation beside the same control on the same workload.")
     return 1 if judged and found.slower else 0

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
+import pandas as pd
+
 from reports.load import Frames, LoadError, load
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -24,10 +26,30 @@ def read(*paths: Path) -> Frames:
 
 
 def known(frames: Frames, id: str) -> None:
-    """Raises :class:`LoadError` for an implementation that was not timed."""
-    timed = sorted(set(frames.throughput["implementation"]))
+    """Raises :class:`LoadError` for an implementation that has no times."""
+    timed = sorted(set(_timed(frames)["implementation"]))
     if id and id not in timed:
         raise LoadError(f"Expected an implementation that was timed but got {id}: the runs have {', '.join(timed) or 'none'}.")
+
+
+def timed(frames: Frames, side: str) -> None:
+    """Raises :class:`LoadError` where nothing was timed."""
+    if _timed(frames).empty:
+        raise LoadError(f"Expected {side} to have timed workloads but it has none; summary --base compares what came of the contracts.")
+
+
+def distinct(base: Frames, head: Frames) -> None:
+    """Raises :class:`LoadError` where HEAD is nothing but runs that BASE has as well: no comparison of a run with itself finds anything."""
+    known = {fact for column in ("sha256", "session") for fact in base.runs[column] if fact}
+    again = head.runs["sha256"].isin(known) | head.runs["session"].isin(known)
+    if again.all():
+        paths = ", ".join(head.runs["path"])
+        raise LoadError(f"Expected HEAD to be another run than BASE but BASE has it too: {paths}. Give BASE the run of the state before.")
+
+
+def _timed(frames: Frames) -> pd.DataFrame:
+    """The cells that have times."""
+    return frames.throughput[frames.throughput["cell"].isin(frames.samples["cell"])]
 
 
 def interval(low: float | None, high: float | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reports.commands.shared import RUN, Commands, read
+from reports.commands.shared import RUN, Commands, distinct, read
 from reports.summary import summary
 
 
@@ -23,6 +23,9 @@ def add(commands: Commands) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    found = summary(read(*chosen.runs), read(*chosen.base) if chosen.base else None)
+    head, base = read(*chosen.runs), read(*chosen.base) if chosen.base else None
+    if base is not None:
+        distinct(base, head)
+    found = summary(head, base)
     print(found.text, end="")
     return int(found.regressed)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from reports import comparison
 from reports.commands.shared import RUN, Commands, interval, known, read
+from reports.tables import counted
 
 
 def add(commands: Commands) -> None:
@@ -24,14 +25,18 @@ def _run(chosen: argparse.Namespace) -> int:
     frames = read(*chosen.runs)
     known(frames, chosen.baseline)
     found = comparison.compared(frames, chosen.baseline)
-    for one in found:
-        print(json.dumps(one.as_json()) if chosen.json else _line(one))
+    for one, where in zip(found, comparison.wheres(found), strict=True):
+        print(json.dumps(one.as_json()) if chosen.json else _line(one, where))
+    left = comparison.left_out(frames, found)
+    if found and left:
+        few = ", ".join(left[:3]) + (", ..." if len(left) > 3 else "")
+        told = f"nothing was timed in the same rounds as {chosen.baseline or 'the baseline'}"
+        print(f"warning: {told} on {counted(len(left), 'workload')}, which are left out: {few}", file=sys.stderr)
     if not found:
         print("Nothing to compare: no two implementations were timed in the same rounds of a workload.", file=sys.stderr)
     return 0
 
 
-def _line(one: comparison.Comparison) -> str:
+def _line(one: comparison.Comparison, where: str) -> str:
     told = f"{one.ratio:.4f} ({interval(one.low, one.high)}) of the time of {one.baseline}"
-    where = one.workload + comparison.told(one.caches)
-    return f"{one.verdict:9}  {one.implementation} on {where}: {told}, {one.rounds} rounds in {one.seconds:.1f} s"
+    return f"{one.verdict:9}  {one.implementation} on {one.workload}{where}: {told}, {one.rounds} rounds in {one.seconds:.1f} s"

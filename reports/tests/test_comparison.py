@@ -38,7 +38,9 @@ def run(tmp_path: Path) -> Run:
     def write(*cells: Throughput, machine: str = "specimen", **changes: Any) -> Path:
         environment = {**specimen.header().environment, "machine": machine}
         number = len(list(tmp_path.glob("*.jsonl")))
-        return specimen.write(tmp_path, what=f"run{number}", results=list(cells), environment=environment, **changes)
+        return specimen.write(
+            tmp_path, what=f"run{number}", results=list(cells), environment=environment, **{"run": f"run{number:05}", **changes}
+        )
 
     return write
 
@@ -159,6 +161,7 @@ def test_a_comparison_is_an_object_of_json(run: Run, capsys: pytest.CaptureFixtu
         "machine": "specimen",
         "device": "cpu",
         "caches": "hot",
+        "threads": 1,
     }
     assert set(second) == set(first) and second["low"] is second["high"] is None
 
@@ -227,6 +230,8 @@ def test_a_change_is_a_line_of_text_or_an_object_of_json(run: Run, capsys: pytes
         "implementation": "x:b",
         "control": "torch:a",
         "caches": "hot",
+        "threads": 1,
+        "machine": "specimen",
         "base": pytest.approx(2.0),
         "head": pytest.approx(2.2),
         "ratio": pytest.approx(1.1),
@@ -296,3 +301,80 @@ def test_a_control_that_one_of_the_runs_did_not_time_is_one_line_and_status_2(ru
 def test_a_run_that_cannot_be_read_is_one_line_and_status_2(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     status, lines, errors = _compared(capsys, run(cell("torch:a", ROUNDS)), tmp_path / "missing.jsonl")
     assert (status, lines, len(errors)) == (2, [], 1) and "missing.jsonl" in errors[0]
+
+
+def test_nothing_in_common_is_status_2_and_not_a_pass(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    base, head = run(cell("torch:a", ROUNDS), cell("x:b", slower(2))), run(cell("torch:a", ROUNDS, 16), cell("x:b", slower(9), 16))
+    status, lines, errors = _compared(capsys, base, head)
+    assert (status, len(errors)) == (2, 1) and errors[0].startswith("error: Nothing to compare: ")
+    assert lines == ["new         x:b beside torch:a on gru-T16", "vanished    x:b beside torch:a on gru-T8"]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_run_without_times_is_one_line_and_status_2(order: int, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    paths = run(cell("torch:a", ROUNDS), cell("x:b", slower(2))), run(cell("x:b", [], outcome=Outcome.FAILED))
+    status, lines, errors = _compared(capsys, *paths[::order])
+    side = "HEAD" if order == 1 else "BASE"
+    assert (status, lines, len(errors)) == (2, [], 1) and errors[0].startswith(f"error: Expected {side} to have timed workloads ")
+
+
+def test_a_run_beside_itself_is_refused_however_it_is_named(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run(cell("torch:a", ROUNDS), cell("x:b", slower(2)), cell("x:c", slower(2)))
+    copy = tmp_path / "copy" / "other.jsonl"
+    copy.parent.mkdir()
+    copy.write_bytes(path.read_bytes())
+    cut = tmp_path / "copy" / "cut.jsonl"
+    cut.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
+    for head in (path, path.parent, copy, cut):
+        for command in (["compare", path, head], ["summary", head, "--base", path]):
+            assert main(list(map(str, command))) == 2
+            told = capsys.readouterr()
+            assert told.out == "" and "Expected HEAD to be another run than BASE" in told.err.splitlines()[-1]
+    # Beside the old run lies a new one: that is a comparison.
+    run(cell("torch:a", ROUNDS), cell("x:b", slower(3)), created="2026-02-02T00:00:00Z")
+    assert _compared(capsys, path, tmp_path)[0] == 1
+
+
+def test_a_baseline_is_not_one_that_was_tried_and_has_no_time(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run(cell("torch:a", ROUNDS), cell("x:b", slower(2)), cell("x:lost", [], outcome=Outcome.FAILED))
+    assert main(["verdicts", "--baseline", "x:lost", str(path)]) == 2
+    assert "the runs have torch:a, x:b." in capsys.readouterr().err
+
+
+def test_where_the_baseline_that_was_asked_for_has_no_time_no_other_takes_its_place(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    lstm: dict[str, Any] = {"mode": "lstm", "workload": "lstm-T8"}
+    path = run(cell("torch:a", ROUNDS), cell("x:b", slower(2)), cell("torch:a", ROUNDS, **lstm), cell("x:c", slower(4), **lstm))
+    assert main(["verdicts", "--baseline", "x:b", str(path)]) == 0
+    told = capsys.readouterr()
+    assert [line.split(" of the time of ")[1] for line in told.out.splitlines()] == ["x:b, 6 rounds in 18.6 s"]
+    assert told.err == "warning: nothing was timed in the same rounds as x:b on 1 workload, which are left out: lstm-T8\n"
+
+
+def test_one_workload_with_several_threads_is_compared_thread_by_thread(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    def cells(one: float, two: float) -> list[Throughput]:
+        pairs = [
+            (cell("torch:a", ROUNDS, threads=threads), cell("x:b", slower(by), threads=threads)) for threads, by in ((1, one), (2, two))
+        ]
+        return [made for pair in pairs for made in pair]
+
+    base, head = run(*cells(2, 4)), run(*cells(2, 5))
+    status, lines, _ = _compared(capsys, base, head)
+    assert status == 1
+    assert [(line.split()[0], line.split(": ")[1].split(" of ")[0]) for line in lines] == [
+        ("same", "2.0000 -> 2.0000"),
+        ("slower", "4.0000 -> 5.0000"),
+    ]
+    assert [", 1 thread: " in line for line in lines] == [True, False] and ", 2 threads: " in lines[1]
+    assert main(["verdicts", str(base)]) == 0
+    assert [", 2 threads: " in line for line in capsys.readouterr().out.splitlines()] == [False, True]
+
+
+@pytest.mark.parametrize("odd", [0.0, -1.0, math.inf, math.nan])
+def test_a_sample_that_is_no_time_is_told_of_and_compared_with_nothing(odd: float, run: Run, tmp_path: Path) -> None:
+    path = run(cell("torch:a", ROUNDS), cell("x:b", slower(2)), cell("x:c", slower(2)))
+    lines = path.read_text().splitlines(keepends=True)
+    lines[2] = lines[2].replace(f'"samples": [{2 * ROUNDS[0]}', f'"samples": [{json.dumps(odd)}')
+    path.write_text("".join(lines))
+    frames = load(path)
+    assert [one.implementation for one in comparison.compared(frames)] == ["x:c"]
+    assert any(f"result 2 has a sample of {odd} s, which is no time of a call" in problem for problem in frames.problems)
