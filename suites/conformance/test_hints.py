@@ -103,6 +103,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "CellGradientOnlyWithHidden": "that of c0 zero",
     "SparseCotangentIgnored": "the cotangent of output ignored",
     # dropout
+    "ProjectedNotDropped": "dropout left out",
     "ScaledInEval": "what passes between the layers multiplied by 1 - p",
     "ThirdLayerNotDropped": "dropout above the first layer only",
     "BackwardWithoutMask": "no dropout mask in the backward pass",

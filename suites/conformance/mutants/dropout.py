@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import dropout
 
+from harness.layer import Mode
 from suites.conformance.mutants.base import Form, Sound, mutant
 from suites.conformance.mutants.gradients import scaled
 
@@ -96,6 +97,54 @@ class KeepsShareP(Sound):
         if not self.training or not 0 < self.dropout < 1:
             return super().between(x, level)
         return dropout(x, 1 - self.dropout, True) * self.dropout / (1 - self.dropout)
+
+
+@mutant("dropout.scaled")
+class NotScaledInBfloat16(Sound):
+    """In bfloat16 what is kept is not scaled up."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        plain = self.training and x.dtype == torch.bfloat16
+        return super().between(x, level) * ((1 - self.dropout) if plain else 1)
+
+
+@mutant("dropout.scaled")
+class AtMostHalfIsDropped(Sound):
+    """A dropout between a half and one is taken for a half."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return dropout(x, self.dropout if self.dropout == 1 else min(self.dropout, 0.5), self.training)
+
+
+@mutant("dropout.one_drops_all", Mode.LSTM)
+class ProjectedNotDropped(Sound):
+    """A layer that projects hands on all of its output."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x if self.layer.proj_size else super().between(x, level)
+
+
+@mutant("dropout.fresh_mask")
+class SingleStepNotDropped(Sound):
+    """In a call of one step nothing is dropped."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return super().between(x, level) if len(x) > 1 else x
+
+
+@mutant("dropout.fresh_mask")
+class UnbatchedNotDropped(Sound):
+    """Without a batch axis nothing is dropped."""
+
+    _batched = True
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        self._batched = form.batched
+        return x, valid, form
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return super().between(x, level) if self._batched else x
 
 
 @mutant("dropout.seeded")
