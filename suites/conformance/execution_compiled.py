@@ -223,6 +223,48 @@ def exported(trial: Trial) -> None:
     _fixed(trial, "torch.export", lambda module, example: torch.export.export(module, example, strict=False).module())
 
 
+def _for_other_sizes(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any, int], Any]) -> None:
+    """What is ``made`` of the module by an example is right at another batch size (axis 1 of the input) and at another length (axis 0)."""
+    case, refusals = trial.case, []
+    trial.answer()
+    for what, axis, other in (("batch size", 1, replace(case, batch=case.batch + 2)), ("length", 0, replace(case, steps=case.steps + 2))):
+        module, example = trial.module(), trial.form(trial.leaves())
+        leaves = trial.leaves(case=other)
+        with torch.no_grad():
+            try:
+                raw = made(module, example, axis)(*trial.form(leaves, other))
+            except Exception as error:  # a refusal, whichever exception it comes as
+                refusals.append(f"{how} with another {what}: {error}")
+                continue
+        trial.agree({name: to_array(value) for name, value in canonical(raw, leaves["x"], other).items()}, answer(other))
+    if len(refusals) == 2:
+        raise NotImplementedError("; ".join(refusals))
+
+
+@contract(
+    "execution.traced_for_other_sizes",
+    "What torch.jit.trace gives is right at another batch size or sequence length than that of the trace, or refuses it.",
+    MAY,
+    "torch.jit.trace: tracing records no control flow that depends on the data's shape",
+    [*every(steps=3, batch=2), *every(steps=3, batch=2, given_state=False)],
+    demonstration="""
+        count, pair = 1 + (hx is not None), lambda s: s if s is None else torch.cat([s, s], 1)
+        traced = torch.jit.trace(layer, (x, hx)[:count], check_trace=False)
+        for given in ((torch.cat([x, x]), hx), (pair(x), torch.utils._pytree.tree_map(pair, hx))):
+            try: answer = traced(*given[:count])[0]
+            except RuntimeError: continue
+            torch.testing.assert_close(answer, layer(*given[:count])[0])
+    """,
+)
+def traced_for_other_sizes(trial: Trial) -> None:
+    def made(module: torch.nn.Module, example: Any, _: int) -> Callable[..., Any]:
+        given = tuple(value for value in example if value is not None)
+        traced: Any = torch.jit.trace(module, given, check_trace=False)
+        return lambda *others: traced(*(value for value in others if value is not None))
+
+    _for_other_sizes(trial, "torch.jit.trace", made)
+
+
 @contract(
     "execution.exported_for_other_sizes",
     "torch.export with a dynamic batch size or sequence length gives a program that is right at another one, or is refused.",
@@ -239,25 +281,14 @@ def exported(trial: Trial) -> None:
     """,
 )
 def exported_for_other_sizes(trial: Trial) -> None:
-    case, refusals = trial.case, []
-    trial.answer()
-    for what, axis, other in (("batch size", 1, replace(case, batch=case.batch + 2)), ("length", 0, replace(case, steps=case.steps + 2))):
-        module = trial.module()
-        input, hx = trial.form(trial.leaves())
+    def made(module: torch.nn.Module, example: Any, axis: int) -> Callable[..., Any]:
         any_size = torch.export.Dim.DYNAMIC
         state: Any = {1: any_size} if axis == 1 else None
-        dims = ({axis: any_size}, (state, state) if case.layer.has_cell_state else state)
-        leaves = trial.leaves(case=other)
-        with torch.no_grad():
-            try:
-                program = torch.export.export(module, (input, hx), dynamic_shapes=dims, strict=False).module()
-                raw = program(*trial.form(leaves, other))
-            except Exception as error:  # a refusal, whichever exception it comes as
-                refusals.append(f"torch.export with a dynamic {what}: {error}")
-                continue
-        trial.agree({name: to_array(value) for name, value in canonical(raw, leaves["x"], other).items()}, answer(other))
-    if len(refusals) == 2:
-        raise NotImplementedError("; ".join(refusals))
+        dims = ({axis: any_size}, (state, state) if trial.case.layer.has_cell_state else state)
+        program: Callable[..., Any] = torch.export.export(module, example, dynamic_shapes=dims, strict=False).module()
+        return program
+
+    _for_other_sizes(trial, "torch.export", made)
 
 
 @contract(

@@ -179,10 +179,12 @@ class Sound(nn.Module):
     def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
         """One direction of one layer: outputs (T, B, H_out), final h and c."""
         w = self.weights(slot)
-        ys: list[Tensor] = [h] * len(x)
-        for t in self.order(len(x), reverse):
+        # Taken apart at once, so that what is traced refuses another length.
+        xs = x.unbind()
+        ys: list[Tensor] = [h] * len(xs)
+        for t in self.order(len(xs), reverse):
             alive = valid[t][:, None]
-            new_h, new_c = self.step(x[t], h, c, w, t, slot)
+            new_h, new_c = self.step(xs[t], h, c, w, t, slot)
             ys[t] = torch.where(alive, new_h, torch.zeros_like(new_h))
             h, c = torch.where(alive, new_h, h), torch.where(alive, new_c, c)
         return torch.stack(ys), h, c

@@ -127,6 +127,28 @@ class ScaleOfTheFirstInput(Sound):
         return x, valid, form
 
 
+@mutant("execution.traced_for_other_sizes")
+class StepsOfTheTrace(Sound):
+    """What is traced takes as many steps as the example had, and leaves out the rest."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        if torch._C._is_tracing() and isinstance(input, Tensor):
+            input = input[: int(input.shape[0])]
+        return super().read(input)
+
+
+@mutant("execution.traced_for_other_sizes")
+class ZerosOfTheTrace(Sound):
+    """What is traced takes a default state as wide as the example's batch, and answers for its sequences alone."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return super().default_state(x, tuple(map(int, shape)))
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        size = int(states[0].shape[1])
+        return super().layers(x[:, :size], valid[:, :size], states) if torch._C._is_tracing() else super().layers(x, valid, states)
+
+
 @mutant("execution.exported")
 class DefaultForExport(Sound):
     """What is exported starts from zeros, whatever state it is given."""
