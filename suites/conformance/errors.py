@@ -75,16 +75,16 @@ def packed_input(trial: Trial) -> None:
         *every(**_SIZES, bidirectional=True, batch_first=True, hidden_size=4),
         *every(LSTM, **_SIZES, num_layers=2, hidden_size=4, proj_size=2),
         *every(steps=4, batch=1, batched=False, num_layers=2, hidden_size=4),
-        # Not for packed input: there nn itself checks little, and a drop-in owes no more (pytorch#195803).
+        *every(steps=4, batch=3, lengths=(4, 3, 1), enforce_sorted=True, hidden_size=4),
     ],
     demonstration="""
-        states = hx if isinstance(hx, tuple) else (hx,)
-        for i, axis, size in [(i, a, n) for i, s in enumerate(states) for a in range(s.dim()) for n in {1, s.shape[a] + 1} - {s.shape[a]}]:
-            shape = [size if a == axis else n for a, n in enumerate(states[i].shape)]
-            wrong = tuple(s.new_zeros(shape) if k == i else s for k, s in enumerate(states))
-            try: layer(x, wrong if isinstance(hx, tuple) else wrong[0])
+        states, packed = hx if isinstance(hx, tuple) else (hx,), isinstance(x, tuple)
+        axes = [(i, a, s.shape[a]) for i, s in enumerate(states) for a in ([1] if packed else range(s.dim()))]
+        for i, axis, size, wrong in [(i, a, k, [*states]) for i, a, n in axes for k in ({n + 1} if packed else {1, n + 1} - {n})]:
+            wrong[i] = states[i].new_zeros([size if a == axis else n for a, n in enumerate(states[i].shape)])
+            try: layer(x, tuple(wrong) if isinstance(hx, tuple) else wrong[0])
             except Exception: continue
-            raise AssertionError(f"a state of shape {shape} was answered")
+            raise AssertionError(f"a state of shape {tuple(wrong[i].shape)} was answered")
     """,
 )
 def state_shape(trial: Trial) -> None:
@@ -92,6 +92,11 @@ def state_shape(trial: Trial) -> None:
     input, hx = trial.form(trial.leaves())
     states = hx if isinstance(hx, tuple) else (hx,)
     for index, name in enumerate(("h_0", "c_0")[: len(states)]):
+        if trial.case.lengths is not None:
+            # With a packed input nn itself checks little more (pytorch#195803), and with an unsorted one not even this.
+            changed = [torch.cat([state, state[:, :1]], 1) if i == index else state for i, state in enumerate(states)]
+            trial.refuses(f"{name} of a sequence more than are packed", module, input, _like(hx, changed))
+            continue
         axes = ("layers and directions", "batch items", "features") if trial.case.batched else ("layers and directions", "features")
         for axis, what in enumerate(axes):
             size = states[index].shape[axis]
@@ -112,15 +117,20 @@ def _like(hx: Any, states: list[torch.Tensor]) -> Any:
 
 @contract(
     "errors.state_form",
-    "A state of the other form is refused: 2-D for a batched input, 3-D for an unbatched one, one tensor for a pair.",
+    "A state of the other form is refused: 2-D for a batched input, 3-D for an unbatched one, with the batch first, one tensor for a pair.",
     MUST,
-    "torch.nn.LSTM: Inputs; pytorch#106769",
-    [*every(**_SIZES), *every(steps=4, batch=3), *every(steps=4, batch=1, batched=False)],
+    "torch.nn.LSTM: Inputs; batch_first; pytorch#106769",
+    [
+        *every(steps=4, batch=3, batch_first=True),
+        *every(steps=4, batch=3),
+        *every(steps=4, batch=1, batched=False),
+        *every(steps=4, batch=3, lengths=(4, 3, 1), enforce_sorted=True),
+    ],
     demonstration="""
-        states = hx if isinstance(hx, tuple) else (hx,)
-        bent = tuple(state[:, 0] if state.dim() == 3 else state[:, None] for state in states)
-        flat = tuple(state[0] for state in states) if len(states[0]) == 1 and states[0].dim() == 3 else bent
-        for wrong in ((bent, flat, hx[0]) if isinstance(hx, tuple) else (bent[0], flat[0], (hx, hx))):
+        pair, packed = isinstance(hx, tuple), isinstance(x, tuple)
+        forms = (lambda s: s[0], lambda s: s[:, 0], lambda s: s.transpose(0, 1)) if packed or x.dim() == 3 else (lambda s: s[:, None],)
+        wrongs = [tuple(map(form, hx)) if pair else form(hx) for form in forms[: 1 if packed else 3]]
+        for wrong in wrongs + ([] if packed else [hx[0] if pair else (hx, hx)]):
             try: layer(x, wrong)
             except Exception: continue
             raise AssertionError("a state of another form was answered")
@@ -130,10 +140,14 @@ def state_form(trial: Trial) -> None:
     module = trial.module()
     input, hx = trial.form(trial.leaves())
     states = list(hx) if isinstance(hx, tuple) else [hx]
+    if trial.case.lengths is not None:
+        # What else nn itself does not check, and may crash on.
+        trial.refuses("a state (B, H) for a packed input", module, input, _like(hx, [state[0] for state in states]))
+        return
     if trial.case.batched:
         trial.refuses("a 2-D state for a batched input", module, input, _like(hx, [state[:, 0] for state in states]))
-        if len(states[0]) == 1:
-            trial.refuses("a state (B, H) without its first axis", module, input, _like(hx, [state[0] for state in states]))
+        trial.refuses("a state (B, H) without its first axis", module, input, _like(hx, [state[0] for state in states]))
+        trial.refuses("a state with the batch first", module, input, _like(hx, [state.transpose(0, 1) for state in states]))
     else:
         trial.refuses("a 3-D state for an unbatched input", module, input, _like(hx, [state[:, None] for state in states]))
     if trial.case.layer.mode is Mode.LSTM:

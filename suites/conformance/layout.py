@@ -52,8 +52,9 @@ def _packed(lay: Callable[[Tensor], Tensor], input: Any) -> Any:
 
 
 def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Callable[[Tensor], Tensor]) -> None:
-    """The answer and the gradients of the weights with input and states laid out otherwise."""
-    input, hx = trial.form(trial.leaves())
+    """The answer and all gradients with input and states laid out otherwise."""
+    leaves = trial.leaves(requires_grad=True)
+    input, hx = trial.form(leaves)
     states: Any = tuple(lay_state(state) for state in hx) if isinstance(hx, tuple) else lay_state(hx)
     module = trial.module()
     reply = trial.call(module, _packed(lay_input, input), states)
@@ -61,21 +62,21 @@ def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Call
     with trial.blamed("backward"):
         torch.autograd.backward([reply.tensors["output"]], [tensor(trial.case.arrays.cotangents["output"], trial.case)])
     expected = gradients(trial.case, ("output",))
-    names = list(trial.case.arrays.weights)
-    trial.agree(trial.collect(trial.parameters(module)), expected, only=names)
+    trial.agree(trial.collect({**leaves, **trial.parameters(module)}), expected)
 
 
 @contract(
     "layout.strided_input",
-    "A non-contiguous input gives what a contiguous one gives.",
+    "A non-contiguous input gives what a contiguous one gives, and gets its gradient.",
     MUST,
     in_docs("LSTM: Inputs"),
     _CASES,
     demonstration="""
         wide = torch.stack([x, x + 1], -1).flatten(-2)[..., ::2]
         swapped = x.transpose(0, 1).contiguous().transpose(0, 1)
-        with torch.no_grad():
-            return [layer(given, hx) for given in (wide, swapped, x[:1, :1].expand_as(x))]
+        outputs = [layer(given, hx)[0] for given in (wide, swapped, x[:1, :1].expand_as(x))]
+        torch.stack(outputs).square().sum().backward()
+        return outputs, [leaf.grad for leaf in leaves]
     """,
 )
 def strided_input(trial: Trial) -> None:

@@ -168,3 +168,37 @@ class FlatStateOfOneSlotAccepted(Sound):
         if flat and self.layer.num_layers * self.layer.directions == 1:
             hx = tuple(s[None] for s in given) if isinstance(hx, tuple) else hx[None]
         return super().forward(input, hx)
+
+
+@mutant("errors.state_shape")
+class SurplusSequencesOfAPackCutOff(Sound):
+    """With a packed input, states of sequences that there are not are left out."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, PackedSequence) and hx is not None:
+            count = int(input.batch_sizes[0])
+            hx = tuple(state[:, :count] for state in hx) if isinstance(hx, tuple) else hx[:, :count]
+        return super().forward(input, hx)
+
+
+@mutant("errors.state_form")
+class FlatStateOfAPackAccepted(Sound):
+    """With a packed input and one layer, a state without its first axis is taken as it is."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        given = hx if isinstance(hx, tuple) else (hx,)
+        if isinstance(input, PackedSequence) and all(isinstance(state, Tensor) and state.dim() == 2 for state in given):
+            hx = tuple(state[None] for state in given) if isinstance(hx, tuple) else hx[None]
+        return super().forward(input, hx)
+
+
+@mutant("errors.state_form")
+class BatchFirstStatesAccepted(Sound):
+    """With batch_first a state (B, L, H) is turned round."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        given, slots = hx if isinstance(hx, tuple) else (hx,), self.layer.num_layers * self.layer.directions
+        turned = self.layer.batch_first and all(isinstance(s, Tensor) and s.dim() == 3 and s.shape[0] != slots for s in given)
+        if turned:
+            hx = tuple(state.transpose(0, 1) for state in given) if isinstance(hx, tuple) else hx.transpose(0, 1)
+        return super().forward(input, hx)

@@ -184,6 +184,29 @@ class ExpandedInputHalved(Sound):
         return super().forward(input, hx)
 
 
+class _InStorageOrder(torch.autograd.Function):
+    """The identity, whose gradient is written in the order in which the value lies in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.strides = value.stride()
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        return given[0].contiguous().as_strided(given[0].shape, ctx.strides)
+
+
+@mutant("layout.strided_input")
+class InputGradientInStorageOrder(Sound):
+    """The gradient of an input whose axes are exchanged in memory comes in the order of the memory."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.requires_grad and input.dim() == 3 and input.stride(-1) == 1 and not input.is_contiguous():
+            input = _InStorageOrder.apply(input)
+        return super().forward(input, hx)
+
+
 @mutant("layout.strided_state")
 class StateReadAsIfContiguous(Sound):
     """The states are read through their storage."""
