@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -241,9 +242,26 @@ def _for_other_sizes(trial: Trial, how: str, made: Callable[[torch.nn.Module, An
         raise NotImplementedError("; ".join(refusals))
 
 
+@contextmanager
+def _warned_by_tracer(trial: Trial) -> Iterator[None]:
+    """A trace that is wrong, and of which torch said that it might not hold, as of a Python loop over the steps, is *unsupported*."""
+    before = len(trial.comparisons)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except ContractError as error:
+            said = [str(warning.message) for warning in caught if issubclass(warning.category, torch.jit._trace.TracerWarning)]
+            if not said:
+                raise
+            # Nobody relies on what these numbers are of.
+            del trial.comparisons[before:]
+            raise NotImplementedError(f"torch.jit.trace warned: {said[0]}") from error
+
+
 @contract(
     "execution.traced_for_other_sizes",
-    "What torch.jit.trace gives is right at another batch size or sequence length than that of the trace, or refuses it.",
+    "What torch.jit.trace gives is right at another batch size or sequence length than that of the trace, refuses it, or was warned of.",
     MAY,
     "torch.jit.trace: tracing records no control flow that depends on the data's shape",
     [*every(steps=3, batch=2), *every(steps=3, batch=2, given_state=False)],
@@ -262,7 +280,8 @@ def traced_for_other_sizes(trial: Trial) -> None:
         traced: Any = torch.jit.trace(module, given, check_trace=False)
         return lambda *others: traced(*(value for value in others if value is not None))
 
-    _for_other_sizes(trial, "torch.jit.trace", made)
+    with _warned_by_tracer(trial):
+        _for_other_sizes(trial, "torch.jit.trace", made)
 
 
 @contract(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -127,9 +128,19 @@ class ScaleOfTheFirstInput(Sound):
         return x, valid, form
 
 
+class Unwarned(Sound):
+    """A layer that keeps to itself what the tracer warns of."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        with warnings.catch_warnings():
+            if torch._C._is_tracing():
+                warnings.simplefilter("ignore")
+            return super().forward(input, hx)
+
+
 @mutant("execution.traced_for_other_sizes")
-class StepsOfTheTrace(Sound):
-    """What is traced takes as many steps as the example had, and leaves out the rest."""
+class StepsOfTheTrace(Unwarned):
+    """What is traced takes as many steps as the example had, and leaves out the rest, unwarned."""
 
     def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
         if torch._C._is_tracing() and isinstance(input, Tensor):
@@ -138,8 +149,8 @@ class StepsOfTheTrace(Sound):
 
 
 @mutant("execution.traced_for_other_sizes")
-class ZerosOfTheTrace(Sound):
-    """What is traced takes a default state as wide as the example's batch, and answers for its sequences alone."""
+class ZerosOfTheTrace(Unwarned):
+    """What is traced takes a default state as wide as the example's batch, and answers for its sequences alone, unwarned."""
 
     def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         return super().default_state(x, tuple(map(int, shape)))
