@@ -31,6 +31,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
@@ -210,6 +211,7 @@ def t_tail(t: float, freedom: int) -> float:
     return max(0.0, 1.0 - inside)
 
 
+@cache
 def t_quantile(level: float, freedom: int) -> float:
     """The t that Student's t with ``freedom`` degrees stays within, in either direction, with probability ``level``."""
     low, high = 0.0, 1e6

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from harness.statistics import Verdict
 from reports import comparison
 from reports.analysis import Findings
-from reports.changes import Changed, Changes, changes
 from reports.markdown import code, cut, folded, limited
+from reports.outcomes import Changed, Changes, changes
 from reports.tables import counted
 
 
