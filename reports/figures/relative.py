@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.statistics import MARGIN, Verdict
 from reports.analysis import Findings
@@ -15,7 +17,7 @@ from reports.tables import rows
 
 def draw(findings: Findings) -> list[style.Drawing]:
     """One figure per sweep that has a baseline and something beside it."""
-    return [_sweep(findings, keys, group) for keys, group in throughput.sweeps(findings.relative)]
+    return throughput.some([(keys, group) for keys, group in throughput.sweeps(findings.relative)], partial(_sweep, findings))
 
 
 def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> style.Drawing:
@@ -35,7 +37,7 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
             panel.set_yscale("log")
             panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
             panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
-            panel.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
+            panel.yaxis.set_minor_locator(NullLocator())
             panel.axhspan(1 / (1 + MARGIN), 1 + MARGIN, color=style.RULE, alpha=0.6, linewidth=0)
             panel.axhline(1, color=style.INK, linewidth=1.2)
             panel.set_title(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,14 @@ from harness.workload import Pass
 from reports import costs, metrics, speed
 from reports.analysis import Findings, Verdict
 from reports.figures import style
-from reports.tables import rows
+from reports.tables import counted, rows
 
 SWEEP = ["timed_pass", "place", "configuration"]
+Sweep = tuple[dict[str, str], pd.DataFrame]
+
+SWEEPS_DRAWN = 15
+"""Sweeps that a page draws: as many as the largest workload set that comes with this project has."""
+
 COLUMNS = [
     "mode", "timed_pass", "place", "configuration", "sequence_length", "implementation", "outcome", "fits_batch", "rate", "rate_low",
     "rate_high", "limit_rate", "limit_bound", "limit_share", "host_share",
@@ -30,7 +37,7 @@ _LIMIT: dict[str, Any] = {"color": style.INK, "linewidth": 1.3, "marker": ".", "
 _RING: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 8.5, "markerfacecolor": "none", "markeredgewidth": 0.8}
 
 
-def sweeps(cells: pd.DataFrame) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+def sweeps(cells: pd.DataFrame) -> Iterator[Sweep]:
     """The cells of each pass, place and configuration that was timed at two lengths or more: what a line can be drawn through."""
     known = cells[cells["sequence_length"] > 0]
     for keys, group in known.groupby(SWEEP, sort=False):
@@ -80,7 +87,17 @@ def legend(figure: Figure, handles: list[Line2D]) -> None:
 
 def draw(findings: Findings) -> list[style.Drawing]:
     """The throughput figures of every sweep."""
-    return [_sweep(findings, keys, group) for keys, group in sweeps(speed.latest(findings.cells, findings.frames.runs))]
+    return some(list(sweeps(speed.latest(findings.cells, findings.frames.runs))), partial(_sweep, findings))
+
+
+def some(found: list[Sweep], draw: Callable[[dict[str, str], pd.DataFrame], style.Drawing]) -> list[style.Drawing]:
+    """The drawings of the first :data:`SWEEPS_DRAWN` sweeps; the last of them says how many there are besides."""
+    answer = [draw(keys, group) for keys, group in found[:SWEEPS_DRAWN]]
+    rest = len(found) - len(answer)
+    if rest > 0:
+        more = f" {counted(rest, 'more configuration')} with a pass, not drawn here: the run files and the table of cells have them."
+        answer[-1] = replace(answer[-1], caption=answer[-1].caption + more)
+    return answer
 
 
 def limits(cells: pd.DataFrame) -> pd.DataFrame:

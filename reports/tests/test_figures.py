@@ -16,11 +16,12 @@ from harness.workload import Pass
 from reports import load
 from reports.analysis import Findings
 from reports.figures import FIGURES, Drawing, matrix, numerics, relative, style, throughput
+from reports.figures.throughput import SWEEPS_DRAWN
 from reports.inline import inline
 from reports.metrics import HOST_BOUND
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
-from reports.tests.test_analysis import cell
+from reports.tests.test_analysis import ROUNDS, cell, findings_of
 
 
 @pytest.fixture(scope="module")
@@ -217,3 +218,14 @@ def test_a_figure_in_the_page_has_ids_of_its_own_hover_texts_and_no_reference_ou
 def test_without_lengths_or_results_there_is_no_figure(tmp_path: Path) -> None:
     findings = Findings(load(specimen.write(tmp_path, results=[])))
     assert [drawing for _, draw in FIGURES for drawing in draw(findings)] == []
+
+
+def test_a_page_draws_some_sweeps_and_says_how_many_it_does_not(tmp_path: Path) -> None:
+    shapes = [(size, name, length) for size in range(1, SWEEPS_DRAWN + 3) for name in ("torch:a", "x:b") for length in (1, 8)]
+    cells = [replace(cell(name, ROUNDS, length), hidden_size=size, workload=f"H{size}-T{length}") for size, name, length in shapes]
+    findings = findings_of(tmp_path, *cells)
+    for module in (throughput, relative):
+        drawings = module.draw(findings)
+        assert len(drawings) == SWEEPS_DRAWN
+        assert "2 more configurations with a pass, not drawn here" in drawings[-1].caption
+        assert not any("not drawn" in drawing.caption for drawing in drawings[:-1])
