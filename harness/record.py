@@ -256,6 +256,8 @@ def from_json(line: Any) -> Record:
         if type(value) not in accepted and (isinstance(value, bool) or not isinstance(value, accepted)):
             expected = " or ".join(t.__name__ for t in accepted)
             raise RecordError(f"Expected {name} of a {cls.kind} line to be {expected} but got {name}={value!r} ({type(value).__name__})")
+        if type(value) is int and abs(value) >= 2**63:
+            raise RecordError(f"Expected {name} of a {cls.kind} line to be a number of 64 bits but got {name}={value}")
         others = set(map(type, value)).difference(items) if items else ()
         if any(other is bool or not issubclass(other, items) for other in others):
             expected = " or ".join(t.__name__ for t in items)

@@ -13,12 +13,21 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 def number(value: Any) -> float | None:
     """``value`` as a float if it is a number, else None."""
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    try:
+        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    except OverflowError:  # a whole number of more than 300 digits
+        return None
+
+
+def count(value: Any) -> int:
+    """``value`` as a whole number of 64 bits if it is a number of that size, else 0."""
+    found = number(value)
+    return int(found) if found is not None and abs(found) < 2**63 else 0
 
 
 def whole(value: Any) -> int | None:
-    """``value`` if it is a whole number, else None."""
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """``value`` if it is a whole number of 64 bits, else None."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63 else None
 
 
 def numbers(value: Any) -> list[float]:

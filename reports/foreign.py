@@ -6,7 +6,7 @@ from typing import Any
 
 from harness.outcome import Outcome
 from harness.record import Throughput
-from reports.fields import mapping, number, numbers
+from reports.fields import count, mapping, number, numbers
 
 
 def from_benchmark(benchmark: Any) -> Throughput:
@@ -18,7 +18,7 @@ def from_benchmark(benchmark: Any) -> Throughput:
     texts = ("mode", "device", "dtype", "timed_pass", "workload_set", "message", "stopped")
     counts = ("sequence_length", "batch_size", "input_size", "hidden_size", "tokens", "flops", "num_layers", "proj_size", "threads")
     described: dict[str, Any] = {key: str(extra.get(key) or "") for key in texts}
-    described |= {key: int(number(extra.get(key)) or 0) for key in counts}
+    described |= {key: count(extra.get(key)) for key in counts}
     described |= {key: dict(mapping(extra.get(key))) for key in ("agreement", "settings", "fits", "memory", "limit", "evidence")}
     described |= {key: numbers(extra.get(key)) for key in ("issued", "device_samples", "warm_up")}
     data = stats.get("data")
@@ -31,8 +31,8 @@ def from_benchmark(benchmark: Any) -> Throughput:
         implementation=str(extra.get("implementation") or benchmark.get("name") or name),
         outcome=outcome,
         samples=measured,
-        rounds=[int(value) for value in rounds] if isinstance(rounds, list) else [],
-        calls=int(number(stats.get("iterations")) or 1),
+        rounds=[count(value) for value in rounds] if isinstance(rounds, list) else [],
+        calls=count(stats.get("iterations")) or 1,
         bidirectional=bool(extra.get("bidirectional", False)),
         first_call=number(extra.get("first_call")),
         tokens_per_second=number(extra.get("tokens_per_second")),

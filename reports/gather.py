@@ -17,7 +17,7 @@ from harness.record import Calibration, Conformance, Mutation, Result, Throughpu
 from harness.statistics import Verdict
 from reports import metrics, timed
 from reports.columns import COLUMNS
-from reports.fields import mapping, number
+from reports.fields import count, mapping, number
 from reports.foreign import from_benchmark
 from reports.frames import Frames, LoadError
 
@@ -126,9 +126,9 @@ class Gatherer:
                 "run": run,
                 "implementation": implementation,
                 "mode": mode,
-                "cases": int(number(facts.get("cases")) or 0),
-                "pairs_seen": int(number(pairs.get("seen")) or 0),
-                "pairs_possible": int(number(pairs.get("possible")) or 0),
+                "cases": count(facts.get("cases")),
+                "pairs_seen": count(pairs.get("seen")),
+                "pairs_possible": count(pairs.get("possible")),
                 "missing": [str(pair) for pair in missing] if isinstance(missing, list) else [],
                 "options": dict(mapping(facts.get("options"))),
                 "sizes": dict(mapping(facts.get("sizes"))),
@@ -250,7 +250,7 @@ class Gatherer:
                     **numbers,
                     "line": line,
                     "quantity": sys.intern(str(error.get("quantity", ""))),
-                    "elements": int(number(error.get("elements")) or 0),
+                    "elements": count(error.get("elements")),
                     "finite": numbers["error"] is not None,
                 }
             )

@@ -251,6 +251,21 @@ def test_a_foreign_benchmark_file_loads_with_what_it_says(tmp_path: Path) -> Non
     assert frames.samples["seconds"].tolist() == [0.1, 0.3]
 
 
+@pytest.mark.parametrize("number", ["1e400", "NaN", str(2**70), "1" * 400])
+def test_numbers_that_no_column_holds_cost_what_they_say_and_no_more(number: str, tmp_path: Path) -> None:
+    path = specimen.write(tmp_path, results=[*specimen.conformance(1)[1:3], *specimen.throughput()[1:3]])
+    whole = load(path)
+    text = path.read_text()
+    for key in ("elements", "calls", "error", "hidden_size"):
+        position = text.index(f'"{key}": ') + len(key) + 4
+        end = min(text.index(mark, position) for mark in ",}" if mark in text[position:])
+        path.write_text(text[:position] + number + text[end:])
+        frames = load(path)
+        assert len(frames.conformance) == len(whole.conformance)
+        assert len(frames.throughput) + sum("left out" in problem for problem in frames.problems) == len(whole.throughput)
+    assert load(path).problems != ()
+
+
 def test_an_outcome_that_nobody_knows_is_left_out_and_named(tmp_path: Path) -> None:
     path = specimen.write(tmp_path, results=specimen.throughput()[:2])
     path.write_text(path.read_text().replace('"outcome": "passed"', '"outcome": "splendid"', 1))
