@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from reports.columns import COLUMNS
 from reports.load import Frames, LoadError, load
 
-__all__ = ["Frames", "LoadError", "load"]
+__all__ = ["COLUMNS", "Frames", "LoadError", "load"]

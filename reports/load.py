@@ -15,10 +15,22 @@ __all__ = ["Frames", "LoadError", "load"]
 
 
 def load(paths: str | Path | Iterable[str | Path]) -> Frames:
-    """Reads run files, directories of run files and pytest-benchmark files into one set of frames.
+    """Reads run files, directories of run files and pytest-benchmark files into one set of pandas data frames.
 
     Of a directory, every ``*.jsonl`` in it is read. A cell that a run file and the pytest-benchmark file of the same
-    session both hold is counted once. Raises :class:`LoadError` for a path that holds neither.
+    session both hold is counted once. Raises :class:`LoadError` for a path that holds neither; what else is wrong with a file is in
+    ``problems`` of what is returned, one sentence each.
+
+    The frames, one row for each: ``runs`` file, ``implementations`` implementation, device and run, ``contracts`` contract,
+    ``conformance`` contract, implementation and case, ``errors`` tensor that such a check compared (``line`` says of which),
+    ``throughput`` implementation and workload, ``samples`` time that such a cell has (``cell`` says which), ``mutations`` mutant,
+    ``calibrations`` planted slowdown, ``coverage`` implementation and recurrence. ``reports.COLUMNS[frame][column]`` is the type of a
+    column and what it means, with its unit. Times are in seconds, memory is in bytes, an error is a share of the largest magnitude of
+    its tensor, and what is not known is missing (NaN) or an empty text.
+
+        frames = reports.load("results")
+        seconds = frames.samples.groupby("cell")["seconds"].median()
+        frames.throughput.set_index("cell").assign(seconds=seconds)[["workload", "implementation", "seconds"]]
     """
     gatherer = Gatherer()
     benchmarks = []

@@ -128,11 +128,11 @@ def house_style() -> Iterator[None]:
         yield
 
 
-def png(figure: Figure) -> bytes:
-    """The figure at 200 dots per inch, without a date."""
+def png(figure: Figure, dots_per_inch: int = 200) -> bytes:
+    """The figure as PNG, without a date."""
     buffer = io.BytesIO()
     with house_style():
-        figure.savefig(buffer, format="png", dpi=200, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=dots_per_inch, metadata={"Software": None})
     return buffer.getvalue()
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+import reports
 from harness import calibration
 from harness.record import Throughput
 from reports import Frames, LoadError, load
@@ -319,3 +324,24 @@ def test_a_missing_file_and_a_directory_without_runs_are_refused(tmp_path: Path)
         load(tmp_path)
     with pytest.raises(LoadError, match="at least one"):
         load([])
+
+
+def test_the_example_of_the_readme_runs_as_it_stands(run_file: Path, tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (example,) = [block for block in re.findall(r"```python\n(.*?)```", readme, re.DOTALL) if "reports.load" in block]
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / run_file.name).write_bytes(run_file.read_bytes())
+    root = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    failed, _, times = done.stdout.partition("sequence_length")
+    assert "values.property_2" in failed and "1024" in times
+    assert done.stdout.rstrip().endswith("('float64', 's per call')")
+
+
+def test_help_names_every_frame_and_where_columns_are_explained() -> None:
+    told = load.__doc__ or ""
+    assert all(f"``{name}``" in told for name in COLUMNS) and "reports.COLUMNS" in told
+    assert reports.COLUMNS is COLUMNS
