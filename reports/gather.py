@@ -241,25 +241,27 @@ class Gatherer:
                 "seconds": result.seconds,
             }
         )
-        errors = self.tables["errors"]
-        for error in result.errors:
-            numbers = {key: _finite(error.get(key)) for key in _NUMBERS}
-            errors.add(
-                {
-                    **shared,
-                    **numbers,
-                    "line": line,
-                    "quantity": sys.intern(str(error.get("quantity", ""))),
-                    "elements": count(error.get("elements")),
-                    "finite": numbers["error"] is not None,
-                }
-            )
+        if result.errors:
+            self._errors(line, shared, result.errors)
+
+    def _errors(self, line: int, shared: dict[str, str], found: list[dict[str, Any]]) -> None:
+        numbers = {key: [_finite(error.get(key)) for error in found] for key in _NUMBERS}
+        self.tables["errors"].extend(
+            len(found),
+            {**shared, "line": line},
+            {
+                **numbers,
+                "quantity": [sys.intern(str(error.get("quantity", ""))) for error in found],
+                "elements": [count(error.get("elements")) for error in found],
+                "finite": [value is not None for value in numbers["error"]],
+            },
+        )
 
     def _throughput(self, run: str, machine: str, result: Throughput) -> None:
         cell = len(self.tables["throughput"])
         self.tables["throughput"].add({**timed.cell_row(result), "cell": cell, "run": run, "machine": machine})
-        for row in timed.sample_rows(result):
-            self.tables["samples"].add({**row, "cell": cell})
+        samples = timed.samples(result)
+        self.tables["samples"].extend(len(samples["seconds"]), {"cell": cell}, samples)
 
 
 _OUTCOMES = frozenset(Outcome)
@@ -268,7 +270,7 @@ _NUMBERS = ("error", "floor", "ratio", "allowance")
 
 
 def _finite(value: Any) -> float | None:
-    found = number(value)
+    found = value if type(value) is float else number(value)
     # Python reads NaN and Infinity in JSON; to write null for them is our own writer's rule.
     return found if found is not None and math.isfinite(found) else None
 
@@ -309,6 +311,11 @@ class _Table:
     def add(self, row: Mapping[str, Any]) -> None:
         for name, append in self._items:
             append(row[name])
+
+    def extend(self, number: int, shared: Mapping[str, Any], own: Mapping[str, list[Any]]) -> None:
+        """Adds ``number`` rows at once: of ``shared`` they all have the same, of ``own`` each its item."""
+        for name, values in self._columns.items():
+            values.extend([shared[name]] * number if name in shared else own[name])
 
     def frame(self) -> pd.DataFrame:
         return pd.DataFrame({name: pd.Series(self._values(name, dtype), dtype=dtype) for name, dtype in self._dtypes.items()})

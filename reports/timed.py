@@ -54,17 +54,16 @@ def no_times(result: Throughput) -> list[float]:
     return [seconds for seconds in result.samples if not 0 < seconds < math.inf]
 
 
-def sample_rows(result: Throughput) -> list[dict[str, Any]]:
-    """The rows of the frame ``samples``; none of a cell that did not pass, because the time of a wrong answer is no time, and none of one
+def samples(result: Throughput) -> dict[str, list[Any]]:
+    """The columns of the frame ``samples``; empty of a cell that did not pass, because the time of a wrong answer is no time, and of one
     with a sample that is no time: what made that one may have made the others."""
-    count = len(result.samples) if result.outcome == Outcome.PASSED and not no_times(result) else 0
+    taken = result.samples if result.outcome == Outcome.PASSED and not no_times(result) else []
+    count = len(taken)
     rounds = result.rounds if len(result.rounds) == len(result.samples) else [-1] * count
     # A clock knows these of every sample, or of none; where their numbers differ, nobody can tell which belongs to which.
     issued, device = (s if len(s) == len(result.samples) else [None] * count for s in (result.issued, result.device_samples))
-    return [
-        {"sample": k, "round": rounds[k], "seconds": result.samples[k], "issued": issued[k], "device_seconds": device[k]}
-        for k in range(count)
-    ]
+    columns: dict[str, list[Any]] = {"round": rounds, "seconds": taken, "issued": issued, "device_seconds": device}
+    return {"sample": list(range(count)), **{name: values[:count] for name, values in columns.items()}}
 
 
 def _worst(errors: Any) -> float | None:
