@@ -11,6 +11,7 @@ from suites.conformance import (
     errors,
     execution,
     execution_compiled,
+    execution_exported,
     gradients,
     gradients_autograd,
     invariance,
@@ -47,6 +48,7 @@ FILES: tuple[ModuleType, ...] = (
     numerics,
     execution,
     execution_compiled,
+    execution_exported,
     composition,
     search,
 )

@@ -1,6 +1,6 @@
 """Ways of running: grad mode, the kernel that the row's name promises, switches, vmap, autocast, a side stream.
 
-What is made of a module by a compiler, a tracer or an exporter is in ``execution_compiled.py``.
+What torch.compile makes of a module is in ``execution_compiled.py``, what is traced and exported in ``execution_exported.py``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
-"""What is made of a module: compiled, traced, exported, quantised. It answers as the module does, or is refused."""
+"""What torch.compile makes of a module answers as the module does, or is refused."""
 
 from __future__ import annotations
 
 import logging
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,7 +11,6 @@ from typing import Any
 import torch
 
 from harness.reference import answer, gradients, tensor, to_array
-from harness.tolerance import scaled_error
 from harness.trial import ContractError, Trial, canonical
 from suites.conformance.cases import GRU, LSTM, RNN_TANH, every, make
 from suites.conformance.declare import MAY, contract
@@ -30,7 +28,7 @@ _FORMS = [
 
 
 @contextmanager
-def _quiet(name: str) -> Iterator[None]:
+def quiet(name: str) -> Iterator[None]:
     """Keeps a logger of torch's from saying where a graph breaks, or which optional packages it does without."""
     logger = logging.getLogger(name)
     level = logger.level
@@ -45,7 +43,7 @@ def _quiet(name: str) -> Iterator[None]:
 def _compiling() -> Iterator[None]:
     """What torch.compile made inside is forgotten afterwards."""
     try:
-        with _quiet("torch._dynamo"):
+        with quiet("torch._dynamo"):
             yield
     finally:
         torch._dynamo.reset()
@@ -174,203 +172,3 @@ def compiled_for_any_length(trial: Trial) -> None:
     if made[-1] > made[1]:
         told = f"{made[-1]} graphs of it for {len(_LENGTHS)} sequence lengths"
         raise NotImplementedError(f"torch.compile made {told}: it compiles anew for each, and gives up at its recompile_limit")
-
-
-@contract(
-    "execution.traced",
-    "torch.jit.trace gives a function that is right on other numbers of the same shape, or is refused.",
-    MAY,
-    "torch.jit.trace",
-    [*every(steps=3, batch=2), *every(bidirectional=True, num_layers=2, batch_first=True)],
-    demonstration="""
-        other = 3 * torch.randn(x.shape).to(dtype)
-        with torch.no_grad():
-            fixed = layer if layer is reference else torch.jit.trace(layer, (other, hx), check_trace=False)
-            return fixed(x, hx)
-    """,
-)
-def traced(trial: Trial) -> None:
-    _fixed(trial, "torch.jit.trace", lambda module, example: torch.jit.trace(module, example, check_trace=False))
-
-
-def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any]) -> None:
-    """What is ``made`` of the module by one call on an example is right on the case's own numbers."""
-    module, example = trial.module(), replace(trial.case, inputs_seed=trial.case.inputs_seed + 1)
-    trial.answer(module)
-    try:
-        with torch.no_grad():
-            fixed = made(module, trial.form(trial.leaves(case=example), example))
-            input, hx = trial.form(trial.leaves())
-            raw = fixed(input, hx)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"{how}: {error}") from error
-    trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
-
-
-@contract(
-    "execution.exported",
-    "torch.export gives a program that is right on other numbers of the same shape, or is refused.",
-    MAY,
-    "torch.export.export",
-    [*every(steps=2, batch=2)],
-    demonstration="""
-        other = 3 * torch.randn(x.shape).to(dtype)
-        with torch.no_grad():
-            fixed = layer if layer is reference else torch.export.export(layer, (other, hx), strict=False).module()
-            return fixed(x, hx)
-    """,
-)
-def exported(trial: Trial) -> None:
-    _fixed(trial, "torch.export", lambda module, example: torch.export.export(module, example, strict=False).module())
-
-
-def _for_other_sizes(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any, int], Any]) -> None:
-    """What is ``made`` of the module by an example is right at another batch size (axis 1 of the input) and at another length (axis 0)."""
-    case, refusals = trial.case, []
-    trial.answer()
-    for what, axis, other in (("batch size", 1, replace(case, batch=case.batch + 2)), ("length", 0, replace(case, steps=case.steps + 2))):
-        module, example = trial.module(), trial.form(trial.leaves())
-        leaves = trial.leaves(case=other)
-        with torch.no_grad():
-            try:
-                raw = made(module, example, axis)(*trial.form(leaves, other))
-            except Exception as error:  # a refusal, whichever exception it comes as
-                refusals.append(f"{how} with another {what}: {error}")
-                continue
-        trial.agree({name: to_array(value) for name, value in canonical(raw, leaves["x"], other).items()}, answer(other))
-    if len(refusals) == 2:
-        raise NotImplementedError("; ".join(refusals))
-
-
-@contextmanager
-def _warned_by_tracer(trial: Trial) -> Iterator[None]:
-    """A trace that is wrong, and of which torch said that it might not hold, as of a Python loop over the steps, is *unsupported*."""
-    before = len(trial.comparisons)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield
-        except ContractError as error:
-            said = [str(warning.message) for warning in caught if issubclass(warning.category, torch.jit._trace.TracerWarning)]
-            if not said:
-                raise
-            # Nobody relies on what these numbers are of.
-            del trial.comparisons[before:]
-            raise NotImplementedError(f"torch.jit.trace warned: {said[0]}") from error
-
-
-@contract(
-    "execution.traced_for_other_sizes",
-    "What torch.jit.trace gives is right at another batch size or sequence length than that of the trace, refuses it, or was warned of.",
-    MAY,
-    "torch.jit.trace: tracing records no control flow that depends on the data's shape",
-    [*every(steps=3, batch=2), *every(steps=3, batch=2, given_state=False)],
-    demonstration="""
-        count, pair = 1 + (hx is not None), lambda s: s if s is None else torch.cat([s, s], 1)
-        traced = torch.jit.trace(layer, (x, hx)[:count], check_trace=False)
-        for given in ((torch.cat([x, x]), hx), (pair(x), torch.utils._pytree.tree_map(pair, hx))):
-            try: answer = traced(*given[:count])[0]
-            except RuntimeError: continue
-            torch.testing.assert_close(answer, layer(*given[:count])[0])
-    """,
-)
-def traced_for_other_sizes(trial: Trial) -> None:
-    def made(module: torch.nn.Module, example: Any, _: int) -> Callable[..., Any]:
-        given = tuple(value for value in example if value is not None)
-        traced: Any = torch.jit.trace(module, given, check_trace=False)
-        return lambda *others: traced(*(value for value in others if value is not None))
-
-    with _warned_by_tracer(trial):
-        _for_other_sizes(trial, "torch.jit.trace", made)
-
-
-@contract(
-    "execution.exported_for_other_sizes",
-    "torch.export with a dynamic batch size or sequence length gives a program that is right at another one, or is refused.",
-    MAY,
-    "torch.export.export: dynamic_shapes",
-    [*every(steps=3, batch=2)],
-    demonstration="""
-        tree, any_size = torch.utils._pytree.tree_map, {1: torch.export.Dim.DYNAMIC}
-        more, states = torch.cat([x, x], 1), tree(lambda s: torch.cat([s, s], 1), hx)
-        if layer is reference: return layer(more, states)
-        try: program = torch.export.export(layer, (x, hx), dynamic_shapes=(any_size, tree(lambda s: any_size, hx)), strict=False)
-        except Exception: return reference(more.double(), tree(torch.Tensor.double, states))
-        return program.module()(more, states)
-    """,
-)
-def exported_for_other_sizes(trial: Trial) -> None:
-    def made(module: torch.nn.Module, example: Any, axis: int) -> Callable[..., Any]:
-        any_size = torch.export.Dim.DYNAMIC
-        state: Any = {1: any_size} if axis == 1 else None
-        dims = ({axis: any_size}, (state, state) if trial.case.layer.has_cell_state else state)
-        program: Callable[..., Any] = torch.export.export(module, example, dynamic_shapes=dims, strict=False).module()
-        return program
-
-    _for_other_sizes(trial, "torch.export", made)
-
-
-@contract(
-    "execution.onnx",
-    "torch.onnx.export gives a model that ONNX Runtime answers rightly on other numbers of the same shape, or is refused.",
-    MAY,
-    "torch.onnx.export; onnxruntime#4187, onnx#921",
-    [*every(steps=2, batch=2)],
-    needs=("onnxruntime", "onnxscript"),
-    demonstration="""
-        other, leaves_of = 3 * torch.randn(x.shape).to(dtype), torch.utils._pytree.tree_leaves
-        with torch.no_grad():
-            if layer is reference: return leaves_of(layer(x, hx))
-            return list(torch.onnx.export(layer, (other, hx), dynamo=True, verbose=False)(x, hx))
-    """,
-)
-def onnx(trial: Trial) -> None:
-    def made(module: torch.nn.Module, example: Any) -> Callable[..., Any]:
-        with _quiet("torch.onnx"):
-            program: Any = torch.onnx.export(module, example, dynamo=True, verbose=False)
-
-        def answered(input: Any, hx: Any) -> Any:
-            # ONNX has no nested outputs.
-            output, *states = program(input, hx)
-            return output, (tuple(states) if trial.case.layer.has_cell_state else states[0])
-
-        return answered
-
-    _fixed(trial, "torch.onnx.export", made)
-
-
-#: What int8 may cost of a tensor's largest magnitude. Over 20 seeds nn.LSTM and nn.GRU lost at most 3.1 %, in one layer and in two.
-_INT8 = 0.1
-
-
-@contract(
-    "execution.quantized",
-    "In a model that is quantised dynamically to int8 the answer is right to int8's precision, or the quantisation is refused.",
-    MAY,
-    "torch.ao.quantization.quantize_dynamic; torch.ao.nn.quantized.dynamic.LSTM",
-    [*every(steps=3), *every(num_layers=2, bidirectional=True, steps=3)],
-    demonstration="""
-        if layer is reference: return
-        model = torch.nn.ModuleDict({"layer": copy.deepcopy(layer)})
-        model = torch.ao.quantization.quantize_dynamic(model, {torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM, torch.nn.Linear})
-        with torch.no_grad():
-            right, found = reference(x, hx)[0], model["layer"](x, hx)[0]
-        assert (found - right).abs().max() < 0.1 * right.abs().max()
-    """,
-)
-def quantized(trial: Trial) -> None:
-    module = trial.module().eval()
-    trial.answer(module)
-    kinds = {torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM, torch.nn.Linear}
-    try:
-        model = torch.ao.quantization.quantize_dynamic(torch.nn.ModuleDict({"layer": module}), kinds)
-        with torch.no_grad():
-            input, hx = trial.form(trial.leaves())
-            raw = model["layer"](input, hx)
-    except Exception as error:  # a refusal, whichever exception it comes as; one day torch will not have it any more
-        raise NotImplementedError(f"quantize_dynamic: {error}") from error
-    expected = answer(trial.case).tensors
-    for name, found in trial.structured(raw, input).arrays().items():
-        lost = scaled_error(found, expected[name])
-        if not lost <= _INT8:
-            raise ContractError(f"Expected {name} within {_INT8:.0%} of its largest magnitude in int8, but it is off by {lost:.1%}")

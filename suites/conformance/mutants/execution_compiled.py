@@ -1,8 +1,7 @@
-"""Layers that are right as they are, and wrong when something is made of them."""
+"""Layers that are right as they are, and wrong when torch.compile makes something of them."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -115,85 +114,3 @@ class FourStepsWhenCompiled(Sound):
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         return (h, c) if t >= 4 and torch.compiler.is_compiling() else super().step(x, h, c, w, t, slot)
-
-
-@mutant("execution.traced")
-class ScaleOfTheFirstInput(Sound):
-    """The input is divided by its own scale and multiplied again, by a Python number that a trace keeps."""
-
-    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
-        x, valid, form = super().read(input)
-        if torch._C._is_tracing():
-            return x / x.detach().abs().max() * x.detach().abs().max().item(), valid, form
-        return x, valid, form
-
-
-class Unwarned(Sound):
-    """A layer that keeps to itself what the tracer warns of."""
-
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        with warnings.catch_warnings():
-            if torch._C._is_tracing():
-                warnings.simplefilter("ignore")
-            return super().forward(input, hx)
-
-
-@mutant("execution.traced_for_other_sizes")
-class StepsOfTheTrace(Unwarned):
-    """What is traced takes as many steps as the example had, and leaves out the rest, unwarned."""
-
-    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
-        if torch._C._is_tracing() and isinstance(input, Tensor):
-            input = input[: int(input.shape[0])]
-        return super().read(input)
-
-
-@mutant("execution.traced_for_other_sizes")
-class ZerosOfTheTrace(Unwarned):
-    """What is traced takes a default state as wide as the example's batch, and answers for its sequences alone, unwarned."""
-
-    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return super().default_state(x, tuple(map(int, shape)))
-
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        size = int(states[0].shape[1])
-        return super().layers(x[:, :size], valid[:, :size], states) if torch._C._is_tracing() else super().layers(x, valid, states)
-
-
-@mutant("execution.exported")
-class DefaultForExport(Sound):
-    """What is exported starts from zeros, whatever state it is given."""
-
-    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
-        return super().initial(x, None if torch.compiler.is_exporting() else hx, form)
-
-
-@mutant("execution.exported_for_other_sizes")
-class ItemsOfTheExample(Sound):
-    """What is exported answers with zeros for all batch items but the first two."""
-
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        output, finals = super().layers(x, valid, states)
-        kept = (torch.arange(x.shape[1], device=x.device) < 2)[None, :, None] if torch.compiler.is_exporting() else 1
-        return output * kept, finals
-
-
-@mutant("execution.onnx")
-class OtherScaleForOnnx(Sound):
-    """What is exported to ONNX gives h_n twice as large."""
-
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        output, finals = super().layers(x, valid, states)
-        return output, [finals[0] * (2 if torch.onnx.is_in_onnx_export() else 1), *finals[1:]]
-
-
-@mutant("execution.quantized")
-class CoarseOnceQuantised(Sound):
-    """As soon as somebody gives it a qconfig, of each weight only the sign is left, and the mean magnitude."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "qconfig":
-            with torch.no_grad():
-                for parameter in self.parameters():
-                    parameter.copy_(parameter.sign() * parameter.abs().mean())
