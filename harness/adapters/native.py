@@ -33,7 +33,7 @@ def _nothing(case: Case) -> str | None:
 
 
 @cache
-def _unavailable(backend: str, enabled: bool, device: str) -> str | None:
+def unavailable(backend: str, enabled: bool, device: str) -> str | None:
     """Whether the switch really acts, seen from the kernel that torch dispatches for a small float32 LSTM."""
     home, kernel = _BACKENDS[backend]
     label = {"cudnn": "cuDNN", "mkldnn": "oneDNN"}[backend]
@@ -55,7 +55,7 @@ def _unavailable(backend: str, enabled: bool, device: str) -> str | None:
     return None
 
 
-def _promised(backend: str, case: Case) -> str | None:
+def promised(backend: str, case: Case) -> str | None:
     """The backend's kernel where it has one: cuDNN for every layer, oneDNN for a padded LSTM in float32 without projection."""
     served = backend == "cudnn" or (
         case.layer.has_cell_state and case.dtype == "float32" and case.lengths is None and not case.layer.proj_size
@@ -70,8 +70,8 @@ def _implementation(id: str, description: str, backend: str, enabled: bool) -> I
         build=build,
         constructor=constructor,
         switches=partial(switched, backend, enabled),
-        unavailable=partial(_unavailable, backend, enabled),
-        promised_kernel=partial(_promised, backend) if enabled else _nothing,
+        unavailable=partial(unavailable, backend, enabled),
+        promised_kernel=partial(promised, backend) if enabled else _nothing,
         forbidden_kernel="" if enabled else _BACKENDS[backend][1],
     )
 

@@ -14,14 +14,14 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.adapters.native import _unavailable
+from harness.adapters.native import unavailable
 from harness.dispatch import kernels_of
 from harness.implementation import Implementation, equal_terms, switched
 from harness.layer import Layer, Mode
 from harness.registry import builtin
 from harness.work import forward_flops
 
-LOOPS = [i for i in builtin().values() if not i.id.startswith("torch:")]
+LOOPS = [i for i in builtin().values() if i.id.startswith(("loop:", "script:"))]
 NATIVE = builtin()["torch:onednn"]
 
 
@@ -260,7 +260,7 @@ def test_a_switch_that_does_not_act_makes_its_row_unavailable(
     kernels: dict[bool, list[str]], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.adapters.native.kernels_of", lambda call: kernels[bool(torch.backends.mkldnn.enabled)])
-    why = _unavailable.__wrapped__("mkldnn", True, "cpu")
+    why = unavailable.__wrapped__("mkldnn", True, "cpu")
     assert why is not None and why.startswith(reason)
 
 
