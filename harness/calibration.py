@@ -39,7 +39,8 @@ SHAPE = (64, 8, 64)
 
 
 @contextmanager
-def _inference() -> Iterator[None]:
+def inference() -> Iterator[None]:
+    """What the layers are called in."""
     with torch.no_grad():
         yield
 
@@ -59,7 +60,7 @@ def waiting(call: Callable[[], Any], share: float, clock: Callable[[], float]) -
     return slower if share else call
 
 
-def _layer() -> Callable[[], Any]:
+def layer() -> Callable[[], Any]:
     """A call of a new nn.LSTM, at a place in memory that is its own."""
     steps, batch, hidden = SHAPE
     # What other programs allocate between two layers, so that each trial finds them elsewhere.
@@ -68,9 +69,9 @@ def _layer() -> Callable[[], Any]:
     return lambda: module(x) if kept else None
 
 
-def trial(share: float, seconds: float, clock: Clock, make: Callable[[], Callable[[], Any]] = _layer) -> tuple[Verdict, float, float]:
+def trial(share: float, seconds: float, clock: Clock, make: Callable[[], Callable[[], Any]] = layer) -> tuple[Verdict, float, float]:
     """One comparison of two equal things, one of them slowed down: its verdict, the ratio, and the seconds of sampling."""
-    subjects = {"baseline": Subject(make(), _inference), "candidate": Subject(waiting(make(), share, clock.now), _inference)}
+    subjects = {"baseline": Subject(make(), inference), "candidate": Subject(waiting(make(), share, clock.now), inference)}
     taken = interleave(subjects, clock, Budget(seconds=seconds), seed=random.randrange(2**31), baseline="baseline")
     for samples in taken.values():
         if samples.error is not None:
@@ -90,7 +91,7 @@ def overhead(clock: Callable[[], float] = time.perf_counter, calls: int = 50) ->
         while clock() < until:
             pass
 
-    subject, host, ratios = Subject(call, _inference), HostClock("cpu"), []
+    subject, host, ratios = Subject(call, inference), HostClock("cpu"), []
     for _ in range(40):
         start = clock()
         for _ in range(calls):

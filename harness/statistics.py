@@ -125,13 +125,15 @@ class Effect:
 UNKNOWN = Effect(math.nan, math.nan, 0, 0)
 
 
-def effect(candidate: Sequence[float] | Array, baseline: Sequence[float] | Array, systematic: float = SYSTEMATIC) -> Effect:
+def effect(
+    candidate: Sequence[float] | Array, baseline: Sequence[float] | Array, systematic: float = SYSTEMATIC, fastest_of: int = FASTEST_OF
+) -> Effect:
     """The effect from two series of seconds, in which equal places are of the same round. Raises ValueError where their lengths differ."""
     times = np.stack([np.asarray(candidate, dtype=np.float64), np.asarray(baseline, dtype=np.float64)])
     rounds = times.shape[1]
     if not rounds:
         return UNKNOWN
-    size = min(FASTEST_OF, max(1, rounds // STRETCHES))
+    size = min(fastest_of, max(1, rounds // STRETCHES))
     kept = times[:, : rounds // size * size].reshape(2, -1, size).min(axis=2)
     logs = np.log(kept[0] / kept[1])
     log = float(np.median(logs))

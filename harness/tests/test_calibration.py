@@ -90,7 +90,7 @@ def test_without_a_share_nothing_is_added_to_the_call() -> None:
 
 def test_the_layers_that_are_compared_give_answers() -> None:
     with torch.no_grad():
-        output, (h_n, _) = calibration._layer()()
+        output, (h_n, _) = calibration.layer()()
     steps, batch, hidden = calibration.SHAPE
     assert output.shape == (steps, batch, hidden) and h_n.shape == (1, batch, hidden)
 

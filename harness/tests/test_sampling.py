@@ -169,6 +169,11 @@ def test_a_decided_comparison_leaves_the_rounds_and_the_close_one_goes_on() -> N
     assert taken["slow"].rounds == list(range(len(taken["slow"].seconds)))
 
 
+def test_a_comparison_that_is_not_to_be_decided_goes_on_until_its_time_is_spent() -> None:
+    taken, _, _ = _interleaved(0, Budget(seconds=3.0, decide=False), base=1e-2, slow=2e-2)
+    assert taken["slow"].stopped == "time" and 3.0 <= taken["base"].spent + taken["slow"].spent < 3.1
+
+
 def test_the_named_baseline_is_the_one_that_stays() -> None:
     clock = FakeClock()
     subjects = {name: _subject(Timed(clock, seconds)) for name, seconds in (("a", 1e-2), ("b", 2e-2), ("c", 3e-2))}
