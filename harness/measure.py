@@ -28,6 +28,10 @@ from harness.workload import Workload, baseline_of, work_of
 _WARM_UP_CALLS, _WARM_UP_SECONDS, _LEAST_CALLS = 5, 1.0, 2
 
 
+def _nobody_listens(id: str) -> None:
+    """Where nothing is to be told who is being called."""
+
+
 class Interrupted(KeyboardInterrupt):
     """Sampling was interrupted from the keyboard; ``records`` have what was taken until then, and can be gone on from."""
 
@@ -45,18 +49,20 @@ def measure(
     cold: bool = False,
     limits: Limits | None = None,
     before: Mapping[str, Throughput] = MappingProxyType({}),
+    calling: Callable[[str], None] = _nobody_listens,
 ) -> list[Throughput]:
     """Measures ``workload`` on each of ``implementations``; one record each, in their order.
 
     They are compared with ``baseline`` or, where that is not among those that can be timed, as :func:`baseline_of` says. ``cold``: the
     caches are overwritten before every timed call. ``limits``: what measures the rates from which the limit of the workload follows; it is
-    not told without. ``before``: what an interrupted run had of it; what is missing is added.
+    not told without. ``before``: what an interrupted run had of it; what is missing is added. ``calling``: is told the id of an
+    implementation whenever its code is about to run, and nothing ("") after it.
 
     Samples are in a record only if the implementation agreed with the oracle before and after they were taken, on inputs that
     it had not seen. Raises :class:`Interrupted` after an interrupt from the keyboard, with what was taken until then.
     """
     clock = clock or HostClock(workload.case.device)
-    records = {i.id: before.get(i.id, _record(workload, i, cold)) for i in implementations}
+    records = {i.id: before.get(i.id, empty(workload, i, cold)) for i in implementations}
     cells: dict[str, Cell] = {}
 
     def conclude(id: str, outcome: Outcome, message: str) -> None:
@@ -78,7 +84,8 @@ def measure(
     for implementation in implementations:
         if implementation.id in before and not _interrupted(before[implementation.id]):
             continue
-        reason = implementation.unavailable(workload.case.device)
+        with _during(calling, implementation.id):
+            reason = implementation.unavailable(workload.case.device)
         lacks = implementation.capabilities.lacks(workload.case)
         if reason is not None:
             conclude(implementation.id, Outcome.UNAVAILABLE, reason)
@@ -86,7 +93,7 @@ def measure(
             conclude(implementation.id, Outcome.UNSUPPORTED, lacks)
         else:
             with concluding(implementation.id, conclude):
-                cell = build(workload, implementation)
+                cell = _told(workload, implementation, calling)
                 warm_up = _warm_up(cell.subject, clock)
                 cells[implementation.id] = cell
                 records[implementation.id] = replace(
@@ -139,8 +146,34 @@ def measure(
     for implementation in implementations:
         record = records[implementation.id]
         if record.outcome == Outcome.OUT_OF_MEMORY and not record.fits:
-            records[implementation.id] = _fitting(workload, implementation, record)
+            records[implementation.id] = _fitting(workload, implementation, record, calling)
     return [records[i.id] for i in implementations]
+
+
+@contextmanager
+def _during(calling: Callable[[str], None], id: str) -> Iterator[None]:
+    """Tells that the code of an implementation runs within."""
+    calling(id)
+    try:
+        yield
+    finally:
+        calling("")
+
+
+def _told(workload: Workload, implementation: Implementation, calling: Callable[[str], None]) -> Cell:
+    """The cell, built; whenever it is called, it is told."""
+    with _during(calling, implementation.id):
+        cell = build(workload, implementation)
+    if calling is _nobody_listens:
+        return cell
+    context = cell.subject.context
+
+    @contextmanager
+    def told() -> Iterator[None]:
+        with _during(calling, implementation.id), context():
+            yield
+
+    return replace(cell, subject=replace(cell.subject, context=told))
 
 
 def _interrupted(record: Throughput) -> bool:
@@ -187,11 +220,19 @@ def _memory(cell: Cell, seconds: float) -> dict[str, Any]:
     if reason is not None:
         return {"unavailable": reason}
     calls = max(1, min(memory.CALLS, int(_MEMORY_SECONDS / seconds)))
-    try:
+
+    def call() -> Any:
+        # Entered for each: the time of one call is limited.
         with cell.subject.context():
-            # Prepared beforehand: what a backward pass goes back through was there before it. One more, because the first is not counted.
-            given = [cell.subject.given() for _ in range(calls + 1)]
-            peak = memory.peak(lambda: cell.subject.call(*given.pop()), device, calls)
+            return cell.subject.call(*given.pop())
+
+    try:
+        # Prepared beforehand: what a backward pass goes back through was there before it. One more, because the first is not counted.
+        given = []
+        for _ in range(calls + 1):
+            with cell.subject.context():
+                given.append(cell.subject.given())
+        peak = memory.peak(call, device, calls)
     except (Exception, SystemExit) as error:  # other people's code may raise anything
         if not lacks_memory(error):
             raise
@@ -221,13 +262,13 @@ def _cache_bytes(device: str) -> int:
     return 1 << 27
 
 
-def _fitting(workload: Workload, implementation: Implementation, record: Throughput) -> Throughput:
+def _fitting(workload: Workload, implementation: Implementation, record: Throughput, calling: Callable[[str], None]) -> Throughput:
     """``record`` of a cell that ran out of memory with the largest batch that did not, found by halving."""
     batch = workload.case.batch
     while batch := batch // 2:
         smaller = replace(workload, case=replace(workload.case, batch=batch))
         try:
-            subject = build(smaller, implementation).subject
+            subject = _told(smaller, implementation, calling).subject
             with subject.context():
                 subject.call(*subject.given())
         except (Exception, SystemExit) as error:  # other people's code may raise anything
@@ -245,7 +286,8 @@ def _free(device: str) -> None:
         torch.cuda.empty_cache()
 
 
-def _record(workload: Workload, implementation: Implementation, cold: bool) -> Throughput:
+def empty(workload: Workload, implementation: Implementation, cold: bool) -> Throughput:
+    """The record of a cell of which nothing is known yet."""
     case, layer = workload.case, workload.case.layer
     return Throughput(
         workload=workload.id,

@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from harness import environment, statistics, tolerance
+from harness.apart import Apart
 from harness.contract import Check, Contract, checks, devices, run
 from harness.coverage import covered
 from harness.implementation import Implementation
@@ -55,6 +56,7 @@ class Session:
     earlier: Earlier = dataclasses.field(default_factory=dict)
     progress: Progress | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
+    bench: Apart | None = None
 
 
 class Hooks:
@@ -142,10 +144,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--isolate",
         choices=("auto", "always", "never"),
         default="auto",
-        help="check implementations in processes of their own, where a crash or a hang is an outcome, as many at once as there are cores "
-        f"for, up to {AT_MOST}: 'auto' does so for those that are not built in; 'never' lets a debugger in",
+        help="check implementations, and measure workloads, in processes of their own, where a crash or a hang is an outcome: 'auto' does "
+        f"so for those that are not built in; 'never' lets a debugger in. Checks are made in as many processes as there are cores for, "
+        f"up to {AT_MOST}; measurements in one",
     )
-    group.addoption("--time-limit", type=float, default=30.0, metavar="SECONDS", help="what one isolated check may take; default: 30")
+    group.addoption(
+        "--time-limit",
+        type=float,
+        default=30.0,
+        metavar="SECONDS",
+        help="what one isolated check, or one isolated call that is timed, may take; default: 30",
+    )
 
 
 @pytest.hookimpl(trylast=True)
@@ -162,10 +171,11 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from error
     threads = max(1, config.getoption("threads"))
     torch.set_num_threads(threads)
+    references, limit = [i.reference for i in implementations], config.getoption("time_limit")
     # Under pytest-xdist the work is shared already.
-    count = 1 if hasattr(config, "workerinput") else sensible(threads)
-    workers = Workers([i.reference for i in implementations], config.getoption("time_limit"), count)
-    session = Session(implementations, _devices(config), workloads, workers, dataclasses.asdict(environment.describe()), baseline)
+    workers = Workers(references, limit, 1 if hasattr(config, "workerinput") else sensible(threads))
+    facts = dataclasses.asdict(environment.describe())
+    session = Session(implementations, _devices(config), workloads, workers, facts, baseline, bench=Apart(references, limit))
     if config.getoption("resume") is not None:
         try:
             session.earlier = earlier(Path(config.getoption("resume")), session.environment, _policy(config, session))
@@ -344,9 +354,12 @@ def _measure(request: pytest.FixtureRequest, workload: Workload) -> None:
         session.progress = Progress(len({p["workload"].id for p in wanted if "workload" in p}))
     _tell(config, session.progress.begin(workload.id))
     budget = Budget(seconds=config.getoption("sampling_time"))
+    given: dict[str, Any] = {"baseline": session.baseline, "cold": config.getoption("cold"), "before": known}
     try:
-        cold = config.getoption("cold")
-        records = measure(workload, beside, budget, baseline=session.baseline, cold=cold, limits=session.limits, before=known)
+        if session.bench is not None and any(_apart(config, implementation) for implementation in beside):
+            records = session.bench.measure(workload, beside, budget, **given)
+        else:
+            records = measure(workload, beside, budget, limits=session.limits, **given)
     except Interrupted as interrupted:
         # No test will report them any more.
         for record in interrupted.records:
@@ -417,13 +430,14 @@ def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
 
 
 def _start_worker(config: pytest.Config) -> None:
-    """Lets the process for isolated checks load while this one collects them, where there will be any."""
+    """Lets the process for isolated checks or measurements load while this one collects them, where there will be any."""
     mine = config.stash.get(_SESSION, None)
     distributes = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
-    if mine is None or mine.workers is None or distributes or config.option.collectonly or _measuring(config):
+    worker = None if mine is None else mine.bench if _measuring(config) else mine.workers
+    if mine is None or worker is None or distributes or config.option.collectonly:
         return
     if any(_apart(config, implementation) for implementation in mine.implementations):
-        mine.workers.start()
+        worker.start()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -440,8 +454,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     mine = session.config.stash.get(_SESSION, None)
-    if mine is not None and mine.workers is not None:
-        mine.workers.stop()
+    for worker in () if mine is None else (mine.workers, mine.bench):
+        if worker is not None:
+            worker.stop()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -6,6 +6,7 @@ import ctypes
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -45,6 +46,35 @@ class Hangs(nn.GRU):
             time.sleep(1)
 
 
+class Late(nn.GRU):
+    """Aborts its process at its hundredth call, among the samples."""
+
+    calls = 0
+
+    def forward(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls == 100:
+            os.abort()
+        return super().forward(*arguments)
+
+
+class Slow(nn.GRU):
+    """Takes its time."""
+
+    def forward(self, *arguments: Any) -> Any:
+        time.sleep(0.3)
+        return super().forward(*arguments)
+
+
+class Stubborn(nn.GRU):
+    """Is not to be interrupted."""
+
+    def forward(self, *arguments: Any) -> Any:
+        while True:
+            with suppress(KeyboardInterrupt):
+                time.sleep(1)
+
+
 class Doubled(nn.GRU):
     """Gives back twice the output."""
 
@@ -70,6 +100,9 @@ def label(value: Any) -> str:
 EXITS = implementation(Exits, "sample:exits")
 SEGFAULTS = implementation(Segfaults, "sample:segfaults")
 HANGS = implementation(Hangs, "sample:hangs")
+LATE = implementation(Late, "sample:late")
+SLOW = implementation(Slow, "sample:slow")
+STUBBORN = implementation(Stubborn, "sample:stubborn")
 
 
 def declared(check: Callable[[Trial], None]) -> Contract:

@@ -200,15 +200,22 @@ def test_an_interrupted_benchmark_is_gone_on_from_without_losing_a_sample(tmp_pa
 
 
 def test_throughput_hands_the_same_samples_to_the_benchmark_file_and_the_run_file(tmp_path: Path) -> None:
-    named = ["--implementation=torch:onednn", "--implementation=loop:hoisted", *_implementations(tmp_path / "layers.py", "Wrong")]
+    foreign = _implementations(tmp_path / "layers.py", "Wrong", "Crashes")
+    named = ["--implementation=torch:onednn", "--implementation=loop:hoisted", *foreign]
     file = tmp_path / "benchmark.json"
     status, output = _pytest(tmp_path, "--benchmark-only", "--sampling-time=0.02", f"--benchmark-json={file}", *named)
     assert status == 1, output
     run = _run(tmp_path / "results")
-    assert _outcomes(run) == {"torch:onednn": {"passed"}, "loop:hoisted": {"passed"}, "layers:Wrong": {"failed"}}
+    assert _outcomes(run) == {
+        "torch:onednn": {"passed"},
+        "loop:hoisted": {"passed"},
+        "layers:Wrong": {"failed"},
+        "layers:Crashes": {"crashed"},
+    }
+    assert "crashed: the process that ran it ended with exit status 7" in output and run.complete
     assert set(run.header.workloads) == {f"quick/{CASE.id}-cpu-{timed.value}" for timed in Pass}
     recorded = {(r.workload, r.implementation): r for r in run.results if isinstance(r, Throughput)}
-    assert len(recorded) == 3 * len(Pass) and {r.timed_pass for r in recorded.values()} == set(Pass)
+    assert len(recorded) == 4 * len(Pass) and {r.timed_pass for r in recorded.values()} == set(Pass)
     benchmarks = json.loads(file.read_text())["benchmarks"]
     assert len(benchmarks) == 2 * len(Pass)
     for benchmark in benchmarks:
@@ -223,6 +230,7 @@ def test_throughput_hands_the_same_samples_to_the_benchmark_file_and_the_run_fil
         assert all(cell.rounds == list(range(len(cell.samples))) for cell in (onednn, hoisted))
         assert len(onednn.rounds) >= len(hoisted.rounds), "the baseline stays to the end"
         assert wrong.samples == [] and wrong.tokens_per_second is None
+        assert recorded[workload, "layers:Crashes"].samples == []
 
 
 def _config(**options: Any) -> Any:
