@@ -176,8 +176,13 @@ class Versus:
     the pairs, ``low`` and ``high`` its 99 % interval, which carries the variation between pairs, null where there were too few; ``verdict``
     as :class:`harness.statistics.Verdict`, with control over the whole run. All of these are empty or null unless ``outcome`` is passed.
     ``seconds``: how long the comparison took, with building and checking. ``stopped``: 'decided', 'pairs' (they were used up) or
-    'interrupted'. ``kernels`` and ``agreement`` as in :class:`Throughput`, ``environments`` the versions of what is installed and where
-    the implementation was loaded from, each for 'base' and 'head'; agreement is that of the last pair.
+    'interrupted'; empty while it goes on. There is a record after every pair, with what is known then: of several of one comparison the
+    last counts, and one whose ``stopped`` is empty was cut short. ``kernels`` and ``agreement`` as in :class:`Throughput`,
+    ``environments`` the ``python`` and the file that the implementation was loaded from (``origin``), each for 'base' and 'head';
+    agreement is that of the last pair. ``evidence``: for each pair what the machine did meanwhile, as :class:`Throughput` has it; both
+    processes and their parent are one there, and none of them is another.
+
+    The header's policy has the names of ``base`` and ``head``, and for each what its ``environments`` are and what is ``installed``.
     """
 
     kind: ClassVar[str] = "versus"
@@ -206,6 +211,7 @@ class Versus:
     kernels: dict[str, list[str]] = field(default_factory=dict)
     agreement: dict[str, Any] = field(default_factory=dict)
     environments: dict[str, Any] = field(default_factory=dict)
+    evidence: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from typing import IO, Any
 import torch
 
 import harness
-from harness import environment
+from harness import environment, watch
 from harness.clock import Clock, HostClock, Timing
 from harness.implementation import Implementation
 from harness.isolation import STARTUP, death
@@ -297,6 +297,11 @@ class _Server:
         with concluding("", partial(_refuse, answer)):
             answer |= asdict(self._cell.subject.sample(self._clock, calls, untimed))
         return answer
+
+    def reading(self) -> dict[str, Any]:
+        """What this process has used and waited until now, as :func:`harness.watch.joined` takes it."""
+        now = watch.read()
+        return {"own": now.own, "waited": now.waited, "switches": now.switches}
 
     def check(self) -> dict[str, Any]:
         """Compares the answer of what was sampled with the oracle's once more, on other inputs."""

@@ -1,14 +1,14 @@
-"""What an earlier run of the benchmark has already, so that a run that was cut short can be gone on from."""
+"""What an earlier run of the benchmark, or of a comparison, has already, so that one that was cut short can be gone on from."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness.record import Throughput
-from harness.store import StoreError, read
+from harness.record import Throughput, Versus
+from harness.store import Run, StoreError, read
 
 #: What must be as it was for samples of two processes to stand in one comparison, by where it stands in the environment.
 _MUST_MATCH = ("machine", "cpu", "cores", "gpus", "versions", "settings")
@@ -27,20 +27,46 @@ def earlier(path: Path, environment: Mapping[str, Any], policy: Mapping[str, Any
     Raises :class:`ResumeError` if it cannot be read, holds no times, or was made elsewhere than in ``environment`` or otherwise than
     ``policy`` says: samples of two machines are no comparison.
     """
-    try:
-        run = read(path)
-    except StoreError as error:
-        raise ResumeError(f"Cannot use --resume {path}: {error}") from error
+    run = _read(path)
     found: dict[str, dict[str, Throughput]] = defaultdict(dict)
     for result in run.results:
         if isinstance(result, Throughput):
             found[result.workload][result.implementation] = result
     if not found:
         raise ResumeError(f"Cannot use --resume {path}: expected the run file of a benchmark, but it holds no times")
-    for name, before, now in _facts(run.header.environment, environment, run.header.policy, policy):
+    _require_same(path, _facts(run.header.environment, environment, run.header.policy, policy))
+    return found
+
+
+def compared(path: Path, policy: Mapping[str, Any]) -> dict[tuple[str, str], Versus]:
+    """(workload, implementation) -> the last record of the comparison of two environments that it is in the run file.
+
+    Raises :class:`ResumeError` if it cannot be read, holds no comparisons, or has another ``policy``, in which the environments are.
+    """
+    run = _read(path)
+    found = {(result.workload, result.implementation): result for result in run.results if isinstance(result, Versus)}
+    if not found:
+        raise ResumeError(f"Cannot use --resume {path}: expected the run file of a comparison of environments, but it holds none")
+    before, now = ({**one} for one in (run.header.policy, policy))
+    sides = before.pop("environments", {}), now.pop("environments", {})
+    for side in sides[1]:
+        facts = _facts(sides[0].get(side, {}), sides[1][side], {}, {})
+        _require_same(path, ((f"{name} of {side}", one, other) for name, one, other in facts))
+    _require_same(path, _facts({}, {}, before, now))
+    return found
+
+
+def _read(path: Path) -> Run:
+    try:
+        return read(path)
+    except StoreError as error:
+        raise ResumeError(f"Cannot use --resume {path}: {error}") from error
+
+
+def _require_same(path: Path, facts: Iterable[tuple[str, Any, Any]]) -> None:
+    for name, before, now in facts:
         if before != now:
             raise ResumeError(f"Cannot use --resume {path}: its {name} was {before!r} and is {now!r} now; run it where and as it was begun")
-    return found
 
 
 def _facts(before: Mapping[str, Any], now: Mapping[str, Any], policy: Mapping[str, Any], policy_now: Mapping[str, Any]) -> Any:

@@ -24,21 +24,23 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import harness
-from harness import statistics
+from harness import statistics, watch
 from harness.clock import HostClock
 from harness.outcome import Outcome
 from harness.progress import Progress, spelled
 from harness.record import Header, Versus
 from harness.remote import Elsewhere, Remote, Unanswered
+from harness.resume import ResumeError, compared
 from harness.sampling import Budget, Stop, interleave
 from harness.statistics import LEAST_PAIRS, LEVEL, Effect, Verdict, between, effect, verdicts
 from harness.store import RunWriter, StoreError, encode, now
+from harness.watch import Reading, Seen, joined, read, sentences
 from harness.workload import Workload, WorkloadError, chosen
 
 BASE, HEAD = SIDES = ("base", "head")
@@ -90,6 +92,7 @@ class Comparison:
     rounds: list[int] = field(default_factory=list)
     kernels: dict[str, list[str]] = field(default_factory=dict)
     agreement: dict[str, Any] = field(default_factory=dict)
+    evidence: list[dict[str, Any]] = field(default_factory=list)
     took: float = 0.0
     stopped: str = ""
     outcome: str = ""
@@ -106,7 +109,17 @@ class Comparison:
     def conclude(self, outcome: Outcome, message: str) -> None:
         """Ends it without a number."""
         self.outcome, self.message = outcome.value, message
-        self.logs, self.rounds, self.seconds = [], [], {side: [] for side in SIDES}
+        self.logs, self.rounds, self.seconds, self.evidence = [], [], {side: [] for side in SIDES}, []
+
+    def go_on_from(self, record: Versus) -> None:
+        """Takes over what an earlier run had of it."""
+        self.logs, self.rounds = [math.log(ratio) for ratio in record.ratios], list(record.rounds)
+        self.seconds = {BASE: list(record.base_seconds), HEAD: list(record.head_seconds)}
+        self.kernels, self.agreement, self.evidence = dict(record.kernels), dict(record.agreement), list(record.evidence)
+        self.took = record.seconds
+        self.stopped = "" if record.stopped == Stop.INTERRUPTED else record.stopped
+        if record.outcome != Outcome.PASSED:
+            self.conclude(Outcome(record.outcome), record.message)
 
 
 def decided(found: Effect, family: int) -> bool:
@@ -174,35 +187,39 @@ def compare(
     generator: random.Random | None = None,
     tell: Callable[[str], None] = lambda line: None,
     clock: Callable[[], float] = time.monotonic,
+    keep: Callable[[Comparison], None] = lambda one: None,
 ) -> bool:
     """Compares in up to ``most`` pairs of processes, of which ``workers`` is the first; whether it came to its end without an interrupt.
 
-    ``begin(side)`` makes another worker. ``budget``: for each layer that is built. ``tell`` is given a line on each part as it begins.
+    ``begin(side)`` makes another worker. ``budget``: for each layer that is built. ``tell`` is given a line on each part as it begins,
+    ``keep`` a comparison whenever one more of its pairs is done, or it has failed.
     The workers are stopped in the end, whatever happens.
     """
     generator = generator or random.Random()
-    progress = Progress(most * sum(one.goes_on for one in comparisons), clock)
+    progress = Progress(sum(most - len(one.logs) for one in comparisons if one.goes_on), clock)
+    fresh = True
     try:
-        for number in range(most):
-            left = [one for one in comparisons if one.goes_on]
-            if not left:
-                break
-            if number:
+        # One that was interrupted may have fewer pairs than another.
+        while left := [one for one in comparisons if one.goes_on and len(one.logs) < most]:
+            if not fresh:
                 _stop(workers)
                 workers = begun(begin, generator)
+            fresh = False
             # In another order each time: what was built before leaves its traces in a process.
             for one in generator.sample(left, len(left)):
-                tell(progress.begin(f"pair {number + 1}, {one.id} on {one.workload.id}"))
+                number = len(one.logs) + 1
+                tell(progress.begin(f"pair {number}, {one.id} on {one.workload.id}"))
                 start = clock()
                 try:
-                    _take(one, workers, budget, generator, first=number == 0)
+                    _take(one, workers, budget, generator)
                 except _Failed as failed:
                     one.conclude(failed.end.outcome, f"{failed.side}: {failed.end.message}")
                 one.took += clock() - start
-                if one.goes_on and number + 1 < most and decided(one.effect, len(comparisons)):
+                if one.goes_on and number < most and decided(one.effect, len(comparisons)):
                     one.stopped = Stop.DECIDED.value
                 if not one.goes_on:
-                    progress.drop(most - number - 1)
+                    progress.drop(most - number)
+                keep(one)
     except KeyboardInterrupt:
         for one in comparisons:
             if one.goes_on:
@@ -229,7 +246,7 @@ def _stop(workers: Mapping[str, Worker]) -> None:
         worker.stop()
 
 
-def _take(one: Comparison, workers: Mapping[str, Worker], budget: Budget, generator: random.Random, first: bool) -> None:
+def _take(one: Comparison, workers: Mapping[str, Worker], budget: Budget, generator: random.Random) -> None:
     """Adds one pair of processes to a comparison. Raises :class:`_Failed`, and KeyboardInterrupt with nothing added."""
 
     def ask(side: str, do: str, **given: Any) -> dict[str, Any]:
@@ -243,9 +260,13 @@ def _take(one: Comparison, workers: Mapping[str, Worker], budget: Budget, genera
         with ThreadPoolExecutor(len(SIDES)) as pool:
             return dict(zip(SIDES, pool.map(lambda side: ask(side, do, **given), SIDES), strict=True))
 
+    def reading() -> Reading:
+        return joined(read(), [ask(side, "reading") for side in SIDES])
+
     logs, seconds, rounds = [], {side: list[float]() for side in SIDES}, 0
+    begin = reading()
     for build in range(BUILDS):
-        look = first and not build
+        look = not one.kernels and not build
         for side, answer in both("build", reference=one.reference, workload=one.workload.as_json(), look=look).items():
             one.agreement[side] = {"before": answer["agreement"]}
             if look:
@@ -268,6 +289,8 @@ def _take(one: Comparison, workers: Mapping[str, Worker], budget: Budget, genera
         rounds += shared
         for side in SIDES:
             seconds[side].append(stdlib.median(taken[side].seconds))
+    seen = watch.between(begin, reading())
+    one.evidence.append({**asdict(seen), "told": sentences(seen)})
     one.logs.append(stdlib.median(logs))
     one.rounds.append(rounds)
     for side in SIDES:
@@ -303,18 +326,18 @@ def judged(
                 low=None if math.isnan(low) else low,
                 high=None if math.isnan(high) else high,
                 ratios=[math.exp(log) for log in one.logs],
-                base_seconds=one.seconds[BASE],
-                head_seconds=one.seconds[HEAD],
-                rounds=one.rounds,
+                base_seconds=list(one.seconds[BASE]),
+                head_seconds=list(one.seconds[HEAD]),
+                rounds=list(one.rounds),
                 seconds=one.took,
                 stopped=one.stopped,
                 threads=threads,
-                kernels=one.kernels,
-                agreement=one.agreement,
+                kernels=dict(one.kernels),
+                agreement=dict(one.agreement),
                 environments={
-                    side: {"python": facts["python"], "installed": facts["installed"], "origin": one.origins.get(side, "")}
-                    for side, facts in environments.items()
+                    side: {"python": facts["python"], "origin": one.origins.get(side, "")} for side, facts in environments.items()
                 },
+                evidence=list(one.evidence),
             )
         )
     return records
@@ -348,6 +371,17 @@ def _versions(facts: Mapping[str, Any]) -> dict[str, str | None]:
     own = facts["environment"]["versions"]
     # Of the two, what is installed says where it came from.
     return {**{name: own.get(name) for name in ("python", "cuda", "cudnn", "onednn", "mkl")}, **facts["installed"]}
+
+
+def disturbed(records: Iterable[Versus]) -> list[str]:
+    """What disturbed the times of a run, in sentences: on the mean over all its pairs."""
+    seen = [pair for record in records for pair in record.evidence]
+
+    def mean(name: str) -> float | None:
+        known = [pair[name] for pair in seen if pair.get(name) is not None]
+        return stdlib.fmean(known) if known else None
+
+    return sentences(Seen(sum(pair["seconds"] for pair in seen), others=mean("others"), stolen=mean("stolen"), waited=mean("waited")))
 
 
 def exit_status(records: Iterable[Versus]) -> int:
@@ -395,6 +429,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--threads", type=int, default=1, metavar="N", help="torch's intra-op threads; default: 1")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
     add("--time-limit", type=float, default=120.0, metavar="SECONDS", help="what one answer of a process may take; default: 120")
+    add("--resume", type=Path, metavar="RUN", help="go on from this run file, which was interrupted or cut short, with the same options")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="folder for the run file; default: results")
     add("--json", action="store_true", help="print one JSON object per comparison and line")
     return parser
@@ -412,7 +447,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"expected --{name.replace('_', '-')} above 0 but got {getattr(asked, name)}")
     try:
         return _run(asked, ["python", "-m", "harness.versus", *(arguments if arguments is not None else sys.argv[1:])])
-    except (VersusError, WorkloadError, StoreError) as error:
+    except (VersusError, WorkloadError, StoreError, ResumeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD
     except KeyboardInterrupt:
@@ -443,19 +478,32 @@ def _run(asked: argparse.Namespace, command: list[str]) -> int:
         references = asked.implementation or ["torch:cudnn" if asked.device == "cuda" else "torch:onednn"]
         comparisons = planned(workers, list(dict.fromkeys(references)), list(dict.fromkeys(workloads)))
         say(f"they differ in: {', '.join(differences(environments)) or 'no version of anything that is installed'}")
-        writer = RunWriter(asked.results, "versus", _header(asked, command, comparisons, environments, names))
+        header = _header(asked, command, comparisons, environments, names)
+        earlier = compared(asked.resume, header.policy) if asked.resume else {}
+        for one in comparisons:
+            if (one.workload.id, one.id) in earlier:
+                one.go_on_from(earlier[one.workload.id, one.id])
+        writer = RunWriter(asked.results, "versus", header)
     except BaseException:
         _stop(workers)
         raise
     budget = Budget(seconds=asked.sampling_time / BUILDS)
     start = time.monotonic()
-    finished = compare(comparisons, workers, begin, asked.pairs, budget, generator, say)
+
+    def keep(one: Comparison) -> None:
+        writer.append(judged(comparisons, names, environments, asked.threads)[comparisons.index(one)])
+
+    finished = compare(comparisons, workers, begin, asked.pairs, budget, generator, say, keep=keep)
     records = judged(comparisons, names, environments, asked.threads)
     status = exit_status(records) if finished else INTERRUPTED
     for record in records:
         writer.append(record)
         print(encode(record) if asked.json else told(record))
+    for line in disturbed(records):
+        say(line)
     say(f"{spelled(time.monotonic() - start)}; run file: {writer.close(status)}")
+    if not finished:
+        say(f"to go on from it: the same command with --resume {writer.path}")
     return status
 
 
@@ -484,6 +532,7 @@ def _header(
             "sampling_time": asked.sampling_time,
             **names,
             "environments": {side: facts["environment"] for side, facts in environments.items()},
+            "installed": {side: facts["installed"] for side, facts in environments.items()},
         },
     )
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import os
 import re
 import time
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from harness.nvml import HARMLESS, Gpu, Probe, connect
 from harness.statistics import MARGIN
@@ -182,6 +184,23 @@ def read(proc: Path = Path("/proc"), system: Path = Path("/sys/devices/system/cp
         switches=_switches(),
         load=_load(),
         affinity=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None,
+    )
+
+
+def joined(mine: Reading, others: Iterable[Mapping[str, Any]]) -> Reading:
+    """``mine`` as if the processes of ``others``, which work for this one, were part of it.
+
+    Of each of them it takes ``own``, ``waited`` and ``switches``: what they do is not done by somebody else, and this process itself only
+    waits for them.
+    """
+    several = list(others)
+    waits = [one["waited"] for one in several]
+    switches = [one["switches"] for one in several]
+    return replace(
+        mine,
+        own=mine.own + sum(one["own"] for one in several),
+        waited=None if None in waits else sum(waits),
+        switches=None if None in switches else (sum(one[0] for one in switches), sum(one[1] for one in switches)),
     )
 
 

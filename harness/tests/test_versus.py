@@ -8,6 +8,7 @@ import random
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,8 @@ from harness.sampling import Budget
 from harness.statistics import LEAST_PAIRS, Verdict, between
 from harness.store import read
 from harness.versus import BASE, HEAD, SIDES, Comparison, Worker, compare, decided, differences, exit_status, judged, main, planned, told
+from harness.watch import Core, Reading, joined
+from harness.watch import between as between_readings
 from harness.workload import Pass, Workload
 
 WORKLOAD = Workload("tests", Case(Layer(Mode.LSTM, 4, 4), steps=4, batch=2), Pass.INFERENCE)
@@ -121,6 +124,7 @@ class Played:
             "build": {"agreement": [{"quantity": "output", "ratio": 0.5}], "kernels": ["k"] if given.get("look") else []},
             "sample": {"seconds": self._seconds, "issued": None, "device": None},
             "check": {"agreement": [{"quantity": "output", "ratio": 0.7}]},
+            "reading": {"own": 0.0, "waited": None, "switches": None},
         }
         return answers[do]
 
@@ -195,11 +199,74 @@ def test_every_pair_is_of_fresh_processes_of_which_the_old_ones_are_gone() -> No
 def test_samples_are_taken_in_turn_and_every_layer_is_checked_before_and_after() -> None:
     stage = Stage(_noisy(0.0, 0.03, 0))
     stage.compare(pairs=5)
-    asked = [entry for entry in stage.log if not entry.endswith("start")]
+    asked = [entry for entry in stage.log if not entry.endswith(("start", "reading"))]
     for side in SIDES:
         own = [entry.split()[1] for entry in asked if entry.startswith(side)]
         kinds = [kind for place, kind in enumerate(own) if not place or kind != own[place - 1]]
         assert kinds == ["build", "sample", "check"] * versus.BUILDS * 5
+
+
+def _kept(stage: Stage, until: int, pairs: int = 8, before: list[Versus] | None = None) -> tuple[list[list[Versus]], bool]:
+    """The records of two comparisons after each pair; what ends the run comes after so many of them."""
+    generator, kept = random.Random(0), []
+    asked = [Comparison(WORKLOAD, f"own{number}", f"own{number}") for number in range(2)]
+    for one, record in zip(asked, before or [], strict=False):
+        one.go_on_from(record)
+
+    def keep(one: Comparison) -> None:
+        kept.append(judged(asked, NAMES, dict.fromkeys(SIDES, FACTS), 1))
+        if len(kept) == until:
+            raise KeyboardInterrupt
+
+    finished = compare(
+        asked, versus.begun(stage.begin, generator), stage.begin, pairs, Budget(seconds=0.05), generator, clock=FakeClock().now, keep=keep
+    )
+    return [*kept, judged(asked, NAMES, dict.fromkeys(SIDES, FACTS), 1)], finished
+
+
+def test_every_pair_is_kept_as_soon_as_it_is_done() -> None:
+    kept, finished = _kept(Stage(_noisy(0.0, 0.03, 0)), 5)
+    assert not finished and [sum(len(record.ratios) for record in records) for records in kept] == [1, 2, 3, 4, 5, 5]
+    assert all(len(record.evidence) == len(record.ratios) for records in kept for record in records)
+    assert {record.stopped for records in kept[:-1] for record in records} == {""}
+
+
+@pytest.mark.parametrize("softly", [True, False], ids=["interrupted", "cut short"])
+def test_what_was_kept_is_gone_on_from_with_the_pairs_that_are_missing(softly: bool) -> None:
+    kept, _ = _kept(Stage(_noisy(0.0, 0.03, 0)), 5)
+    # Where the process was killed, the last line is that of the last pair.
+    before = kept[-1 if softly else -2]
+    assert {record.stopped for record in before} == ({"interrupted"} if softly else {""})
+    stage = Stage(_noisy(0.0, 0.03, 7))
+    again, finished = _kept(stage, 0, before=before)
+    assert finished
+    for old, new in zip(before, again[-1], strict=True):
+        assert new.ratios[: len(old.ratios)] == pytest.approx(old.ratios) and len(new.ratios) == 8 and new.stopped == "pairs"
+        assert new.base_seconds[: len(old.ratios)] == old.base_seconds and new.kernels == old.kernels and len(new.evidence) == 8
+    assert len(stage.workers[BASE]) == 6, "one of them had three pairs, the other two"
+
+
+def test_what_is_over_is_not_taken_up_again() -> None:
+    (slower,), _ = Stage(_noisy(0.05, 0.005, 3)).compare()
+    (failed,), _ = Stage(_noisy(0.0, 0.0, 0), {HEAD: {"check": Unanswered(Outcome.FAILED, "wrong")}}).compare()
+    stage = Stage(_noisy(0.0, 0.03, 0))
+    kept, finished = _kept(stage, 0, before=[slower, failed])
+    assert finished and len(kept) == 1 and len(stage.workers[BASE]) == 1
+    for old, new in zip((slower, failed), kept[0], strict=True):
+        assert (new.verdict, new.outcome, new.message, new.stopped) == (old.verdict, old.outcome, old.message, old.stopped)
+        assert new.ratios == pytest.approx(old.ratios)
+
+
+def test_the_two_processes_are_nobody_else_on_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = [Reading(at=0.0, own=1.0, cores={0: Core(0.0, 0.0, 0.0)}), Reading(at=10.0, own=1.5, cores={0: Core(10.0, 0.0, 10.0)})]
+    theirs = [{"own": own, "waited": waited, "switches": [1, 2]} for own, waited in ((0.0, 0.0), (2.0, 1.0), (4.0, 0.5), (3.0, 1.5))]
+    seen = between_readings(joined(mine[0], theirs[:2]), joined(mine[1], theirs[2:]))
+    # Of ten busy seconds half a second was this process's, four and one those of the two.
+    assert seen.others == pytest.approx(0.45) and seen.waited == pytest.approx(0.1) and seen.voluntary_switches == 0
+    assert joined(mine[0], [{"own": 0.0, "waited": None, "switches": None}]).waited is None
+    record = Versus("w", "s", "i", "b", "h", "passed", "lstm", "cpu", "float32", "inference", evidence=[asdict(seen)] * 2)
+    assert versus.disturbed([record])[0].startswith("other processes used 45 % of the time of the cores; ")
+    assert versus.disturbed([replace(record, evidence=[])]) == []
 
 
 def test_a_decided_comparison_takes_part_in_no_more_pairs() -> None:
@@ -427,13 +494,22 @@ def test_two_versions_of_a_package_are_compared_in_real_processes(
     said = capsys.readouterr()
     slower, wrong = (json.loads(line) for line in said.out.splitlines())
     assert status == 1 and slower["verdict"] == "slower" and 1.5 < slower["ratio"] < 4, said.err
-    assert slower["base"] == "mypkg==1" and slower["environments"]["head"]["origin"] == str(tmp_path / "head" / "mypkg" / "__init__.py")
+    assert (
+        slower["evidence"]
+        and slower["base"] == "mypkg==1"
+        and slower["environments"]["head"]["origin"] == str(tmp_path / "head" / "mypkg" / "__init__.py")
+    )
     assert slower["kernels"]["base"] == slower["kernels"]["head"] != []
     assert wrong["outcome"] == "failed" and wrong["message"].startswith("head: output: ") and wrong["ratio"] is None
     (path,) = (tmp_path / "results").glob("*-versus-*.jsonl")
     run = read(path)
     assert run.complete and run.footer is not None and run.footer.exit_status == 1
-    assert [result.outcome for result in run.results] == ["passed", "failed"]
+    last = {result.implementation: result for result in run.results if isinstance(result, Versus)}
+    assert [last[f"mypkg:{name}"].outcome for name in ("Layer", "Wrong")] == ["passed", "failed"] and len(run.results) == 3 + 1 + 2
+    again = main([*arguments, *(f"--implementation={reference}" for reference in references), *options, "--resume", str(path)])
+    assert again == 1 and [json.loads(line)["ratios"] for line in capsys.readouterr().out.splitlines()] == [slower["ratios"], []]
+    assert main([*arguments, "--implementation=lstm=mypkg:Layer", *options, "--resume", str(path), "--pairs", "4"]) == 2
+    assert "its policy of pairs was 3 and is 4 now" in capsys.readouterr().err
     assert run.header.policy["environments"]["base"]["versions"]["torch"] == run.header.environment["versions"]["torch"]
 
 
