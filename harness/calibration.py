@@ -12,7 +12,6 @@ import dataclasses
 import random
 import statistics as stdlib
 import sys
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,12 +26,15 @@ from harness import environment, statistics
 from harness.clock import Clock, HostClock
 from harness.proportions import wilson
 from harness.record import Calibration, Header
-from harness.sampling import Budget, Subject, interleave
+from harness.sampling import Budget, Subject, interleave, paced
 from harness.statistics import Verdict, effect
 from harness.store import RunWriter, StoreError, now
 
 #: The planted slowdowns, and the seconds that a comparison may take to find each.
 PLANTED = ((0.0, 6.0), (0.01, 20.0), (0.02, 6.0), (0.05, 2.0))
+
+#: Seconds of a call that is about as short as any that is timed: one step of a small layer.
+_SHORT_CALL = 2e-5
 
 #: T, B and I = H: a forward pass of about a millisecond on one core.
 SHAPE = (64, 8, 64)
@@ -83,22 +85,42 @@ def trial(share: float, seconds: float, clock: Clock, make: Callable[[], Callabl
     return found.verdict(), found.ratio, spent
 
 
-def overhead(clock: Callable[[], float] = time.perf_counter, calls: int = 50) -> float:
-    """The share by which a sample of a 20 us call exceeds a bare loop around the same call; the median of pairs taken in turn."""
+@dataclasses.dataclass(frozen=True)
+class Overhead:
+    """What taking samples adds. ``share``: by which a sample of a 20 us call is longer than a bare loop around the same call, per call.
+    ``timed``, ``untimed``: seconds that each sample takes besides its calls, within what is timed and around it."""
+
+    share: float
+    timed: float
+    untimed: float
+
+
+def overhead(clock: Clock, pairs: int = 200) -> Overhead:
+    """The overhead of the instrument: medians of samples as they are taken, each in turn with the bare loop."""
 
     def call() -> None:
-        until = clock() + 2e-5
-        while clock() < until:
+        until = clock.now() + _SHORT_CALL
+        while clock.now() < until:
             pass
 
-    subject, host, ratios = Subject(call, inference), HostClock("cpu"), []
-    for _ in range(40):
-        start = clock()
-        for _ in range(calls):
+    subject, nothing = Subject(call, inference), Subject(_nothing, inference)
+    pace = paced({"it": subject}, {"it": _SHORT_CALL}, Budget())["it"]
+    ratios, timed, whole = [], [], []
+    for _ in range(pairs):
+        start = clock.now()
+        for _ in range(pace.calls):
             call()
-        bare = (clock() - start) / calls
-        ratios.append(subject.sample(host, calls).seconds / bare)
-    return stdlib.median(ratios) - 1
+        bare = (clock.now() - start) / pace.calls
+        ratios.append(subject.sample(clock, pace.calls, pace.untimed).seconds / bare)
+        start = clock.now()
+        timed.append(nothing.sample(clock, 1).seconds)
+        whole.append(clock.now() - start)
+    inside = stdlib.median(timed)
+    return Overhead(stdlib.median(ratios) - 1, inside, stdlib.median(whole) - inside)
+
+
+def _nothing() -> None:
+    """A call that takes no time."""
 
 
 def calibrate(trials: int, report: Callable[[str], None] = print) -> list[Calibration]:
@@ -141,6 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if chosen.trials < 1:
         parser.error(f"expected --trials of at least 1 but got {chosen.trials}")
     torch.set_num_threads(1)
+    adds = overhead(HostClock("cpu"))
     policy = {name.lower(): getattr(statistics, name) for name in ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")}
     header = Header(
         uuid.uuid4().hex,
@@ -148,9 +171,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ["python", "-m", "harness.calibration", *map(str, arguments if arguments is not None else sys.argv[1:])],
         dataclasses.asdict(environment.describe()),
         {},
-        policy={**policy, "instrument_overhead": overhead()},
+        policy={**policy, "instrument_overhead": adds.share, "sample_overhead": {"timed": adds.timed, "untimed": adds.untimed}},
     )
-    print(f"a sample of a 20 us call is {header.policy['instrument_overhead']:+.2%} longer than a bare loop around it")
+    print(
+        f"a sample of a 20 us call is {adds.share:+.2%} longer than a bare loop around it; "
+        f"{1e6 * adds.timed:.2f} us of each sample are its own, and {1e6 * adds.untimed:.1f} us around it"
+    )
     try:
         writer = RunWriter(chosen.results, "calibration", header)
     except StoreError as error:

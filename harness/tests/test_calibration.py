@@ -11,7 +11,7 @@ import torch
 
 from harness import calibration
 from harness.calibration import main, told, trial, waiting
-from harness.clock import FakeClock
+from harness.clock import FakeClock, Timing
 from harness.record import Calibration
 from harness.statistics import LEVEL, Verdict
 from harness.store import read
@@ -23,6 +23,17 @@ class Ticking(FakeClock):
     def now(self) -> float:
         self.advance(1e-7)
         return super().now()
+
+
+class Costly(Ticking):
+    """A clock of which a sample takes a microsecond besides its calls, and five more around it."""
+
+    def time(self, run: Callable[[], Any]) -> Timing:
+        self.advance(5e-6)
+        start = self._now
+        run()
+        self.advance(1e-6)
+        return Timing(self._now - start)
 
 
 def _making(clock: FakeClock, *seconds: float) -> Callable[[], Callable[[], Any]]:
@@ -86,6 +97,15 @@ def test_without_a_share_nothing_is_added_to_the_call() -> None:
     def call() -> None: ...
 
     assert waiting(call, 0.0, FakeClock().now) is call
+
+
+def test_the_overhead_is_told_apart_from_the_calls() -> None:
+    found = calibration.overhead(Costly(), pairs=3)
+    # Fifteen calls of 20 us fill a sample of 0.3 ms. A look at the clock takes 0.1 us: one is in each call, one in the bare loop's time.
+    assert found.share == pytest.approx((1e-6 - 1e-7) / (15 * 20.1e-6), rel=0.01)
+    assert found.timed == pytest.approx(1e-6) and found.untimed == pytest.approx(5e-6, abs=2e-7)
+    without = calibration.overhead(Ticking(), pairs=3)
+    assert abs(without.share) < 1e-3 and without.timed < 2e-7
 
 
 def test_the_layers_that_are_compared_give_answers() -> None:
