@@ -17,10 +17,10 @@ from reports.tests import specimen
 
 HERE = Path(__file__).parent / "specimens"
 FILES = sorted(HERE.glob("*.jsonl"))
-NEWEST = HERE / f"{SCHEMA}-versus.jsonl"
+NEWEST = HERE / f"{SCHEMA}-pairs.jsonl"
 ADD = (
-    "add a specimen: python -m reports.tests.specimen reports/tests/specimens/SCHEMA-WHAT.jsonl; then make it NEWEST, and say in this file "
-    "what is new in it"
+    "add a specimen: the newest with what is new in it, as python -m reports.tests.specimen FILE writes it today; then make it NEWEST, and "
+    "say in this file what is new"
 )
 
 
@@ -78,7 +78,7 @@ def test_what_a_writer_did_not_know_is_not_known() -> None:
     assert _timed("1-first") == _timed("1-mutations") == nothing
     assert _timed("1-calibrations") == {**nothing, "stopped": "decided"}
     assert _timed("1-costs") == {**nothing, **costs, "stopped": "decided"}
-    assert _timed("1-untimed") == _timed("1-versus") == {**nothing, **costs, "stopped": "decided", "untimed": 1}
+    assert _timed("1-untimed") == _timed("1-versus") == _timed("1-pairs") == {**nothing, **costs, "stopped": "decided", "untimed": 1}
     assert load(HERE / "1-first.jsonl").conformance["reproduction"].tolist() == ["", ""]
     assert load(HERE / "1-mutations.jsonl").conformance["reproduction"].tolist() == ["", "import torch\n"]
 
