@@ -1,4 +1,8 @@
-"""What else can be asked of autograd: repeated and second passes, forward mode, a part of the gradients, shared and frozen weights."""
+"""What else can be asked of autograd: repeated passes, a part of the gradients, shared and frozen weights and states.
+
+Derivatives that come another way than by one backward pass are in ``gradients_higher.py``; what lies between a call and its backward
+pass, in ``gradients_graph.py``.
+"""
 
 from __future__ import annotations
 
@@ -11,45 +15,10 @@ import torch
 from torch import Tensor
 
 from harness.reference import altered, gradients, tensor, to_array
-from harness.trial import ContractError, Raised, Trial
+from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every
-from suites.conformance.declare import MAY, MUST, SHOULD, contract
-from suites.conformance.gradients import as_function, every_output
-
-
-@contract(
-    "gradients.of_gradients",
-    "A second backward pass, through the gradients of the first, is right or refused with an error.",
-    MAY,
-    "torch.autograd.gradgradcheck",
-    [*every(input_size=2, hidden_size=2, steps=2, batch=2, dtype="float64")],
-    demonstration="""
-        first = torch.autograd.grad(layer(x, hx)[0].square().sum(), leaves, create_graph=True)
-        return first, torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
-    """,
-)
-def of_gradients(trial: Trial) -> None:
-    function, values = as_function(trial)
-    output = function(*values)[0]
-    # A cotangent that needs a gradient itself: only then does torch ask a backward pass of one's own to be differentiable.
-    cotangent = tensor(trial.case.arrays.cotangents["output"], trial.case).reshape(output.shape).requires_grad_()
-    with trial.blamed("backward"):
-        torch.autograd.grad(output, values, cotangent.detach(), retain_graph=True, allow_unused=True)
-    try:
-        first = torch.autograd.grad(output, values, cotangent, create_graph=True, allow_unused=True)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"backward with create_graph: {error}") from error
-    known = [g for g in first if g is not None]
-    if not any(g.requires_grad for g in known):
-        raise ContractError("Expected the gradients to carry a graph, or an error: a penalty on them would be dropped in silence")
-    try:
-        # backward(), because once_differentiable lets autograd.grad() pass by the node that raises.
-        (output.sum() + torch.stack([g.square().sum() for g in known]).sum()).backward()
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"double backward: {error}") from error
-    with trial.blamed("gradgradcheck"):
-        torch.autograd.gradgradcheck(function, values, fast_mode=True)
-
+from suites.conformance.declare import MUST, contract
+from suites.conformance.gradients import every_output
 
 _PLAIN = [*every(num_layers=2, steps=4, batch=2), *every(bidirectional=True, batch_first=True)]
 
@@ -87,14 +56,15 @@ def repeated_backward(trial: Trial) -> None:
 
 @contract(
     "gradients.accumulated",
-    "Two calls and two backward passes without zero_grad add up in the parameters.",
+    "Two calls and two backward passes without zero_grad add up in the parameters, and zero_grad takes all of it away.",
     MUST,
     "torch.optim.Optimizer.zero_grad",
     _PLAIN,
     demonstration="""
         for _ in range(2):
             layer(x, hx)[0].sum().backward()
-        return [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+        found = [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+        return found, layer.zero_grad(), [p.grad for p in layer.parameters()]
     """,
 )
 def accumulated(trial: Trial) -> None:
@@ -103,11 +73,16 @@ def accumulated(trial: Trial) -> None:
     leaves = _backward(trial, module)
     names = list(trial.case.arrays.weights)
     trial.agree(trial.collect({name: leaves[name] for name in names}), _times(trial, 2), only=names)
+    with trial.blamed("zero_grad()"):
+        module.zero_grad()
+    left = [name for name, parameter in trial.parameters(module).items() if parameter.grad is not None and parameter.grad.any()]
+    if left:
+        raise ContractError(f"Expected no gradient after zero_grad(), but {', '.join(left)} still has one")
 
 
 @contract(
     "gradients.some_frozen",
-    "Freezing any kind of parameter changes no other gradient, and gives the frozen ones none.",
+    "Freezing any kind of parameter, or all but the biases, changes no other gradient, and gives the frozen ones none.",
     MUST,
     "torch.Tensor.requires_grad; pytorch#15788",
     [
@@ -117,7 +92,7 @@ def accumulated(trial: Trial) -> None:
     ],
     demonstration="""
         found = []
-        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", ""):
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight", ""):
             for name, p in layer.named_parameters():
                 p.requires_grad_(not name.startswith(kind)).grad = None
             layer(x, hx)[0].sum().backward()
@@ -131,6 +106,7 @@ def some_frozen(trial: Trial) -> None:
     for frozen in ([kind] for kind in kinds):
         _freeze_and_compare(trial, expected, lambda name, frozen=frozen: name.startswith(tuple(frozen)))  # type: ignore[misc]
     _freeze_and_compare(trial, expected, lambda name: "_l0" in name and not name.endswith("_reverse"))
+    _freeze_and_compare(trial, expected, lambda name: not name.startswith("bias"))
     _freeze_and_compare(trial, expected, lambda name: True)
     # All of it frozen, as a pretrained layer is, and only what it is started from wants a gradient.
     module, leaves = trial.module().requires_grad_(False), trial.leaves(requires_grad=True)
@@ -267,6 +243,28 @@ def tied_weights(trial: Trial) -> None:
 
 
 @contract(
+    "gradients.shared_state",
+    "One tensor given as h_0 and as c_0 gets the sum of their gradients.",
+    MUST,
+    "torch.autograd: a tensor that is used twice",
+    [*every(LSTM, num_layers=2), *every(LSTM, bidirectional=True, steps=4, batch=2, dtype="float64")],
+    demonstration="""
+        layer(x, (leaves[1], leaves[1]))[0].square().sum().backward()
+        return leaves[1].grad
+    """,
+)
+def shared_state(trial: Trial) -> None:
+    inputs = {"c0": trial.case.arrays.h0}
+    expected = altered(trial.case, inputs=inputs, through=every_output(trial))
+    leaves = trial.leaves(requires_grad=True)
+    leaves["c0"] = leaves["h0"]
+    trial.backward(trial.call(trial.module(), *trial.form(leaves)), every_output(trial))
+    total = expected.tensors["h0"] + expected.tensors["c0"]
+    floors = {"h0": expected.floors["h0"] + expected.floors["c0"]}
+    trial.agree(trial.collect({"h0": leaves["h0"]}), replace(expected, tensors={"h0": total}, floors=floors))
+
+
+@contract(
     "gradients.part_of_the_output",
     "A loss on one step of the output, or on one layer's h_n, gives the right gradients: what it leaves out counts as zero.",
     MUST,
@@ -290,43 +288,6 @@ def part_of_the_output(trial: Trial) -> None:
             reply.tensors[name][index].backward(tensor(cotangent[index], case))
         actual = trial.collect({**leaves, **trial.parameters(module)})
         trial.agree(actual, altered(case, through=(name,), cotangents={name: cotangent}))
-
-
-@contract(
-    "gradients.forward_mode",
-    "Forward-mode differentiation (torch.func.jvp) is right or refused with an error.",
-    MAY,
-    "torch.func.jvp",
-    [*every(input_size=2, hidden_size=3, steps=3, batch=2, dtype="float64")],
-    demonstration="""
-        def call(x, *states):
-            return layer(x, states if len(states) == 2 else states[0])[0]
-        slope = torch.func.jvp(call, tuple(leaves), tuple(torch.ones_like(leaf) for leaf in leaves))[1]
-        ahead, behind = (call(*(leaf + step for leaf in leaves)) for step in (1e-6, -1e-6))
-        assert (slope - (ahead - behind) / 2e-6).abs().max() < 1e-6
-    """,
-)
-def forward_mode(trial: Trial) -> None:
-    case = trial.case
-    module = trial.module()
-    leaves = trial.leaves()
-    tangents = {name: torch.ones_like(value) for name, value in leaves.items()}
-
-    def function(*values: Tensor) -> Any:
-        return tuple(trial.call(module, *trial.form(dict(zip(leaves, values, strict=True)))).tensors.values())
-
-    try:
-        found: Any = torch.func.jvp(function, tuple(leaves.values()), tuple(tangents.values()))[1]
-    except ContractError as error:
-        raise NotImplementedError(f"forward mode: {error}") from error
-    step = 1e-6
-    ahead = {name: array + step for name, array in case.arrays.inputs().items()}
-    behind = {name: array - step for name, array in case.arrays.inputs().items()}
-    after, before = altered(case, inputs=ahead).tensors, altered(case, inputs=behind).tensors
-    for (name, value), tangent in zip(after.items(), found, strict=True):
-        difference = (value - before[name]) / (2 * step)
-        if not (abs(tangent.detach().cpu().numpy() - difference) < 1e-6 * max(1.0, abs(difference).max())).all():
-            raise ContractError(f"Expected the derivative of {name} along the inputs to be that of the oracle, but it differs")
 
 
 @contract(
@@ -355,35 +316,3 @@ def learned_initial_state(trial: Trial) -> None:
     scale = {name: np.abs(each.tensors[name]).max() / (np.abs(tensors[name]).max() or 1.0) for name in learned}
     floors = {name: each.floors[name] * max(1.0, case.batch**0.5 * float(scale[name])) for name in learned}
     trial.agree(trial.collect(learned), replace(each, tensors=tensors, floors=floors))
-
-
-@contract(
-    "gradients.weight_changed_before_backward",
-    "Where a weight is changed between a call and its backward pass, the gradients are those of the call, or there is an error.",
-    SHOULD,
-    "torch.autograd: In-place correctness checks",
-    [*every(num_layers=2, steps=4, batch=2), *every(bidirectional=True, steps=4, batch=2)],
-    demonstration="""
-        output = layer(x, hx)[0]
-        wanted = torch.autograd.grad(output.sum(), leaves[0], retain_graph=True)[0]
-        with torch.no_grad():
-            layer.weight_hh_l0.mul_(2)
-        try: found = torch.autograd.grad(output.sum(), leaves[0])[0]
-        except RuntimeError: return
-        torch.testing.assert_close(found, wanted)
-    """,
-)
-def weight_changed_before_backward(trial: Trial) -> None:
-    for kind in ("weight_hh", "weight_ih"):
-        module, leaves = trial.module(), trial.leaves(requires_grad=True)
-        reply = trial.call(module, *trial.form(leaves))
-        parameters = trial.parameters(module)
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                if name.startswith(kind):
-                    parameter.mul_(2)
-        try:
-            trial.backward(reply, every_output(trial))
-        except Raised:
-            continue
-        trial.agree(trial.collect({**leaves, **parameters}), gradients(trial.case, every_output(trial)))

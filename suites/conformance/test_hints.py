@@ -97,6 +97,8 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "GradientOfColumnsPast64Lost": "that of weight_ih_l0 zero in part",
     "GradientOfOddBatchLost": "that of x zero at batch item",
     "FrozenBiasStopsAll": "that of every weight_ih zero",
+    "BiasesAloneCutTime": "h detached at every step but the first",
+    "HiddenBiasConstantUnderGrad": "that of every bias_hh zero",
     "FrozenRecurrentWeightCutsTime": "h detached at every step but the first",
     "WeightsFrozenWithTheInput": ("that of weight_ih_l0 zero", "that of every weight_ih zero"),
     "StateGradientOnlyWithTheInput": "that of h0 zero",

@@ -13,30 +13,6 @@ from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 from suites.conformance.mutants.gradients import cut
 
 
-class _OnceOnly(torch.autograd.Function):
-    """The square, whose gradient cannot be differentiated again, and does not say so."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        ctx.save_for_backward(value)
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (value,) = ctx.saved_tensors
-        wrong: Tensor = gradient * (1 + 0.1 * (value.detach() - value))
-        return wrong
-
-
-@mutant("gradients.of_gradients")
-class SecondDerivativeWrong(Sound):
-    """The gradient is right, its own gradient is not."""
-
-    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
-        result: Tensor = _OnceOnly.apply(x)
-        return super().direction(result, valid, h, c, slot, reverse)
-
-
 @mutant("gradients.repeated_backward")
 class SecondBackwardEmpty(Sound):
     """A second pass through the same graph gives zero."""
@@ -161,44 +137,6 @@ class SparseCotangentIgnored(Sound):
         return output, finals
 
 
-@mutant("gradients.forward_mode")
-class TangentsLost(Sound):
-    """Forward-mode tangents are dropped in silence."""
-
-    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
-        x, valid, form = super().read(input)
-        if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
-            x = x.detach() * 2 - x.detach()
-        return x, valid, form
-
-    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
-            x = _WithoutTangent.apply(x)
-        return super().step(x, h, c, w, t, slot)
-
-
-class _WithoutTangent(torch.autograd.Function):
-    """The identity, whose forward-mode derivative is zero."""
-
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        return gradient
-
-    @staticmethod
-    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
-        return 0 * tangent
-
-
 @mutant("gradients.learned_initial_state")
 class ExpandedStateGradientOfFirstItem(Sound):
     """Where the initial state is expanded over the batch, the first item's gradient stands for all."""
@@ -210,40 +148,6 @@ class ExpandedStateGradientOfFirstItem(Sound):
         return [one if wide else state for one, state, wide in zip(first, states, spread, strict=True)]
 
 
-class _ReadsLate(torch.autograd.Function):
-    """A product whose backward pass reads the weight as it is then."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
-        ctx.kept = (x, weight)
-        return x @ weight.t()
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor]:
-        x, weight = ctx.kept
-        return given[0] @ weight.detach(), given[0].t() @ x.detach()
-
-
-@mutant("gradients.weight_changed_before_backward")
-class BackwardReadsTheWeightOfNow(Sound):
-    """The backward pass uses the recurrent weight as it is by then, unnoticed."""
-
-    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        weight = w["weight_hh"]
-        assert weight is not None
-        zero = weight.new_zeros(weight.shape)
-        from_h = _ReadsLate.apply(h, weight)
-        return super().step(
-            torch.cat([x, from_h], 1), h, c, {**w, "weight_ih": _widened(w["weight_ih"], from_h), "weight_hh": zero}, t, slot
-        )
-
-
-def _widened(weight: Tensor | None, beside: Tensor) -> Tensor:
-    """``weight`` (G*H, I) with an identity beside it, which adds (B, G*H) to the product."""
-    assert weight is not None
-    return torch.cat([weight, torch.eye(beside.shape[1], dtype=weight.dtype, device=weight.device)], 1)
-
-
 @mutant("gradients.some_frozen")
 class FrozenReverseCutsTheInput(Sound):
     """With every weight frozen the reverse direction passes nothing back to the input."""
@@ -253,22 +157,30 @@ class FrozenReverseCutsTheInput(Sound):
         return super().direction(cut(x) if reverse and frozen else x, valid, h, c, slot, reverse)
 
 
-class _WithoutGraph(torch.autograd.Function):
-    """The identity, whose gradient carries no graph."""
+@mutant("gradients.some_frozen", Mode.GRU)
+class BiasesAloneCutTime(Sound):
+    """Where the biases alone are trained, their gradient does not go through time."""
 
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> Tensor:
-        return given[0].detach().clone()
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        alone = w["bias_hh"] is not None and w["bias_hh"].requires_grad and not (w["weight_ih"] + w["weight_hh"][:1, :1]).requires_grad  # type: ignore[operator, index]
+        return super().step(x, h.detach() if alone and t else h, c, w, t, slot)
 
 
-@mutant("gradients.of_gradients")
-class GradientsWithoutGraph(Sound):
-    """The gradients carry no graph: a penalty on them is lost in silence."""
+@mutant("gradients.accumulated")
+class BiasGradientsKept(Sound):
+    """zero_grad() leaves the gradients of the hidden biases."""
 
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        output, finals = super().layers(x, valid, states)
-        return _WithoutGraph.apply(output), finals
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        kept = {name: parameter.grad for name, parameter in self.named_parameters() if name.startswith("bias_hh")}
+        super().zero_grad(set_to_none)
+        for name, gradient in kept.items():
+            getattr(self, name).grad = gradient
+
+
+@mutant("gradients.shared_state", Mode.LSTM)
+class SameStateCountsOnce(Sound):
+    """A tensor that is both h_0 and c_0 gets the gradient of h_0 alone."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        h, c = super().initial(x, hx, form)
+        return [h, cut(c) if c is h else c]

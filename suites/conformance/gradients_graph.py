@@ -1,0 +1,113 @@
+"""Between a call and its backward pass: what is kept for it, and what is changed meanwhile."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from harness.reference import gradients, tensor
+from harness.trial import ContractError, Raised, Trial
+from suites.conformance.cases import every
+from suites.conformance.declare import SHOULD, contract
+from suites.conformance.gradients import every_output
+
+
+@contract(
+    "gradients.weight_changed_before_backward",
+    "Where a weight is changed between a call and its backward pass, the gradients are those of the call, or there is an error.",
+    SHOULD,
+    "torch.autograd: In-place correctness checks",
+    [*every(num_layers=2, steps=4, batch=2), *every(bidirectional=True, steps=4, batch=2)],
+    demonstration="""
+        output = layer(x, hx)[0]
+        wanted = torch.autograd.grad(output.sum(), leaves[0], retain_graph=True)[0]
+        with torch.no_grad():
+            layer.weight_hh_l0.mul_(2)
+        try: found = torch.autograd.grad(output.sum(), leaves[0])[0]
+        except RuntimeError: return
+        torch.testing.assert_close(found, wanted)
+    """,
+)
+def weight_changed_before_backward(trial: Trial) -> None:
+    for kind in ("weight_hh", "weight_ih"):
+        module, leaves = trial.module(), trial.leaves(requires_grad=True)
+        reply = trial.call(module, *trial.form(leaves))
+        parameters = trial.parameters(module)
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                if name.startswith(kind):
+                    parameter.mul_(2)
+        try:
+            trial.backward(reply, every_output(trial))
+        except Raised:
+            continue
+        trial.agree(trial.collect({**leaves, **parameters}), gradients(trial.case, every_output(trial)))
+
+
+@contract(
+    "gradients.output_changed_before_backward",
+    "Where the output is changed in place before the backward pass, as a residual connection does, the gradients are those of the call, or "
+    "there is an error.",
+    SHOULD,
+    "torch.autograd: In-place correctness checks",
+    [*every(steps=4, batch=2), *every(bidirectional=True, num_layers=2, batch_first=True)],
+    demonstration="""
+        output = layer(x, hx)[0]
+        wanted = torch.autograd.grad(output.sum(), list(layer.parameters()), retain_graph=True)
+        try: found = torch.autograd.grad(output.mul_(2).sum() / 2, list(layer.parameters()))
+        except RuntimeError: return
+        [torch.testing.assert_close(one, other) for one, other in zip(found, wanted)]
+    """,
+)
+def output_changed_before_backward(trial: Trial) -> None:
+    case = trial.case
+    # In one of the two cases the weights alone want gradients, as in the first layer of a network.
+    wanted = case.layer.batch_first
+    module, leaves = trial.module(), trial.leaves(requires_grad=wanted)
+    output = trial.call(module, *trial.form(leaves)).raw[0]
+    cotangent = tensor(case.arrays.cotangents["output"], case)
+    try:
+        # Twice the output and half the cotangent: both exact, and together what they were.
+        output.mul_(2)
+        output.backward(cotangent.transpose(0, 1) / 2 if case.layer.batch_first else cotangent / 2)
+    except RuntimeError:
+        return
+    found = trial.collect({**(leaves if wanted else {}), **trial.parameters(module)})
+    trial.agree(found, gradients(case, ("output",)), only=list(found))
+
+
+@contract(
+    "gradients.saved_tensors_hooks",
+    "What a call keeps for its backward pass goes through saved_tensors_hooks, as offloading and checkpoints need it, and may come back as "
+    "a copy.",
+    SHOULD,
+    "torch.autograd.graph.saved_tensors_hooks, save_on_cpu; torch.utils.checkpoint",
+    [*every(num_layers=2), *every(bidirectional=True, batch_first=True, steps=4)],
+    demonstration="""
+        kept = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t.clone(), lambda t: t):
+            output = layer(x, hx)[0]
+        output.square().sum().backward()
+        assert sum(kept) >= x.numel(), f"{sum(kept)} numbers were kept"
+        return [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
+)
+def saved_tensors_hooks(trial: Trial) -> None:
+    module, leaves = trial.module(), trial.leaves(requires_grad=True)
+    kept = 0
+
+    def pack(value: Tensor) -> Tensor:
+        nonlocal kept
+        kept += value.numel()
+        return value.detach().clone()
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
+        reply = trial.call(module, *trial.form(leaves))
+    trial.backward(reply, every_output(trial))
+    trial.agree(trial.collect({**leaves, **trial.parameters(module)}), gradients(trial.case, every_output(trial)))
+    # No layer can do with less than its input, or as much of its own.
+    if kept < leaves["x"].numel():
+        raise ContractError(
+            f"Expected what the backward pass needs to go through saved_tensors_hooks, at least as much as the input's "
+            f"{leaves['x'].numel()} numbers, but {kept} went: the rest is kept elsewhere"
+        )

@@ -1,0 +1,115 @@
+"""Derivatives that come another way than by one backward pass: second ones, in forward mode, as a function of the weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.reference import altered, gradients, tensor, to_array
+from harness.trial import ContractError, Trial
+from suites.conformance.cases import every
+from suites.conformance.declare import MAY, contract
+from suites.conformance.gradients import as_function
+
+
+@contract(
+    "gradients.of_gradients",
+    "A second backward pass, through the gradients of the first, is right or refused with an error.",
+    MAY,
+    "torch.autograd.gradgradcheck",
+    [*every(input_size=2, hidden_size=2, steps=2, batch=2, dtype="float64")],
+    demonstration="""
+        first = torch.autograd.grad(layer(x, hx)[0].square().sum(), leaves, create_graph=True)
+        return first, torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
+    """,
+)
+def of_gradients(trial: Trial) -> None:
+    function, values = as_function(trial)
+    output = function(*values)[0]
+    # A cotangent that needs a gradient itself: only then does torch ask a backward pass of one's own to be differentiable.
+    cotangent = tensor(trial.case.arrays.cotangents["output"], trial.case).reshape(output.shape).requires_grad_()
+    with trial.blamed("backward"):
+        torch.autograd.grad(output, values, cotangent.detach(), retain_graph=True, allow_unused=True)
+    try:
+        first = torch.autograd.grad(output, values, cotangent, create_graph=True, allow_unused=True)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"backward with create_graph: {error}") from error
+    known = [g for g in first if g is not None]
+    if not any(g.requires_grad for g in known):
+        raise ContractError("Expected the gradients to carry a graph, or an error: a penalty on them would be dropped in silence")
+    try:
+        # backward(), because once_differentiable lets autograd.grad() pass by the node that raises.
+        (output.sum() + torch.stack([g.square().sum() for g in known]).sum()).backward()
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"double backward: {error}") from error
+    with trial.blamed("gradgradcheck"):
+        torch.autograd.gradgradcheck(function, values, fast_mode=True)
+
+
+@contract(
+    "gradients.forward_mode",
+    "Forward-mode differentiation (torch.func.jvp) is right or refused with an error, with trainable weights and with frozen ones.",
+    MAY,
+    "torch.func.jvp",
+    [*every(input_size=2, hidden_size=3, steps=3, batch=2, dtype="float64")],
+    demonstration="""
+        def call(x, *states):
+            return layer(x, states if len(states) == 2 else states[0])[0]
+        layer.requires_grad_(False)
+        slope = torch.func.jvp(call, tuple(leaves), tuple(torch.ones_like(leaf) for leaf in leaves))[1]
+        ahead, behind = (call(*(leaf + step for leaf in leaves)) for step in (1e-6, -1e-6))
+        assert (slope - (ahead - behind) / 2e-6).abs().max() < 1e-6
+    """,
+)
+def forward_mode(trial: Trial) -> None:
+    case = trial.case
+    module = trial.module()
+    leaves = trial.leaves()
+    tangents = {name: torch.ones_like(value) for name, value in leaves.items()}
+
+    def function(*values: Tensor) -> Any:
+        return tuple(trial.call(module, *trial.form(dict(zip(leaves, values, strict=True)))).tensors.values())
+
+    step = 1e-6
+    ahead = {name: array + step for name, array in case.arrays.inputs().items()}
+    behind = {name: array - step for name, array in case.arrays.inputs().items()}
+    after, before = altered(case, inputs=ahead).tensors, altered(case, inputs=behind).tensors
+    for trainable in (True, False):
+        module.requires_grad_(trainable)
+        try:
+            found: Any = torch.func.jvp(function, tuple(leaves.values()), tuple(tangents.values()))[1]
+        except ContractError as error:
+            raise NotImplementedError(f"forward mode: {error}") from error
+        for (name, value), tangent in zip(after.items(), found, strict=True):
+            difference = (value - before[name]) / (2 * step)
+            if not (abs(tangent.detach().cpu().numpy() - difference) < 1e-6 * max(1.0, abs(difference).max())).all():
+                raise ContractError(f"Expected the derivative of {name} along the inputs to be that of the oracle, but it differs")
+
+
+@contract(
+    "gradients.functional",
+    "torch.func.grad in the weights, through functional_call, gives what backward() gives, or is refused with an error.",
+    MAY,
+    "torch.func.grad, torch.func.functional_call",
+    [*every(num_layers=2, steps=4, batch=2), *every(bidirectional=True, given_state=False, batch_first=True, steps=4, batch=2)],
+    demonstration="""
+        weights = {name: p.detach() for name, p in layer.named_parameters()}
+        given = (x,) if hx is None else (x, hx)
+        found = torch.func.grad(lambda w: torch.func.functional_call(layer, w, given)[0].square().sum())(weights)
+        return [found[name] for name in sorted(found)]
+    """,
+)
+def functional(trial: Trial) -> None:
+    case, module = trial.case, trial.module()
+    weights = {name: parameter.detach() for name, parameter in trial.parameters(module).items()}
+    given = tuple(value for value in trial.form(trial.leaves()) if value is not None)
+    output = tensor(case.arrays.cotangents["output"], case)
+    output = output.transpose(0, 1) if case.layer.batch_first else output
+    trial.answer(module)
+    try:
+        found: Any = torch.func.grad(lambda w: (torch.func.functional_call(module, w, given)[0] * output).sum())(weights)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"torch.func.grad: {error}") from error
+    trial.agree({name: to_array(value) for name, value in found.items()}, gradients(case, ("output",)), only=list(weights))

@@ -1,0 +1,113 @@
+"""Right in a backward pass, wrong where a derivative comes another way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant
+
+
+class _OnceOnly(torch.autograd.Function):
+    """The square, whose gradient cannot be differentiated again, and does not say so."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.save_for_backward(value)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        (value,) = ctx.saved_tensors
+        wrong: Tensor = gradient * (1 + 0.1 * (value.detach() - value))
+        return wrong
+
+
+@mutant("gradients.of_gradients")
+class SecondDerivativeWrong(Sound):
+    """The gradient is right, its own gradient is not."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        result: Tensor = _OnceOnly.apply(x)
+        return super().direction(result, valid, h, c, slot, reverse)
+
+
+class _WithoutGraph(torch.autograd.Function):
+    """The identity, whose gradient carries no graph."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        return given[0].detach().clone()
+
+
+@mutant("gradients.of_gradients")
+class GradientsWithoutGraph(Sound):
+    """The gradients carry no graph: a penalty on them is lost in silence."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return _WithoutGraph.apply(output), finals
+
+
+@mutant("gradients.forward_mode")
+class TangentsLost(Sound):
+    """Forward-mode tangents are dropped in silence."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
+            x = x.detach() * 2 - x.detach()
+        return x, valid, form
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
+            x = _WithoutTangent.apply(x)
+        return super().step(x, h, c, w, t, slot)
+
+
+class _WithoutTangent(torch.autograd.Function):
+    """The identity, whose forward-mode derivative is zero."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return gradient
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor) -> Tensor:
+        return 0 * tangent
+
+
+@mutant("gradients.forward_mode")
+class TangentsLostWhereFrozen(Sound):
+    """Where W_hh is frozen, forward-mode tangents do not go through time."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        frozen = w["weight_hh"] is not None and not w["weight_hh"].requires_grad
+        ahead = getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0
+        return super().step(x, _WithoutTangent.apply(h) if frozen and ahead and t else h, c, w, t, slot)
+
+
+@mutant("gradients.functional")
+class HiddenBiasConstantUnderGrad(Sound):
+    """Under torch.func.grad the hidden bias gets no gradient."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        bias = w["bias_hh"]
+        return {**w, "bias_hh": bias.detach()} if bias is not None and torch._C._functorch.is_gradtrackingtensor(bias) else w
