@@ -27,17 +27,19 @@ _CASES = [
 
 @contract(
     "execution.grad_modes_agree",
-    "The answer is the same with gradients recorded, under no_grad and under inference_mode, in training and in eval mode.",
+    "The answer is the same with gradients recorded, under no_grad and under inference_mode, in training and in eval mode; it requires "
+    "grad only where something does, and is an inference tensor under inference_mode alone.",
     MUST,
     "torch: Locally disabling gradient computation",
     _CASES,
     demonstration="""
         found = []
-        for train in (True, False):
-            for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
-                with mode():
-                    found.append(layer.train(train)(x, hx))
-        return found, layer.requires_grad_(False)(x, hx)
+        for train, mode in [(t, m) for t in (True, False) for m in (torch.enable_grad, torch.no_grad, torch.inference_mode)]:
+            with mode():
+                found.append(layer.train(train)(x, hx))
+            assert mode is torch.inference_mode or not found[-1][0][0].is_inference()
+        found.append(layer.requires_grad_(False)(x, hx))
+        return found, float(found[-1][0][0].requires_grad)
     """,
 )
 def grad_modes_agree(trial: Trial) -> None:
@@ -50,9 +52,13 @@ def grad_modes_agree(trial: Trial) -> None:
             trial.agree(arrays, answer(trial.case))
             if mode is not torch.enable_grad and any(value.requires_grad for value in reply.tensors.values()):
                 raise ContractError(f"Expected an answer without gradient under {mode.__name__}, but it requires grad")
+            if mode is not torch.inference_mode and any(value.is_inference() for value in reply.tensors.values()):
+                raise ContractError(f"Expected ordinary tensors under {mode.__name__}, but they are inference tensors")
         # Gradients are recorded, and nobody wants one.
         reply = trial.call(module.requires_grad_(False), *trial.form(trial.leaves()))
         trial.agree(reply.arrays(), answer(trial.case))
+        if any(value.requires_grad for value in reply.tensors.values()):
+            raise ContractError("Expected an answer without gradient where no weight, input or state wants one, but it requires grad")
 
 
 @contract(
@@ -137,16 +143,18 @@ def switches_agree(trial: Trial) -> None:
 
 @contract(
     "execution.vmap",
-    "torch.vmap over inputs, and over inputs and states, is right or refused with an error.",
+    "torch.vmap over inputs, over inputs and states, and over weights is right or refused with an error.",
     MAY,
-    "torch.vmap",
-    [*every(steps=3, batch=2)],
+    "torch.vmap; torch.func.stack_module_state",
+    [*every(num_layers=2, steps=3, batch=2), *every(batch_first=True, steps=3, batch=2)],
     demonstration="""
-        inputs = torch.stack([x, 2 * x])
+        inputs, weights = torch.stack([x, 2 * x]), {name: torch.stack([p, 2 * p]) for name, p in layer.named_parameters()}
+        each = lambda w: torch.func.functional_call(layer, w, (x, hx))[0]
         with torch.no_grad():
             if layer is reference:
-                return torch.stack([layer(one, hx)[0] for one in inputs])
-            return torch.vmap(lambda one: layer(one, hx)[0])(inputs)
+                answers = [each({name: p[i] for name, p in weights.items()}) for i in range(2)]
+                return torch.stack([layer(one, hx)[0] for one in inputs]), torch.stack(answers)
+            return torch.vmap(lambda one: layer(one, hx)[0])(inputs), torch.vmap(each)(weights)
     """,
 )
 def vmap(trial: Trial) -> None:
@@ -164,7 +172,8 @@ def vmap(trial: Trial) -> None:
             found = torch.vmap(one)(torch.stack([input, 2 * input]))
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"vmap: {error}") from error
-    trial.agree({"output": to_array(found[0])}, answer(trial.case), only=["output"])
+    right = answer(trial.case)
+    trial.agree(_time_major(trial, found[0]), right, only=["output"])
     try:
         with torch.no_grad():
             # Over the states too: the second item has its own.
@@ -172,7 +181,19 @@ def vmap(trial: Trial) -> None:
             each = torch.vmap(lambda *given: module(*trial.form(dict(zip(leaves, given, strict=True))))[0])(*doubled)
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"vmap over the states: {error}") from error
-    trial.agree({"output": to_array(each[0])}, answer(trial.case), only=["output"])
+    trial.agree(_time_major(trial, each[0]), right, only=["output"])
+    weights = {name: torch.stack([value.detach(), 2 * value.detach()]) for name, value in trial.parameters(module).items()}
+    try:
+        with torch.no_grad():
+            members = torch.vmap(lambda given: torch.func.functional_call(module, given, (input, hx))[0])(weights)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"vmap over the weights: {error}") from error
+    trial.agree(_time_major(trial, members[0]), right, only=["output"])
+
+
+def _time_major(trial: Trial, output: torch.Tensor) -> dict[str, Any]:
+    """The output as an array, time first."""
+    return {"output": to_array(output.transpose(0, 1) if trial.case.layer.batch_first else output)}
 
 
 @contract(

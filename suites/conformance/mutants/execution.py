@@ -93,6 +93,44 @@ class LastItemLostWithTwoThreads(Sound):
         return (torch.cat([new_h[:-1], h[-1:]]), new_c) if torch.get_num_threads() > 1 else (new_h, new_c)
 
 
+@mutant("execution.grad_modes_agree")
+class GradientClaimedInVain(Sound):
+    """The output requires grad although nothing that it was made of does."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return (output.requires_grad_() if torch.is_grad_enabled() and not output.requires_grad else output), finals
+
+
+@mutant("execution.grad_modes_agree")
+class InferenceTensorsInEval(Sound):
+    """In eval mode under no_grad the answer consists of inference tensors."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        with torch.inference_mode(torch.is_inference_mode_enabled() or not (self.training or torch.is_grad_enabled())):
+            return super().forward(input, hx)
+
+
+@mutant("execution.vmap")
+class MembersWithoutUpperBias(Sound):
+    """Under vmap over the weights the layers above the first have no input bias."""
+
+    def weights(self, slot: int) -> Weights:
+        w, bias = super().weights(slot), super().weights(slot)["bias_ih"]
+        batched = bias is not None and torch._C._functorch.is_batchedtensor(bias)
+        return {**w, "bias_ih": None} if batched and slot >= self.layer.directions else w
+
+
+@mutant("execution.vmap")
+class BatchFirstLostUnderVmap(Sound):
+    """Under vmap the output stays time-major."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        if self.layer.batch_first and torch._C._functorch.is_batchedtensor(output):
+            output = output.reshape(output.shape[1], output.shape[0], -1).transpose(0, 1)
+        return super().write(output, finals, form)
+
+
 @mutant("execution.vmap")
 class WrongUnderVmap(Sound):
     """Under vmap the first step is skipped."""
