@@ -199,6 +199,7 @@ _STACKS: tuple[dict[str, Any], ...] = (
     {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 5, "lengths": (3, 66, 64, 65, 40), "bidirectional": True},
     {"input_size": 2, "hidden_size": 3, "num_layers": 9, "steps": 2, "batch": 2},
     {"input_size": 2, "hidden_size": 3, "steps": 3, "batch": 140, "lengths": tuple(1 + (2 * k) % 3 for k in range(140))},
+    {"input_size": 2, "hidden_size": 257, "bidirectional": True, "steps": 2, "batch": 2},
 )
 
 

@@ -197,3 +197,24 @@ def small_values(trial: Trial) -> None:
     inputs = {name: array * scale for name, array in trial.case.arrays.inputs().items()}
     leaves = {name: tensor(array, trial.case) for name, array in inputs.items()}
     trial.agree(trial.answer(leaves=leaves).arrays(), altered(trial.case, inputs=inputs))
+
+
+@contract(
+    "numerics.small_gradients",
+    "Gradients of the order of 1e-24 keep their relative precision: nothing is flushed to zero, as it is where a half type is in between.",
+    MUST,
+    "torch.amp: gradients underflow in half types, not in float32",
+    every(num_layers=2),
+    demonstration="""
+        (layer(x, hx)[0].square().sum() / 2.0**80).backward()
+        return [2.0**80 * leaf.grad for leaf in leaves], [2.0**80 * p.grad for _, p in sorted(layer.named_parameters())]
+    """,
+)
+def small_gradients(trial: Trial) -> None:
+    module, leaves = trial.module(), trial.leaves(requires_grad=True)
+    output = trial.call(module, *trial.form(leaves)).tensors["output"]
+    scale = 2.0**-80
+    with trial.blamed("backward"):
+        output.backward(tensor(trial.case.arrays.cotangents["output"], trial.case) * scale)
+    found = trial.collect({**leaves, **trial.parameters(module)})
+    trial.agree({name: value / scale for name, value in found.items()}, gradients(trial.case, ("output",)))

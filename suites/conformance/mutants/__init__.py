@@ -22,6 +22,7 @@ from suites.conformance.mutants import (
     state,
     values,
     values_cells,
+    values_stacks,
 )
 from suites.conformance.mutants.base import FUSED, SOUND, Sound, registered
 
@@ -51,4 +52,5 @@ __all__ = [
     "state",
     "values",
     "values_cells",
+    "values_stacks",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -143,3 +145,23 @@ class CellClipped(Sound):
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         h, c = super().step(x, h, c, w, t, slot)
         return h, c.clamp(-50, 50)
+
+
+class _Flushed(torch.autograd.Function):
+    """The identity, whose gradient is zero where it is below what a half type holds."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        return torch.where(given[0].abs() < 1e-20, torch.zeros_like(given[0]), given[0])
+
+
+@mutant("numerics.small_gradients")
+class SmallGradientsFlushed(Sound):
+    """Gradients below 1e-20 become zero."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return super().layers(_Flushed.apply(x), valid, states)

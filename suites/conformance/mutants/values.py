@@ -244,35 +244,6 @@ class CutOffAfter2048(Sound):
         return (h, c) if t >= 2048 else super().step(x, h, c, w, t, slot)
 
 
-@mutant("values.stacks")
-class UpperLayerPastATile(Sound):
-    """Upper layers ignore input features past the 64th."""
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        given = super().between(x, level)
-        return torch.cat([given[:, :, :64], 0 * given[:, :, 64:]], 2)
-
-
-@mutant("values.stacks")
-class FifthLayerUsesTheFourth(Sound):
-    """From the fifth layer on, the fourth's weights are used."""
-
-    def weights(self, slot: int) -> Weights:
-        level, reverse = divmod(slot, self.layer.directions)
-        return super().weights(min(level, 3) * self.layer.directions + reverse)
-
-
-@mutant("values.stacks")
-class LongPackedCut(Sound):
-    """Packed sequences are read up to the 64th step."""
-
-    def read(self, input: object) -> tuple[Tensor, Tensor, Form]:
-        x, valid, form = super().read(input)
-        if form.packed is not None:
-            valid = valid & (torch.arange(len(x), device=x.device) < 64)[:, None]
-        return x, valid, form
-
-
 @mutant("values.kinds_of_data")
 class ZerosTakenForPadding(Sound):
     """A step of zeros leaves the state as it was."""
