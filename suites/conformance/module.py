@@ -131,6 +131,45 @@ def parameters_complete(trial: Trial) -> None:
 
 
 @contract(
+    "module.parameters_in_order",
+    "parameters() lists the weights in nn's order, by which optimisers keep their state and load it.",
+    SHOULD,
+    "torch.optim.Optimizer.load_state_dict: parameters are matched by their order",
+    [*every(num_layers=2, bidirectional=True), make(LSTM, num_layers=2, proj_size=2)],
+    demonstration="""
+        wanted = [name for name, _ in reference.named_parameters()]
+        assert [name for name, _ in layer.named_parameters()] == wanted, wanted
+    """,
+)
+def parameters_in_order(trial: Trial) -> None:
+    wanted, found = list(trial.case.layer.parameter_shapes()), [name for name, _ in trial.module().named_parameters()]
+    if found != wanted:
+        raise ContractError(f"Expected named_parameters() in the order {', '.join(wanted)} but it is {', '.join(found)}")
+
+
+@contract(
+    "module.parameters_as_vector",
+    "parameters_to_vector() takes the parameters, and vector_to_parameters() gives them new values that the next call uses.",
+    SHOULD,
+    "torch.nn.utils.parameters_to_vector: a view of each parameter, which must be contiguous",
+    [*every(num_layers=2), *every(bidirectional=True)],
+    demonstration="""
+        weights = torch.nn.utils.parameters_to_vector(layer.parameters()).detach()
+        torch.nn.utils.vector_to_parameters(2 * weights, layer.parameters())
+        with torch.no_grad():
+            return layer(x, hx)
+    """,
+)
+def parameters_as_vector(trial: Trial) -> None:
+    module = trial.module()
+    trial.answer(module)
+    with trial.blamed("parameters_to_vector and vector_to_parameters"):
+        weights = nn.utils.parameters_to_vector(module.parameters()).detach()
+        nn.utils.vector_to_parameters(2 * weights, module.parameters())
+    trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=doubled_weights(trial)))
+
+
+@contract(
     "module.initial_weights",
     "Every weight and bias of a new layer is drawn from U(-1/√H, 1/√H), and from torch's random state.",
     SHOULD,

@@ -1,4 +1,4 @@
-"""Weights that are changed from outside: assigned, stepped, parametrized, converted, laid out otherwise, drawn anew."""
+"""Weights that are changed from outside: assigned, stepped, converted, laid out otherwise, drawn anew."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch import nn
 
 from harness.reference import altered, answer, gradients, tensor
 from harness.trial import ContractError, Trial
@@ -126,72 +125,6 @@ def optimiser_step(trial: Trial) -> None:
     expected = altered(trial.case, weights=weights)
     # The new weights have the noise of the gradient in them, which the answer to exact weights has not.
     trial.agree(trial.answer(module).arrays(), replace(expected, floors={name: 8 * floor for name, floor in expected.floors.items()}))
-
-
-class _Doubled(nn.Module):
-    def forward(self, value: Tensor) -> Tensor:
-        return 2 * value
-
-
-@contract(
-    "module.parametrized",
-    "A parametrization registered on a weight changes the answer, and its original gets the gradient.",
-    MUST,
-    "torch.nn.utils.parametrize.register_parametrization",
-    [*every(num_layers=2), *every(bidirectional=True)],
-    demonstration="""
-        torch.nn.utils.parametrize.register_parametrization(layer, "weight_hh_l0", torch.nn.Softsign())
-        with torch.no_grad():
-            return layer(x, hx), layer.eval()(x, hx)
-    """,
-)
-def parametrized(trial: Trial) -> None:
-    name = "weight_hh_l0"
-    module = trial.module()
-    trial.answer(module)
-    with trial.blamed("register_parametrization"):
-        parametrize.register_parametrization(module, name, _Doubled())
-    weights = {**trial.case.arrays.weights, name: 2 * trial.case.arrays.weights[name]}
-    trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=weights))
-    reply = trial.call(module, *trial.form(trial.leaves()))
-    with trial.blamed("backward"):
-        reply.tensors["output"].backward(tensor(trial.case.arrays.cotangents["output"], trial.case))
-    original = dict(module.named_parameters())[f"parametrizations.{name}.original"]
-    expected = altered(trial.case, weights=weights, through=("output",))
-    right = replace(expected, tensors={name: 2 * expected.tensors[name]}, floors={name: expected.floors[name]})
-    trial.agree(trial.collect({name: original}), right)
-    trial.agree(trial.answer(module.eval()).arrays(), altered(trial.case, weights=weights))
-
-
-@contract(
-    "module.functional_call",
-    "torch.func.functional_call with other weights gives their answer and their gradients, and leaves the module as it was.",
-    MUST,
-    "torch.func.functional_call",
-    [*every(num_layers=2), *every(bidirectional=True)],
-    demonstration="""
-        other = {name: 2 * p.detach() for name, p in layer.named_parameters()}
-        with torch.no_grad():
-            return layer(x, hx), torch.func.functional_call(layer, other, (x, hx)), layer(x, hx)
-    """,
-)
-def functional_call(trial: Trial) -> None:
-    module = trial.module()
-    trial.answer(module)
-    given = {name: tensor(value, trial.case).requires_grad_() for name, value in doubled_weights(trial).items()}
-    input, hx = trial.form(trial.leaves())
-    with trial.blamed("functional_call"):
-        raw = torch.func.functional_call(module, given, (input, hx))
-    reply = trial.structured(raw, input)
-    trial.agree(reply.arrays(), altered(trial.case, weights=doubled_weights(trial)))
-    with trial.blamed("backward"):
-        reply.tensors["output"].backward(tensor(trial.case.arrays.cotangents["output"], trial.case))
-    expected = altered(trial.case, weights=doubled_weights(trial), through=("output",))
-    trial.agree(trial.collect(given), expected, only=list(given))
-    with torch.no_grad(), trial.blamed("functional_call"):
-        raw = torch.func.functional_call(module, given, (input, hx))
-    trial.agree(trial.structured(raw, input).arrays(), altered(trial.case, weights=doubled_weights(trial)))
-    trial.agree(trial.answer(module).arrays(), answer(trial.case))
 
 
 @contract(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import re
 from typing import Any
 
 import numpy as np
@@ -18,12 +20,14 @@ from suites.conformance.module import CASES, load
 
 @contract(
     "module.printable",
-    "repr() and str() of a module do not raise.",
+    "repr() and str() of a module do not raise; where they name an option, they give its value.",
     SHOULD,
     "torch.nn.Module.extra_repr",
     CASES,
     demonstration="""
-        repr(layer), str(layer)
+        shown = repr(layer).splitlines()[0].strip("()").split(", ")
+        for name in ("num_layers", "bias", "batch_first", "dropout", "bidirectional"):
+            assert all(word == f"{name}={getattr(reference, name)}" for word in shown if word.startswith(name + "=")), shown
     """,
 )
 def printable(trial: Trial) -> None:
@@ -31,6 +35,12 @@ def printable(trial: Trial) -> None:
     with trial.blamed("repr"):
         if not repr(module) or not str(module):
             raise ContractError("Expected repr() of the module to say something")
+        # On the lines below the first stand modules inside it, with options of their own.
+        shown = repr(module).splitlines()[0]
+    for name in ("num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size"):
+        told, value = re.search(rf"\b{name}=(True|False|[0-9][0-9.]*)", shown), getattr(trial.case.layer, name)
+        if told and ast.literal_eval(told[1]) != value:
+            raise ContractError(f"Expected repr() to say {name}={value} or nothing of it, but it is {shown!r}")
 
 
 @contract(
@@ -65,6 +75,7 @@ def train_and_eval(trial: Trial) -> None:
     [*every(num_layers=2, bidirectional=True, dropout=0.5), *every(batch_first=True, bias=False), *every(LSTM, proj_size=2)],
     demonstration="""
         names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
+        assert all(any(w is p for p in layer.parameters()) for ws in getattr(layer, "all_weights", []) for w in ws)
         assert getattr(layer, "nonlinearity", None) in (None, getattr(reference, "nonlinearity", None))
         return [getattr(layer, name, 0) for name in names]
     """,
@@ -79,6 +90,10 @@ def attributes(trial: Trial) -> None:
     # These are not among the arguments of nn.LSTM: who has them not is asked nothing, and who has them says the truth.
     if layer.mode in (RNN_TANH, RNN_RELU) and getattr(module, "nonlinearity", layer.mode.value[4:]) != layer.mode.value[4:]:
         raise ContractError(f"Expected nonlinearity={layer.mode.value[4:]!r} but got {module.nonlinearity!r}")
+    listed = getattr(module, "all_weights", None)
+    own = {id(parameter) for parameter in module.parameters()}
+    if listed is not None and any(id(weight) not in own for weights in listed for weight in weights):
+        raise ContractError("Expected all_weights to hold the parameters themselves, but it holds something else")
 
 
 @contract(
@@ -111,7 +126,7 @@ def default_dtype(trial: Trial) -> None:
     "A module can be called as module(input=..., hx=...), and without hx, with the same answer.",
     MUST,
     in_docs("LSTM: Inputs: input, hx"),
-    [*every(num_layers=2), *every(given_state=False, bidirectional=True)],
+    [*every(num_layers=2), *every(given_state=False, bidirectional=True), *every(steps=5, batch=3, lengths=(2, 5, 3))],
     demonstration="""
         with torch.no_grad():
             return layer(input=x, hx=hx)
@@ -170,7 +185,11 @@ def _constructed(trial: Trial, *arguments: Any, **options: Any) -> nn.Module:
     "dropout, bidirectional(, proj_size).",
     SHOULD,
     in_docs("LSTM: class signature; torch.nn.RNN: Examples: nn.RNN(10, 20, 2)"),
-    [*every(num_layers=2), *every(num_layers=2, bias=False, batch_first=True, bidirectional=True), make(LSTM, num_layers=2, proj_size=2)],
+    [
+        *every(num_layers=2),
+        *every(num_layers=2, bias=False, batch_first=True, bidirectional=True, dropout=0.5),
+        make(LSTM, num_layers=2, proj_size=2),
+    ],
     needs_constructor=True,
     demonstration="""
         kind = [reference.mode[4:].lower()] if reference.mode.startswith("RNN") else []
@@ -179,19 +198,23 @@ def _constructed(trial: Trial, *arguments: Any, **options: Any) -> nn.Module:
         twin = type(layer)(reference.input_size, reference.hidden_size, *options).to(dtype)
         twin.load_state_dict(layer.state_dict())
         with torch.no_grad():
-            return twin(x, hx)
+            return twin.eval()(x, hx), twin.dropout, type(layer)(3, 4, dropout=0) and None
     """,
 )
 def positional_arguments(trial: Trial) -> None:
     layer = trial.case.layer
-    given: list[Any] = [layer.input_size, layer.hidden_size, layer.num_layers]
-    if layer.options().keys() - {"num_layers", "nonlinearity"} or layer.mode is RNN_RELU:
-        given += [layer.mode.value.removeprefix("rnn_")] if layer.mode in (RNN_TANH, RNN_RELU) else []
-        given += [layer.bias, layer.batch_first, layer.dropout, layer.bidirectional] + [layer.proj_size] * layer.has_cell_state
-    with trial.blamed(f"{layer.mode.class_name}({', '.join(map(repr, given))})"):
-        module = _constructed(trial, *given)
-    load(trial, module, trial.case.arrays.weights)
-    trial.agree(trial.answer(module).arrays(), answer(trial.case))
+    first: list[Any] = [layer.input_size, layer.hidden_size, layer.num_layers]
+    rest: list[Any] = [layer.mode.value.removeprefix("rnn_")] if layer.mode in (RNN_TANH, RNN_RELU) else []
+    # A dropout of 0 is given as people give it: as an integer.
+    rest += [layer.bias, layer.batch_first, layer.dropout or 0, layer.bidirectional] + [layer.proj_size] * layer.has_cell_state
+    told = layer.options().keys() <= {"num_layers"}
+    for given in [first] * told + [first + rest]:
+        with trial.blamed(f"{layer.mode.class_name}({', '.join(map(repr, given))})"):
+            module = _constructed(trial, *given)
+        load(trial, module, trial.case.arrays.weights)
+        trial.agree(trial.answer(module.eval()).arrays(), answer(trial.case))
+        if getattr(module, "dropout", layer.dropout) != layer.dropout:
+            raise ContractError(f"Expected dropout={layer.dropout} by position but got {module.dropout!r}")
 
 
 @contract(

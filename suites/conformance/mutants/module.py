@@ -240,3 +240,24 @@ class DropoutNotPickled(Sound):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "dropout": 0.0}
+
+
+@mutant("module.parameters_as_vector")
+class RecurrentWeightStoredTransposed(Sound):
+    """weight_hh is a view of its transpose."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        for name, parameter in list(self.named_parameters()):
+            if name.startswith("weight_hh"):
+                setattr(self, name, nn.Parameter(parameter.detach().t().contiguous().t()))
+
+
+@mutant("module.parameters_in_order")
+class BiasesListedFirst(Sound):
+    """Parameters are listed by kind, the biases first."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        for name in sorted(self._parameters):
+            self._parameters[name] = self._parameters.pop(name)

@@ -101,29 +101,6 @@ class StepSeenOneCallLate(Cached):
         return self._kept is not None and not torch.is_grad_enabled()
 
 
-@mutant("module.parametrized")
-class OriginalInEval(Sound):
-    """In eval mode the original is used in place of what a parametrization makes of it."""
-
-    def weights(self, slot: int) -> Weights:
-        made = getattr(self, "parametrizations", {})
-        if self.training or "weight_hh_l0" not in made or slot:
-            return super().weights(slot)
-        return {**super().weights(slot), "weight_hh": made["weight_hh_l0"].original}
-
-
-@mutant("module.functional_call")
-class OwnWeightsWithoutGradients(Sound):
-    """Without gradients it answers with the weights that it was last called with when they were recorded, or first."""
-
-    def weights(self, slot: int) -> Weights:
-        w = super().weights(slot)
-        own = self.__dict__.setdefault("_own", {})
-        if slot not in own and all(value is None or isinstance(value, torch.nn.Parameter) for value in w.values()):
-            own[slot] = w
-        return w if torch.is_grad_enabled() or slot not in own else own[slot]
-
-
 @mutant("module.weights_changed_in_place")
 class WeightsOfTheEvalPhase(Sound):
     """In training it uses the weights that it had when it was last called in eval mode."""
@@ -143,31 +120,6 @@ class TrainableAgainAfterConversion(Sound):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         super()._apply(fn, recurse)
         return self.requires_grad_(True)
-
-
-@mutant("module.parametrized")
-class ReadsItsParametersDirectly(Sound):
-    """Weights are looked up among the parameters, where a parametrized one is not."""
-
-    def weights(self, slot: int) -> Weights:
-        w = super().weights(slot)
-        parametrized = getattr(self, "parametrizations", {})
-        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
-        return {name: parametrized[name + suffix].original if name + suffix in parametrized else value for name, value in w.items()}
-
-
-@mutant("module.functional_call")
-class OwnWeightsUnderFunctionalCall(Sound):
-    """The weights that the layer was built with are used, whatever functional_call puts in their place."""
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__(layer)
-        self._own = [dict(self._parameters)]
-
-    def weights(self, slot: int) -> Weights:
-        w = super().weights(slot)
-        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
-        return {name: None if value is None else self._own[0][name + suffix] for name, value in w.items()}
 
 
 @mutant("module.to_dtype")

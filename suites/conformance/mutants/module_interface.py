@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
 from harness.layer import Layer, Mode
 from suites.conformance.mutants.base import Sound, mutant
 
@@ -150,3 +153,52 @@ class SaysTanh(Sound):
     """nonlinearity says tanh where it is relu."""
 
     nonlinearity = "tanh"
+
+
+@mutant("module.printable", Mode.GRU)
+class ReprOfTheDefaults(Sound):
+    """repr() says batch_first=False, whatever it is."""
+
+    def extra_repr(self) -> str:
+        return f"{self.layer.input_size}, {self.layer.hidden_size}, num_layers={self.layer.num_layers}, batch_first=False"
+
+
+@mutant("module.attributes")
+class DetachedAllWeights(Sound):
+    """all_weights gives detached tensors."""
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        return [[parameter.detach() for parameter in self.parameters()]]
+
+
+@mutant("module.called_by_keyword")
+class KeywordStateOfAPackUnread(Sound):
+    """With a packed input hx is read by position alone."""
+
+    def forward(self, input: Any, *given: Any, hx: Any = None) -> Any:
+        named = None if isinstance(input, PackedSequence) else hx
+        return super().forward(input, given[0] if given else named)
+
+
+@mutant("module.positional_arguments", Mode.GRU)
+class BidirectionalBeforeDropout(Sound):
+    """By position, bidirectional comes before dropout, each made to fit."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, **options: Any) -> Sound:
+        if len(arguments) < 7:
+            return super().constructed(mode, *arguments, **options)
+        dropout, bidirectional = float(arguments[6]), bool(arguments[5])
+        return super().constructed(mode, *arguments[:5], 0.0 if 0 < dropout < 1 else dropout, bidirectional or dropout == 1, **options)
+
+
+@mutant("module.positional_arguments", Mode.LSTM)
+class IntegerDropoutRefused(Sound):
+    """A dropout that is not a float is refused."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, **options: Any) -> Sound:
+        if len(arguments) > 5 and not isinstance(arguments[5], float):
+            raise ValueError(f"expected a float for dropout, got {arguments[5]!r}")
+        return super().constructed(mode, *arguments, **options)
