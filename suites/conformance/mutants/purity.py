@@ -158,89 +158,6 @@ class SeedsTorch(Sound):
         return super().between(x, level)
 
 
-@mutant("purity.switches_restored")
-class OneThreadFromNowOn(Sound):
-    """The number of threads is set and not put back."""
-
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        torch.set_num_threads(3)
-        return super().layers(x, valid, states)
-
-
-@mutant("purity.switches_restored")
-class GradientsOnFromNowOn(Sound):
-    """In eval mode gradients are switched off, and on again afterwards whatever they were."""
-
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        if self.training:
-            return super().layers(x, valid, states)
-        result = super().layers(x, valid, states)
-        torch._C._set_grad_enabled(True)
-        return result
-
-
-@mutant("purity.switches_restored")
-class BenchmarkSwitchLeftOn(Sound):
-    """cuDNN's benchmark switch is turned on when the layer is built."""
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__(layer)
-        torch.backends.cudnn.benchmark = not torch.backends.cudnn.benchmark
-
-
-@mutant("purity.no_leak")
-class CacheForEveryLength(Sound):
-    """A mask is kept for every length that was ever seen."""
-
-    def __init__(self, layer: Layer) -> None:
-        super().__init__(layer)
-        self._masks: dict[Any, Tensor] = {}
-
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        self._masks.setdefault(x.shape, torch.ones_like(x))
-        return super().layers(x, valid, states)
-
-
-@mutant("purity.two_threads")
-class InputKeptOnTheModule(Sound):
-    """The input passes through an attribute of the module."""
-
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        self._x = x
-        # What another thread may do in between, done for certain: without gradients a switch of threads is asked for.
-        if not torch.is_grad_enabled():
-            import time
-
-            time.sleep(0.002)
-        return super().layers(self._x, valid, states)
-
-
-@mutant("purity.call_after_failure")
-class StateOfTheRefusedCall(Sound):
-    """A call without hx begins with the state that was given to a call that was refused."""
-
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        left = self.__dict__.pop("_left", None)
-        self.__dict__["_left"] = hx
-        answer = super().forward(input, left if hx is None else hx)
-        self.__dict__.pop("_left", None)
-        return answer
-
-
-@mutant("purity.call_after_failure")
-class RefusalRemembered(Sound):
-    """A refused call leaves its number of features behind."""
-
-    _features = 0
-
-    def refuse(self, input: Any, hx: Any) -> None:
-        data = input if isinstance(input, Tensor) else input.data
-        if self._features and self._features != data.shape[-1]:
-            raise RuntimeError("the number of features changed between calls")
-        self._features = data.shape[-1]
-        super().refuse(input, hx)
-
-
 class _AddsToItsCotangent(torch.autograd.Function):
     """The identity, whose backward pass writes to what it is given."""
 
@@ -273,19 +190,13 @@ class SeedsPython(Sound):
         return super().layers(x, valid, states)
 
 
-@mutant("purity.switches_restored")
-class DeterministicFromNowOn(Sound):
-    """A call turns deterministic algorithms on."""
+@mutant("purity.inputs_untouched")
+class NansCleanedInPlace(Sound):
+    """NaNs of the input are set to zero where they lie, after the call."""
 
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        return super().layers(x, valid, states)
-
-
-@mutant("purity.switches_restored")
-class DenormalsFlushed(Sound):
-    """A call makes the processor flush denormal numbers to zero."""
-
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        torch.set_flush_denormal(True)
-        return super().layers(x, valid, states)
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        answer = super().forward(input, hx)
+        data = input.data if isinstance(input, PackedSequence) else input
+        if not data.requires_grad and bool(data.isnan().any()):
+            data.nan_to_num_()
+        return answer
