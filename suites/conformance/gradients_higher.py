@@ -31,7 +31,8 @@ def of_gradients(trial: Trial) -> None:
     # A cotangent that needs a gradient itself: only then does torch ask a backward pass of one's own to be differentiable.
     cotangent = tensor(trial.case.arrays.cotangents["output"], trial.case).reshape(output.shape).requires_grad_()
     with trial.blamed("backward"):
-        torch.autograd.grad(output, values, cotangent.detach(), retain_graph=True, allow_unused=True)
+        # Of a call of its own: torch.compile has buffers that a first pass gives away unless it knows of a second.
+        torch.autograd.grad(function(*values)[0], values, cotangent.detach(), allow_unused=True)
     try:
         first = torch.autograd.grad(output, values, cotangent, create_graph=True, allow_unused=True)
     except Exception as error:  # a refusal, whichever exception it comes as
