@@ -170,7 +170,7 @@ def two_threads(trial: Trial) -> None:
         try:
             start.wait()
             with torch.no_grad(), trial.implementation.switches():
-                for _ in range(10):
+                for _ in range(30):
                     replies[index].append(trial.call(module, *inputs[index]).arrays())
         except BaseException as error:  # told to the thread that waits
             errors.append(error)
