@@ -6,18 +6,13 @@ Hypothesis draws and shrinks. It is derandomised: the same release of it draws t
 from __future__ import annotations
 
 import time
-from typing import Any
-
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
 
 from harness.case import Case
-from harness.layer import Layer, Mode
 from harness.reference import answer, gradients
 from harness.reproduction import BACKWARD
 from harness.tolerance import Comparison
 from harness.trial import ContractError, Trial
-from suites.conformance.cases import LSTM, every
+from suites.conformance.cases import every
 from suites.conformance.declare import MUST, contract
 
 #: How many cases are drawn for one mode.
@@ -25,42 +20,6 @@ EXAMPLES = 30
 
 #: Seconds that shrinking may take; a smaller failure is worth a short wait, not a long one.
 _PATIENCE = 8.0
-
-
-@st.composite
-def cases(draw: st.DrawFn, mode: Mode, device: str, seed: int) -> Case:
-    """A case of ``mode`` with every option drawn and numbers from ``seed`` on; simpler ones are drawn when a failure is shrunk."""
-    hidden = draw(st.integers(1, 70))
-    proj = draw(st.integers(0, min(hidden - 1, 40))) if mode is LSTM and draw(st.booleans()) else 0
-    layer = Layer(
-        mode,
-        input_size=draw(st.integers(1, 70)),
-        hidden_size=hidden,
-        num_layers=draw(st.integers(1, 4)),
-        bias=draw(st.sampled_from([True, True, False])),
-        batch_first=draw(st.booleans()),
-        bidirectional=draw(st.booleans()),
-        proj_size=proj,
-    )
-    form = draw(st.sampled_from(["padded", "packed", "sorted", "unbatched"]))
-    batch = 1 if form == "unbatched" else draw(st.integers(1, 10))
-    lengths = None
-    if form in ("packed", "sorted"):
-        drawn = draw(st.lists(st.integers(1, 24), min_size=batch, max_size=batch))
-        lengths = tuple(sorted(drawn, reverse=True) if form == "sorted" else drawn)
-    return Case(
-        layer,
-        steps=max(lengths) if lengths else draw(st.integers(1, 24)),
-        batch=batch,
-        lengths=lengths,
-        enforce_sorted=form == "sorted",
-        batched=form != "unbatched",
-        given_state=draw(st.sampled_from([True, True, False])),
-        weights=draw(st.sampled_from(["plain", "remembering"])),
-        dtype=draw(st.sampled_from(["float32", "float64"])),
-        device=device,
-        seed=seed + draw(st.integers(1, 9)),
-    )
 
 
 @contract(
@@ -105,17 +64,11 @@ def values_and_gradients(trial: Trial) -> None:
             if comparison.quantity not in worst or comparison.ratio > worst[comparison.quantity].ratio:
                 worst[comparison.quantity] = comparison
 
-    draws: Any = settings(
-        derandomize=True,
-        max_examples=EXAMPLES,
-        database=None,
-        deadline=None,
-        phases=(Phase.generate, Phase.shrink),
-        suppress_health_check=list(HealthCheck),
-        report_multiple_bugs=False,
-        print_blob=False,
-    )
-    draws(given(cases(trial.case.layer.mode, trial.case.device, trial.case.seed))(agrees))()
+    # Here, because Hypothesis takes most of a second to load, and one process of several draws.
+    from suites.conformance.drawn import draw
+
+    case = trial.case
+    draw(EXAMPLES, agrees, case.layer.mode, case.device, case.seed)
     trial.comparisons += worst.values()
     if not worst:
         raise NotImplementedError(refused[0] if refused else "every case that was drawn is declared as not supported")
