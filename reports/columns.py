@@ -15,7 +15,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "exit_status": ("Int64", "of the command; missing where the file does not say"),
         "results": ("int64", "results that were read from the file"),
         "command": ("str", "the command line"),
-        "machine": ("str", "name of the machine"),
+        "machine": ("str", "name of the machine, numbered if an earlier run is of another machine of this name"),
         "environment": ("object", "dict: system, cpu, cores, memory in bytes, gpus, versions, settings, load, as far as the file says"),
         "workloads": ("object", "dict: workload -> its parameters"),
         "policy": ("object", "dict: what counts as close, and how samples were taken"),

@@ -20,6 +20,7 @@ from reports.columns import COLUMNS
 from reports.fields import count, mapping, number
 from reports.foreign import from_benchmark
 from reports.frames import Frames, LoadError
+from reports.machines import told_apart
 
 
 class Gatherer:
@@ -37,7 +38,7 @@ class Gatherer:
             self.tables["contracts"].add(facts)
         # One after the other, each given up when it is a frame.
         frames = {name: self.tables.pop(name).frame() for name in COLUMNS}
-        return Frames(**frames, problems=tuple(self.problems))
+        return told_apart(Frames(**frames, problems=tuple(self.problems)))
 
     def run_file(self, path: Path, digest: str) -> None:
         try:
