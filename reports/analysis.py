@@ -11,6 +11,7 @@ import pandas as pd
 from harness.outcome import Outcome
 from reports import costs, speed
 from reports.load import Frames
+from reports.machines import only
 from reports.tables import counted, rows
 
 WORST_FIRST = (
@@ -48,7 +49,7 @@ class Verdict(StrEnum):
             "no failure so far": "nothing was broken, but the run is not complete or did not cover the catalogue",
             "not a drop-in": "a contract was broken, or a timed workload gave a wrong answer",
             "not tested": "no contract was run on it",
-            "unavailable": "cannot run on any machine of this report",
+            "unavailable": "cannot run on this machine",
         }[self.value]
 
     @property
@@ -59,9 +60,29 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Findings:
-    """Frames and what follows from them, each computed once, when it is first asked for."""
+    """Frames and what follows from them, each computed once, when it is first asked for.
+
+    ``whole``: the findings of all machines, where these are those of one among several. What is said of conformance holds for one machine:
+    ask the :attr:`parts`.
+    """
 
     frames: Frames
+    whole: Findings | None = None
+
+    @cached_property
+    def machines(self) -> list[str]:
+        """Every machine, in the order of the runs."""
+        return list(dict.fromkeys(self.frames.runs["machine"]))
+
+    @cached_property
+    def parts(self) -> list[Findings]:
+        """The findings of each machine: nothing that was found on one is mixed with what was found on another."""
+        return [self] if len(self.machines) < 2 else [Findings(only(self.frames, machine), self) for machine in self.machines]
+
+    @property
+    def machine(self) -> str:
+        """The machine's name where it has to be told from others, else empty."""
+        return self.machines[0] if self.whole else ""
 
     @cached_property
     def implementations(self) -> list[str]:
@@ -71,7 +92,9 @@ class Findings:
 
     @cached_property
     def timed(self) -> list[str]:
-        """Those that were timed, in the same order: what a figure of speed needs colours for."""
+        """Those that were timed on any machine, in the same order: what figures of speed need colours for."""
+        if self.whole:
+            return self.whole.timed
         known = set(self.frames.throughput["implementation"])
         return [name for name in self.implementations if name in known]
 
@@ -85,6 +108,11 @@ class Findings:
         return len(self.frames.conformance) - len(self.current.conformance)
 
     @cached_property
+    def superseded_cells(self) -> int:
+        """How many timed cells do not count because a later run timed the same workload."""
+        return len(self.cells) - len(speed.latest(self.cells, self.frames.runs))
+
+    @cached_property
     def matrix(self) -> pd.DataFrame:
         return matrix(self.current)
 
@@ -94,7 +122,7 @@ class Findings:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        return speed.cells(self.frames)
+        return speed.cells(self.frames, named=self.whole is not None)
 
     @cached_property
     def relative(self) -> pd.DataFrame:
@@ -105,9 +133,18 @@ class Findings:
         return costs.costs(self.frames, self.cells, self.relative, self.implementations)
 
     @cached_property
+    def conforming(self) -> list[str]:
+        """Those that may be called the fastest."""
+        return [row.implementation for row in rows(self.verdicts) if Verdict(row.verdict).conforms]
+
+    @cached_property
     def fastest(self) -> pd.DataFrame:
-        conforming = [row.implementation for row in rows(self.verdicts) if Verdict(row.verdict).conforms]
-        return speed.fastest(self.frames, self.cells, self.implementations, conforming)
+        return speed.fastest(self.frames, self.cells, self.implementations, self.conforming)
+
+    @cached_property
+    def fastest_of_each(self) -> pd.DataFrame:
+        """The same with every T a use of its own."""
+        return speed.fastest(self.frames, self.cells, self.implementations, self.conforming, each=True)
 
 
 def current(frames: Frames) -> Frames:

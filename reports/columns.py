@@ -184,7 +184,9 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
 
 CELLS: dict[str, tuple[str, str]] = {
     "place": ("str", "device, with the machine where there are several"),
-    "configuration": ("str", "everything but T that a time depends on; empty where the file does not say"),
+    "sizes": ("str", "B, I and H, in words; empty where the file does not say"),
+    "rest": ("str", "everything else but T that a time depends on, in words; likewise"),
+    "configuration": ("str", "both: everything but T that a time depends on; empty where the file does not say"),
     "samples": ("int64", "how many there are"),
     "seconds": ("float64", "s per call, the median of the samples"),
     "seconds_low": ("float64", "s per call, their lower quartile"),

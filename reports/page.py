@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from markupsafe import Markup
 from harness import statistics
 from harness.layer import Mode
 from harness.outcome import Outcome
-from reports import metrics, view, view_speed
+from harness.workload import Pass
+from reports import metrics, view_conformance, view_runs, view_speed, view_verdict
 from reports.analysis import WORST_FIRST, Findings
 from reports.figures import FIGURES, Drawing, style
 from reports.inline import inline
@@ -24,15 +27,29 @@ def write(frames: Frames, directory: Path) -> Path:
     figures = directory / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     sections: dict[str, list[dict[str, Any]]] = {section: [] for section, _ in FIGURES}
-    for section, draw in FIGURES:
-        for drawing in draw(findings):
-            text = style.svg(drawing.figure)
-            (figures / f"{drawing.name}.svg").write_text(text, encoding="utf-8")
-            (figures / f"{drawing.name}.png").write_bytes(style.png(drawing.figure))
-            sections[section].append(_figure(drawing, text))
+    for section, drawing in _drawn(findings):
+        text = style.svg(drawing.figure)
+        (figures / f"{drawing.name}.svg").write_text(text, encoding="utf-8")
+        (figures / f"{drawing.name}.png").write_bytes(style.png(drawing.figure))
+        sections[section].append(_figure(drawing, text))
     page = directory / "index.html"
     page.write_text(render(findings, sections), encoding="utf-8")
     return page
+
+
+def _drawn(findings: Findings) -> Iterator[tuple[str, Drawing]]:
+    """Every figure with its section, machine by machine, each with a name of its own."""
+    names: set[str] = set()
+    for section, draw in FIGURES:
+        for part in findings.parts:
+            for drawing in draw(part):
+                name, count = drawing.name, 1
+                # Two names of users may be one file name.
+                while name in names:
+                    count += 1
+                    name = f"{drawing.name}-{count}"
+                names.add(name)
+                yield section, replace(drawing, name=name)
 
 
 def render(findings: Findings, figures: dict[str, list[dict[str, Any]]]) -> str:
@@ -44,29 +61,35 @@ def render(findings: Findings, figures: dict[str, list[dict[str, Any]]]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    columns, topics, details = view.matrix_topics(findings)
-    title, lead = view.headline(findings)
+    columns, topics, details = view_conformance.matrix_topics(findings)
+    title, lead = view_verdict.headline(findings)
     cells, more_cells = view_speed.cell_rows(findings)
     costs, more_costs = view_speed.cost_rows(findings)
+    outcomes = {outcome for part in findings.parts for outcome in part.current.conformance["outcome"]}
     return environment.get_template("page.html.j2").render(
         title=title,
         lead=lead,
+        several=len(findings.machines) > 1,
         problems=findings.frames.problems,
-        verdicts=view.verdict_rows(findings),
-        fastest=view_speed.fastest_tables(findings),
+        verdicts=view_verdict.verdict_rows(findings),
+        fastest=view_verdict.fastest_tables(findings),
         level=f"{statistics.LEVEL:.0%}",
         margin=f"{statistics.MARGIN:.0%}",
-        tested=view.tested_rows(findings),
-        runs=view.run_rows(findings),
+        tested=view_runs.tested_rows(findings),
+        machine_facts=view_runs.machine_facts(findings),
+        runs=view_runs.run_rows(findings),
         columns=columns,
         topics=topics,
         details=details,
         mode_names=[(mode.value, style.MODE_NAMES[mode.value]) for mode in Mode],
-        strength=view.strength(findings),
-        coverage=view.coverage_rows(findings),
-        outcomes=[(str(outcome), outcome.meaning) for outcome in WORST_FIRST if outcome in set(findings.current.conformance["outcome"])],
+        strength=view_conformance.strength(findings),
+        named_mutants=view_conformance.named_mutants(findings),
+        coverage=view_conformance.coverage_rows(findings),
+        outcomes=[(str(outcome), outcome.meaning) for outcome in WORST_FIRST if outcome in outcomes],
         glyphs=[str(outcome) for outcome in Outcome],
         figures=figures,
+        speed_figures=_by_pass(figures["speed"]),
+        unplotted=view_speed.unplotted(findings),
         passes=view_speed.passes(findings),
         machines=view_speed.machines(findings),
         costs=costs,
@@ -78,8 +101,22 @@ def render(findings: Findings, figures: dict[str, list[dict[str, Any]]]) -> str:
         cells=cells,
         instrument=view_speed.instrument(findings),
         more_cells=more_cells,
-        superseded=findings.superseded,
+        superseded=sum(part.superseded for part in findings.parts),
+        superseded_cells=sum(part.superseded_cells for part in findings.parts),
     )
+
+
+def _by_pass(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The figures of speed: first those of all passes, then pass by pass; the parts of a training step are folded beside whole uses."""
+    order = ["", *view_verdict.MAIN_PASSES, *Pass]
+    passes = dict.fromkeys([*(str(name) for name in order), *(figure["timed_pass"] for figure in figures)])
+    groups = [(name, [figure for figure in figures if figure["timed_pass"] == name]) for name in passes]
+    whole = {str(name) for name in view_verdict.MAIN_PASSES} & {figure["timed_pass"] for figure in figures}
+    return [
+        {"title": name.capitalize(), "figures": own, "folded": bool(name and whole and name not in view_verdict.MAIN_PASSES)}
+        for name, own in groups
+        if own
+    ]
 
 
 def _figure(drawing: Drawing, text: str) -> dict[str, Any]:
@@ -88,6 +125,7 @@ def _figure(drawing: Drawing, text: str) -> dict[str, Any]:
         "title": drawing.title,
         "caption": drawing.caption,
         "alternative": drawing.alternative,
+        "timed_pass": drawing.timed_pass,
         # The SVG is matplotlib's own output, in which it has escaped every text.
         "svg": Markup(inline(drawing, text)),
         "csv": drawing.data.to_csv(index=False, float_format="%.6g"),

@@ -22,12 +22,17 @@ LENGTHS = (("one step", 1, 1), ("short", 2, 63), ("long", 64, 10**9))
 """Uses by sequence length T: name, first T, last T."""
 
 
-def cells(frames: Frames) -> pd.DataFrame:
-    """One row per cell: the throughput frame with what follows from the samples, the columns of :data:`reports.columns.CELLS`."""
+def cells(frames: Frames, named: bool = False) -> pd.DataFrame:
+    """One row per cell: the throughput frame with what follows from the samples, the columns of :data:`reports.columns.CELLS`.
+
+    ``named``: the place names the machine although there is but one.
+    """
     answer = frames.throughput.copy()
-    several = answer["machine"].nunique() > 1
+    several = named or answer["machine"].nunique() > 1
     answer["place"] = [_device(row.device) + (f" · {row.machine}" if several else "") for row in rows(answer)]
-    answer["configuration"] = [_configuration(row) for row in rows(answer)]
+    answer["sizes"] = [_sizes(row) for row in rows(answer)]
+    answer["rest"] = [_rest(row) for row in rows(answer)]
+    answer["configuration"] = [", ".join(filter(None, parts)) for parts in zip(answer["sizes"], answer["rest"], strict=True)]
     by_cell = frames.samples.groupby("cell")
     answer["samples"] = by_cell.size().reindex(answer["cell"], fill_value=0).to_numpy()
     for column, share in (("seconds", 0.5), ("seconds_low", 0.25), ("seconds_high", 0.75)):
@@ -51,11 +56,18 @@ def _device(name: str) -> str:
     return name.upper() if name in ("cpu", "cuda") else name
 
 
-def _configuration(row: Any) -> str:
+def _sizes(row: Any) -> str:
     if not row.hidden_size:
         return ""
-    sizes = f"I=H={row.hidden_size}" if row.input_size == row.hidden_size else f"I={row.input_size}, H={row.hidden_size}"
-    parts = [f"B={row.batch_size}", sizes]
+    return f"B={row.batch_size}, " + (
+        f"I=H={row.hidden_size}" if row.input_size == row.hidden_size else f"I={row.input_size}, H={row.hidden_size}"
+    )
+
+
+def _rest(row: Any) -> str:
+    if not row.hidden_size:
+        return ""
+    parts = []
     if row.num_layers > 1:
         parts.append(f"L={row.num_layers}")
     if row.proj_size:
@@ -132,21 +144,22 @@ def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str]) ->
     return pd.DataFrame(answer, columns=[*IDENTITY, "implementation", "baseline", "ratio", "low", "high", "pairs", "standing"])
 
 
-def fastest(frames: Frames, cells: pd.DataFrame, implementations: list[str], conforming: list[str]) -> pd.DataFrame:
+def fastest(frames: Frames, cells: pd.DataFrame, implementations: list[str], conforming: list[str], each: bool = False) -> pd.DataFrame:
     """One row per use: the fastest conforming implementation, or why there is none.
 
-    A use is a mode, pass, place and configuration with the lengths of one of :data:`LENGTHS`. Only an implementation that
-    was timed on all its workloads can win; it wins if it is faster than every other at a level of 99 % for the use as a whole
-    (each comparison gets its share of the 1 %).
+    A use is a mode, pass, place and configuration with the lengths of one of :data:`LENGTHS`, or, of ``each``, with one T. Only an
+    implementation that was timed on all its workloads can win; it wins if it is faster than every other at a level of 99 % for the use
+    as a whole (each comparison gets its share of the 1 %).
 
-    Columns: mode, timed_pass, place, configuration, length, lengths (list of T), winner (empty if undecided), leader,
-    runner_up (the next, or the one that it cannot be set apart from), ratio, low, high (leader over runner-up), standing,
-    passed_over (list of sentences).
+    Columns: mode, timed_pass, place, configuration, sizes and rest (its parts), batch_size, hidden_size, size (the work of a step, up to
+    a factor), length, lengths (list of T), winner (empty if undecided), leader, runner_up (the next, or the one that it cannot be set
+    apart from), ratio, low, high (leader over runner-up), standing, outcomes (implementation -> what became of it, where it has not all
+    the times), passed_over (list of sentences).
     """
     current = latest(cells, frames.runs)
     rounds = rounds_of(frames)
     answer = []
-    for keys, length, use in _uses(current):
+    for keys, length, use in _uses(current, each):
         workloads = sorted(use["sequence_length"].unique())
         timed = use[use["samples"] > 0]
         full = timed.groupby("implementation")["sequence_length"].nunique()
@@ -155,6 +168,7 @@ def fastest(frames: Frames, cells: pd.DataFrame, implementations: list[str], con
         ranked = sorted((name for name in whole if name in conforming), key=lambda name: float(logs[name]))
         row = {**keys, "length": length, "lengths": workloads, "winner": "", "leader": "", "runner_up": "", "ratio": np.nan}
         row |= {"low": np.nan, "high": np.nan, "standing": "", "passed_over": _passed_over(use, whole, ranked, conforming, logs)}
+        row["outcomes"] = {str(cell.implementation): str(cell.outcome) for cell in rows(use[use["samples"] == 0])}
         if ranked:
             row |= _contest(ranked, workloads, timed, rounds)
         answer.append(row)
@@ -162,8 +176,8 @@ def fastest(frames: Frames, cells: pd.DataFrame, implementations: list[str], con
 
 
 _FASTEST_COLUMNS = (
-    "mode", "timed_pass", "place", "configuration", "length", "lengths", "winner", "leader", "runner_up",
-    "ratio", "low", "high", "standing", "passed_over",
+    "mode", "timed_pass", "place", "configuration", "sizes", "rest", "batch_size", "hidden_size", "size", "length", "lengths", "winner",
+    "leader", "runner_up", "ratio", "low", "high", "standing", "outcomes", "passed_over",
 )  # fmt: skip
 
 
@@ -204,14 +218,18 @@ def _contest(ranked: list[str], workloads: list[int], timed: pd.DataFrame, round
     }
 
 
-def _uses(cells: pd.DataFrame) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
+def _uses(cells: pd.DataFrame, each: bool) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
     known = cells[cells["sequence_length"] > 0]
     keys = ["place", "configuration", "timed_pass", "mode"]
     for values, group in known.groupby(keys, sort=False):
-        for length, low, high in LENGTHS:
+        first = next(rows(group))
+        of_use = {name: getattr(first, name) for name in ("sizes", "rest", "batch_size", "hidden_size")}
+        of_use |= {"size": first.batch_size * first.hidden_size * (first.hidden_size + first.input_size)}
+        spans = [(str(length), length, length) for length in sorted(set(group["sequence_length"]))] if each else LENGTHS
+        for name, low, high in spans:
             use = group[group["sequence_length"].between(low, high)]
             if len(use):
-                yield dict(zip(keys, values, strict=True)), length, use
+                yield {**dict(zip(keys, values, strict=True)), **of_use}, name, use
 
 
 def _passed_over(use: pd.DataFrame, whole: list[str], ranked: list[str], conforming: list[str], logs: pd.Series[float]) -> list[str]:

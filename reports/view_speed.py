@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import Any
+
+import pandas as pd
 
 from harness import statistics
 from harness.proportions import wilson
@@ -14,6 +15,7 @@ from harness.workload import Pass
 from reports import metrics, speed
 from reports.analysis import Findings
 from reports.figures.style import MODE_NAMES, engineering
+from reports.figures.throughput import SWEEP
 from reports.tables import counted, rows
 from reports.words import duration, floors, percent, size
 
@@ -21,50 +23,9 @@ CELLS_SHOWN = 4000
 """Rows of the table of timed cells, and of the table of costs."""
 
 
-def fastest_tables(findings: Findings) -> list[dict[str, Any]]:
-    """A table per place and configuration: modes and passes down, lengths across."""
-    answer = []
-    for (place, configuration), group in findings.fastest.groupby(["place", "configuration"], sort=False):
-        lines: dict[tuple[str, str], dict[str, Any]] = {}
-        notes: Counter[str] = Counter()
-        for row in rows(group):
-            lines.setdefault((row.mode, row.timed_pass), {})[row.length] = _use(row)
-            notes.update(row.passed_over)
-        present = set(group["length"])
-        answer.append(
-            {
-                "title": f"{place}, {configuration}",
-                "lengths": [(name, _span(low, high)) for name, low, high in speed.LENGTHS if name in present],
-                "lines": [(MODE_NAMES.get(mode, mode), timed_pass, cells) for (mode, timed_pass), cells in lines.items()],
-                "notes": [f"{note} ({counted(number, 'use')})" for note, number in notes.items()],
-            }
-        )
-    return answer
-
-
-def _span(low: int, high: int) -> str:
-    if low == high:
-        return f"T = {low}"
-    return f"T ≥ {low}" if high >= 10**9 else f"T = {low} to {high}"
-
-
-def _use(row: Any) -> dict[str, str]:
-    margin = f"{row.ratio:.2f}×" + ("" if math.isnan(row.low) else f" ({row.low:.2f} to {row.high:.2f})")
-    if not row.leader:
-        return {"kind": "none", "name": "none conforms", "note": "no conforming implementation was timed on all of it"}
-    if not row.runner_up:
-        return {"kind": "alone", "name": row.leader, "note": "the only conforming one that was timed"}
-    if row.winner:
-        return {"kind": "won", "name": row.winner, "note": f"{margin} over {row.runner_up}"}
-    if row.standing == statistics.Verdict.SAME:
-        return {"kind": "same", "name": "the same", "note": f"{row.leader} and {row.runner_up} within {statistics.MARGIN:.0%}: {margin}"}
-    why = "too few paired rounds" if math.isnan(row.low) else margin
-    return {"kind": "undecided", "name": "undecided", "note": f"{row.leader} or {row.runner_up}: {why}"}
-
-
 def cell_rows(findings: Findings) -> tuple[list[dict[str, Any]], int]:
     """The table of timed cells, and how many more there are than it shows."""
-    cells = findings.cells
+    cells = _over_machines(findings, "cells")
     shown = cells.head(CELLS_SHOWN)
     answer = []
     for row in rows(shown):
@@ -95,6 +56,33 @@ def cell_rows(findings: Findings) -> tuple[list[dict[str, Any]], int]:
     return answer, len(cells) - len(shown)
 
 
+def _over_machines(findings: Findings, frame: str) -> pd.DataFrame:
+    """A frame of each machine, one below the other."""
+    found: list[pd.DataFrame] = [getattr(part, frame) for part in findings.parts]
+    return found[0] if len(found) == 1 else pd.concat(found)
+
+
+def unplotted(findings: Findings) -> list[str]:
+    """What no figure over T shows, in sentences: it is in the table of cells all the same."""
+    current = [speed.latest(part.cells, part.frames.runs) for part in findings.parts]
+    silent = sum(int((own["sequence_length"] == 0).sum()) for own in current)
+    alone = 0
+    for own in current:
+        known = own[own["sequence_length"] > 0]
+        alone += int((known.groupby(list(SWEEP))["sequence_length"].transform("nunique") == 1).sum()) if len(known) else 0
+    answer = []
+    if alone:
+        answer.append(
+            f"{counted(alone, 'cell')} of workloads that were timed at one T only {'is' if alone == 1 else 'are'} in no figure over T, "
+            "but in the maps and in the table of cells."
+        )
+    if silent:
+        answer.append(
+            f"{counted(silent, 'cell')} of which the file does not say T {'is' if silent == 1 else 'are'} in the table of cells alone."
+        )
+    return answer
+
+
 def passes(findings: Findings) -> list[tuple[str, str]]:
     """What each pass that was timed is."""
     present = set(findings.cells["timed_pass"])
@@ -112,7 +100,7 @@ class Entry:
 
 def cost_rows(findings: Findings) -> tuple[list[dict[str, Any]], int]:
     """The table of costs, and how many more rows there are than it shows."""
-    frame = findings.costs
+    frame = _over_machines(findings, "costs")
     answer = [
         {
             "implementation": row.implementation,

@@ -41,3 +41,8 @@ def size(bytes: float) -> str:
 def percent(share: float) -> str:
     """``share`` in per cent, with two significant digits below ten."""
     return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
+
+
+def times(ratio: float, low: float, high: float) -> str:
+    """A ratio with its interval where it has one: ``1.44× (1.42 to 1.46)``."""
+    return f"{ratio:.2f}×" + ("" if math.isnan(low) else f" ({low:.2f} to {high:.2f})")

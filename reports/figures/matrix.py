@@ -36,10 +36,11 @@ def draw(findings: Findings) -> list[style.Drawing]:
     height = sum(lines.values()) * step + gap * len(topics)
     width = left + box * len(columns) + 0.1
     head, foot = 1.0, 0.65
+    title = style.titled(TITLE, findings.machine)
     with style.house_style():
         figure = Figure(figsize=(max(width, 6.5), height + head + foot))
         size = figure.get_size_inches()
-        figure.text(0.1 / size[0], 1 - 0.12 / size[1], TITLE, fontsize=13, fontweight="bold", va="top")
+        figure.text(0.1 / size[0], 1 - 0.12 / size[1], title, fontsize=13, fontweight="bold", va="top")
         axes = figure.add_axes((0, 0, 1, 1))
         axes.set(xlim=(0, size[0]), ylim=(0, size[1]))
         axes.axis("off")
@@ -87,8 +88,8 @@ def draw(findings: Findings) -> list[style.Drawing]:
         spoken.append(f"{name}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}.")
     return [
         style.Drawing(
-            name="conformance",
-            title=TITLE,
+            name=style.slug("conformance", findings.machine),
+            title=title,
             caption="One glyph per contract: the worst outcome among its cases. The number beside a topic counts its contracts.",
             alternative="Matrix of outcomes, topics down and implementations across. " + " ".join(spoken),
             figure=figure,

@@ -32,9 +32,10 @@ def draw(findings: Findings) -> list[style.Drawing]:
     names = [name for name in findings.implementations if name in measured]
     dtypes = sorted(errors["dtype"].unique(), key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
     high = float(np.nanmax([errors["ratio"].max(), errors["allowance"].max(), 4.0])) * 1.6
+    title = style.titled(TITLE, findings.machine)
     with style.house_style():
         figure = Figure(figsize=(2.2 + 3.6 * len(dtypes), 0.4 * len(names) + 1.9), layout="constrained")
-        style.heading(figure, TITLE)
+        style.heading(figure, title)
         for panel, dtype in zip(figure.subplots(1, len(dtypes), squeeze=False, sharey=True).flat, dtypes, strict=True):
             panel.set_title(dtype)
             _panel(panel, summary[summary["dtype"] == dtype], errors[errors["dtype"] == dtype], names, high)
@@ -58,8 +59,8 @@ def draw(findings: Findings) -> list[style.Drawing]:
     spoken = [f"{row.implementation} {row.dtype}: median {row.median:.2g}, largest {row.largest:.3g} floors." for row in rows(summary)]
     return [
         style.Drawing(
-            name="numerics",
-            title=TITLE,
+            name=style.slug("numerics", findings.machine),
+            title=title,
             caption="Error against the float64 oracle, in units of the error that a plain eager loop makes in the same dtype on the "
             "same case: 1 is as good as the loop. Dashed: the allowance. One value per compared tensor, outputs and gradients alike.",
             alternative="Distribution of error over noise floor per implementation and dtype. " + " ".join(spoken),

@@ -66,7 +66,8 @@ class Drawing:
     """A figure with everything that a page says about it.
 
     ``name`` is its file name without suffix; ``alternative`` the text for a reader who cannot see it; ``data`` every
-    number in it; ``hover`` the text of each marker, by the ``gid`` of the line that it stands on.
+    number in it; ``hover`` the text of each marker, by the ``gid`` of the line that it stands on; ``timed_pass`` the pass of which it
+    speaks, if it is of one alone.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Drawing:
     figure: Figure
     data: pd.DataFrame
     hover: dict[str, list[str]] = field(default_factory=dict)
+    timed_pass: str = ""
 
 
 def series(implementations: Sequence[str]) -> dict[str, Series]:
@@ -149,6 +151,11 @@ def svg(figure: Figure) -> str:
 def shorten(name: str, length: int = 30) -> str:
     """``name`` in at most ``length`` characters."""
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def titled(title: str, machine: str) -> str:
+    """``title`` with the machine of which it speaks, where that has to be said."""
+    return f"{title} · {machine}" if machine else title
 
 
 def heading(figure: Figure, title: str, note: str = "") -> None:

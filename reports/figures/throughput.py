@@ -170,6 +170,7 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
         figure=figure,
         data=group[COLUMNS].sort_values(["mode", "implementation", "sequence_length"]),
         hover=hover,
+        timed_pass=keys["timed_pass"],
     )
 
 
