@@ -98,6 +98,12 @@ class Findings:
         known = set(self.frames.throughput["implementation"])
         return [name for name in self.implementations if name in known]
 
+    @property
+    def drawn(self) -> list[str]:
+        """Every implementation, those that were timed first: the order that gives each its colour and mark in every figure."""
+        everyone = self.whole.implementations if self.whole else self.implementations
+        return list(dict.fromkeys([*self.timed, *everyone]))
+
     @cached_property
     def current(self) -> Frames:
         return current(self.frames)

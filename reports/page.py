@@ -17,7 +17,7 @@ from harness.workload import Pass
 from reports import metrics, view_conformance, view_runs, view_speed, view_verdict
 from reports.analysis import WORST_FIRST, Findings
 from reports.figures import FIGURES, Drawing, style
-from reports.inline import inline
+from reports.inline import classed, inline
 from reports.load import Frames
 
 
@@ -31,9 +31,14 @@ def write(frames: Frames, directory: Path) -> Path:
         text = style.svg(drawing.figure)
         (figures / f"{drawing.name}.svg").write_text(text, encoding="utf-8")
         (figures / f"{drawing.name}.png").write_bytes(style.png(drawing.figure))
-        sections[section].append(_figure(drawing, text))
+        sections[section].append(_figure(drawing, text, f"f{sum(map(len, sections.values()))}"))
+    drawn = [figure for own in sections.values() for figure in own]
+    sheet, svgs = classed([figure["svg"] for figure in drawn])
+    for figure, svg in zip(drawn, svgs, strict=True):
+        # The SVG is matplotlib's own output, in which it has escaped every text.
+        figure["svg"] = Markup(svg)
     page = directory / "index.html"
-    page.write_text(render(findings, sections), encoding="utf-8")
+    page.write_text(render(findings, sections, Markup(sheet)), encoding="utf-8")
     return page
 
 
@@ -52,8 +57,8 @@ def _drawn(findings: Findings) -> Iterator[tuple[str, Drawing]]:
                 yield section, replace(drawing, name=name)
 
 
-def render(findings: Findings, figures: dict[str, list[dict[str, Any]]]) -> str:
-    """The page as HTML. ``figures``: section -> its figures, as :func:`write` prepares them."""
+def render(findings: Findings, figures: dict[str, list[dict[str, Any]]], sheet: str) -> str:
+    """The page as HTML. ``figures``: section -> its figures, as :func:`write` prepares them, with the ``sheet`` of their styles."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -88,6 +93,7 @@ def render(findings: Findings, figures: dict[str, list[dict[str, Any]]]) -> str:
         outcomes=[(str(outcome), outcome.meaning) for outcome in WORST_FIRST if outcome in outcomes],
         glyphs=[str(outcome) for outcome in Outcome],
         figures=figures,
+        sheet=sheet,
         speed_figures=_by_pass(figures["speed"]),
         unplotted=view_speed.unplotted(findings),
         passes=view_speed.passes(findings),
@@ -119,15 +125,15 @@ def _by_pass(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def _figure(drawing: Drawing, text: str) -> dict[str, Any]:
+def _figure(drawing: Drawing, text: str, prefix: str) -> dict[str, Any]:
     return {
         "name": drawing.name,
+        "id": prefix,
         "title": drawing.title,
         "caption": drawing.caption,
         "alternative": drawing.alternative,
         "timed_pass": drawing.timed_pass,
-        # The SVG is matplotlib's own output, in which it has escaped every text.
-        "svg": Markup(inline(drawing, text)),
+        "svg": inline(drawing, text, prefix),
         "csv": drawing.data.to_csv(index=False, float_format="%.6g"),
         "rows": len(drawing.data),
     }

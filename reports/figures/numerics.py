@@ -22,6 +22,11 @@ LEAST = 0.05
 _ORDER = {name: place for place, name in enumerate(("float64", "float32", "bfloat16", "float16"))}
 
 
+def rank(dtype: str) -> tuple[int, str]:
+    """By what dtypes are sorted: the widest first."""
+    return _ORDER.get(dtype, len(_ORDER)), dtype
+
+
 def draw(findings: Findings) -> list[style.Drawing]:
     """One figure, if any tensor was compared."""
     errors = findings.current.errors
@@ -30,7 +35,7 @@ def draw(findings: Findings) -> list[style.Drawing]:
     summary = _summary(errors)
     measured = set(errors["implementation"])
     names = [name for name in findings.implementations if name in measured]
-    dtypes = sorted(errors["dtype"].unique(), key=lambda name: (_ORDER.get(name, len(_ORDER)), name))
+    dtypes = sorted(errors["dtype"].unique(), key=rank)
     high = float(np.nanmax([errors["ratio"].max(), errors["allowance"].max(), 4.0])) * 1.6
     title = style.titled(TITLE, findings.machine)
     with style.house_style():

@@ -2,29 +2,41 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.statistics import MARGIN, Verdict
+from reports import speed
 from reports.analysis import Findings
-from reports.figures import style, throughput
-from reports.tables import rows
+from reports.figures import strip, style, throughput
+from reports.tables import counted, rows
+
+_ALONE = "timed without the baseline beside it"
 
 
 def draw(findings: Findings) -> list[style.Drawing]:
     """One figure per sweep that has a baseline and something beside it."""
-    return throughput.some([(keys, group) for keys, group in throughput.sweeps(findings.relative)], partial(_sweep, findings))
+    sweeps = throughput.sweeps(speed.latest(findings.cells, findings.frames.runs))
+    found = [(keys, cells) for keys, cells in sweeps if len(_ratios(findings, keys))]
+    return throughput.some(found, lambda keys, cells: _sweep(findings, keys, _ratios(findings, keys), cells))
 
 
-def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> style.Drawing:
+def _ratios(findings: Findings, keys: dict[str, str]) -> pd.DataFrame:
+    """The ratios of one sweep."""
+    ratios = findings.relative
+    for name, value in keys.items():
+        ratios = ratios[ratios[name] == value]
+    return ratios
+
+
+def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame, cells: pd.DataFrame) -> style.Drawing:
     looks = style.series(findings.timed)
-    modes = style.modes(list(group["mode"]))
+    modes = style.modes(list(cells["mode"]))
     labels = throughput.names(findings, set(group["implementation"]))
-    lengths = [int(value) for value in sorted(group["sequence_length"].unique())]
+    lengths = [int(value) for value in sorted(cells["sequence_length"].unique())]
+    missing = _missing(group, cells)
     hover: dict[str, list[str]] = {}
     what = f"{keys['timed_pass']} on {keys['place']}"
     title = f"Speed relative to the baseline: {what}"
@@ -40,9 +52,10 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
             panel.yaxis.set_minor_locator(NullLocator())
             panel.axhspan(1 / (1 + MARGIN), 1 + MARGIN, color=style.RULE, alpha=0.6, linewidth=0)
             panel.axhline(1, color=style.INK, linewidth=1.2)
-            panel.set_title(
-                f"1 = {style.shorten(own['baseline'].iloc[0], 24)}", loc="right", fontsize=9, fontweight="normal", color=style.MUTED
-            )
+            if len(own):
+                panel.set_title(
+                    f"1 = {style.shorten(own['baseline'].iloc[0], 24)}", loc="right", fontsize=9, fontweight="normal", color=style.MUTED
+                )
             for position, name in enumerate(labels):
                 line = own[own["implementation"] == name].sort_values("sequence_length")
                 if line.empty:
@@ -70,23 +83,36 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
                         f"{name} · {mode} · T={row.sequence_length}: {row.ratio:.2f}× ({row.low:.2f} to {row.high:.2f}), {row.standing}"
                         for row in rows(shown)
                     ]
+        lost, texts = strip.mark(axes, [missing[missing["mode"] == mode] for mode in modes], findings.timed, looks, _ALONE)
+        hover |= texts
         figure.supylabel("relative speed", color=style.MUTED, fontsize=10)
-        _legend(figure, labels, looks)
+        _legend(figure, labels, looks, strip.handles(lost, {}, passed=_ALONE))
     undecided = int((group["standing"] == Verdict.UNDECIDED).sum())
     return style.Drawing(
         name=style.slug("relative", keys["timed_pass"], keys["place"], keys["configuration"]),
         title=title,
         caption=f"{keys['configuration']}. Above 1 is faster. Bars: 99 % interval of the median ratio over interleaved rounds. "
-        f"Grey: within {MARGIN:.0%}, the same for every practical purpose. Hollow: undecided ({undecided} of {len(group)}).",
-        alternative=_alternative(what, group, modes),
+        f"Grey: within {MARGIN:.0%}, the same for every practical purpose. Hollow: undecided ({undecided} of {len(group)})."
+        + (f" Marks on the grey strip: {counted(len(missing), 'cell')} without a ratio, and why." if len(missing) else ""),
+        alternative=_alternative(what, group, [mode for mode in modes if mode in set(group["mode"])]),
         figure=figure,
         data=group.sort_values(["mode", "implementation", "sequence_length"]),
         hover=hover,
         timed_pass=keys["timed_pass"],
+        configuration=keys["configuration"],
     )
 
 
-def _legend(figure: Figure, labels: dict[str, str], looks: dict[str, style.Series]) -> None:
+def _missing(ratios: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells that have no ratio, less those of the baseline, which are 1 wherever they have a time."""
+    keys = ["mode", "sequence_length", "implementation"]
+    beside = set(ratios[keys].itertuples(index=False, name=None))
+    bases = set(ratios[["mode", "sequence_length", "baseline"]].itertuples(index=False, name=None))
+    found = [(key not in beside and key not in bases) for key in cells[keys].itertuples(index=False, name=None)]
+    return cells[found]
+
+
+def _legend(figure: Figure, labels: dict[str, str], looks: dict[str, style.Series], others: list[Line2D]) -> None:
     handles = [
         Line2D([], [], color=looks[name].colour, linestyle=looks[name].line, marker=looks[name].marker, markersize=5.5, label=label)
         for name, label in labels.items()
@@ -94,7 +120,7 @@ def _legend(figure: Figure, labels: dict[str, str], looks: dict[str, style.Serie
     hollow = Line2D(
         [], [], linestyle="none", marker="o", color=style.MUTED, markerfacecolor=style.PAPER, markersize=5.5, label="hollow: undecided"
     )
-    throughput.legend(figure, [*handles, hollow])
+    throughput.legend(figure, [*handles, hollow, *others])
 
 
 def _alternative(what: str, group: pd.DataFrame, modes: list[str]) -> str:

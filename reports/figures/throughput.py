@@ -13,13 +13,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 
 from harness.outcome import Outcome
 from harness.workload import Pass
 from reports import costs, metrics, speed
 from reports.analysis import Findings, Verdict
-from reports.figures import style
+from reports.figures import strip, style
 from reports.tables import counted, rows
 
 SWEEP = ["timed_pass", "place", "configuration"]
@@ -133,7 +132,8 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
                     _curve(panel, line, lengths, looks[name], gid)
                     hover[gid] = [f"{name} · {mode} · {_told(row)}" for row in rows(line)]
         limited = _mark_limits(axes, groups, lengths)
-        lost, texts = _mark_lost(axes, groups, findings.timed, looks)
+        missing = [own[own["samples"] == 0] for own in groups]
+        lost, texts = strip.mark(axes, missing, findings.timed, looks)
         hover |= texts
         figure.supylabel("tokens per second", color=style.MUTED, fontsize=10)
         handles = [
@@ -145,22 +145,8 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
         bound = group[group["host_share"] >= metrics.HOST_BOUND]
         if len(bound):
             handles.append(Line2D([], [], **_RING, markeredgecolor=style.MUTED, label="ring: host-bound"))
-        glyphs = {str(outcome): glyph for outcome, glyph in style.GLYPHS.items()}
         tried = group.loc[group["samples"] == 0, "fits_batch"].notna().any()
-        note = {str(Outcome.OUT_OF_MEMORY): "; number: the B that fits"} if tried else {}
-        handles += [
-            Line2D(
-                [],
-                [],
-                color=style.MUTED,
-                linestyle="none",
-                marker=glyphs[outcome].marker,
-                markersize=6,
-                label=f"{outcome}, no time{note.get(outcome, '')}",
-            )
-            for outcome in glyphs
-            if outcome in lost
-        ]
+        handles += strip.handles(lost, {str(Outcome.OUT_OF_MEMORY): "; number: the B that fits"} if tried else {})
         legend(figure, handles)
     return style.Drawing(
         name=style.slug("throughput", keys["timed_pass"], keys["place"], keys["configuration"]),
@@ -171,6 +157,7 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
         data=group[COLUMNS].sort_values(["mode", "implementation", "sequence_length"]),
         hover=hover,
         timed_pass=keys["timed_pass"],
+        configuration=keys["configuration"],
     )
 
 
@@ -243,61 +230,6 @@ def _name(panel: Axes, text: str, beside: pd.DataFrame, end: Any, side: str) -> 
         color=style.INK,
         bbox={"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.8},
     )
-
-
-def _mark_lost(
-    axes: list[Axes], groups: list[pd.DataFrame], order: list[str], looks: dict[str, style.Series]
-) -> tuple[set[str], dict[str, list[str]]]:
-    """Marks each cell that has no time on a strip below the curves, a row per implementation.
-
-    Returns the outcomes seen, and the hover texts.
-    """
-    lost = [own[own["samples"] == 0].sort_values("sequence_length") for own in groups]
-    affected = [[name for name in order if name in set(own["implementation"])] for own in lost]
-    height = 0.055 * max(map(len, affected)) + 0.03
-    hover: dict[str, list[str]] = {}
-    if not any(affected):
-        return set(), hover
-    # The panels share their axis, so room is made once, for the panel that needs most.
-    low, high = axes[0].get_ylim()
-    axes[0].set_ylim(low * (low / high) ** (height / (1 - height)), high)
-    for number, (panel, own, names_here) in enumerate(zip(axes, lost, affected, strict=True)):
-        panel.add_patch(Rectangle((0, 0), 1, height, transform=panel.transAxes, facecolor=style.RULE, alpha=0.6, linewidth=0, zorder=0.4))
-        for position, name in enumerate(names_here):
-            y = 0.04 + 0.055 * position
-            for outcome, cells in own[own["implementation"] == name].groupby("outcome"):
-                gid = f"lost-{order.index(name)}-{number}-{outcome}"
-                panel.plot(
-                    cells["sequence_length"],
-                    [y] * len(cells),
-                    transform=panel.get_xaxis_transform(),
-                    linestyle="none",
-                    color=looks[name].colour,
-                    marker=style.GLYPHS[Outcome(str(outcome))].marker,
-                    markersize=6,
-                    gid=gid,
-                )
-                hover[gid] = [_lost(row) for row in rows(cells)]
-                for row in rows(cells[cells["fits_batch"].notna()]):
-                    panel.annotate(
-                        str(row.fits_batch),
-                        (row.sequence_length, y),
-                        xycoords=panel.get_xaxis_transform(),
-                        xytext=(-5, 0),
-                        textcoords="offset points",
-                        ha="right",
-                        va="center_baseline",
-                        fontsize=7,
-                        color=style.INK,
-                    )
-    return {str(outcome) for own in lost for outcome in own["outcome"]}, hover
-
-
-def _lost(row: Any) -> str:
-    """A cell without a time, in the words that show when it is pointed at."""
-    why = row.message.strip().split("\n", 1)[0][:200]
-    told = f"{row.implementation} · {row.mode} · T={row.sequence_length}: {row.outcome.replace('-', ' ')}{costs.fitting(row.fits_batch)}"
-    return f"{told}; {why}" if why else told
 
 
 def _caption(keys: dict[str, str], limited: bool, bound: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +13,17 @@ from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
 
 from harness.outcome import Outcome
+from harness.record import Conformance, Throughput
 from harness.workload import Pass
 from reports import load
 from reports.analysis import Findings
-from reports.figures import FIGURES, Drawing, matrix, numerics, relative, style, throughput
+from reports.figures import FIGURES, Drawing, costs, fastest, matrix, numerics, numerics_length, relative, style, throughput
 from reports.figures.throughput import SWEEPS_DRAWN
-from reports.inline import inline
+from reports.inline import classed, compact, inline
 from reports.metrics import HOST_BOUND
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
-from reports.tests.test_analysis import ROUNDS, cell, findings_of
+from reports.tests.test_analysis import ROUNDS, cell, check, findings_of, passing, slower
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def points(line: Line2D) -> int:
 
 
 def test_every_figure_has_a_name_of_its_own_words_for_it_and_its_data(drawings: list[Drawing]) -> None:
-    assert len({drawing.name for drawing in drawings}) == len(drawings) == 6
+    assert len({drawing.name for drawing in drawings}) == len(drawings) == 10
     for drawing in drawings:
         assert re.fullmatch(r"[a-z0-9-]+", drawing.name)
         assert drawing.title
@@ -202,13 +204,13 @@ def test_every_colour_of_a_line_stands_out_from_the_light_page() -> None:
 
 def test_a_figure_in_the_page_has_ids_of_its_own_hover_texts_and_no_reference_outward(findings: Findings) -> None:
     drawing = throughput.draw(findings)[0]
-    text = inline(drawing, style.svg(drawing.figure))
+    text = inline(drawing, style.svg(drawing.figure), "f7")
     assert "http" not in text
     assert "<metadata" not in text
     assert "<style" not in text
     ids = set(re.findall(r' id="([^"]+)"', text))
     assert ids
-    assert all(name.startswith(drawing.name) for name in ids)
+    assert all(name.startswith("f7-") for name in ids)
     assert set(re.findall(r'href="#([^"]+)"', text)) | set(re.findall(r"url\(#([^)]+)\)", text)) <= ids
     assert text.count("<title>") == sum(len(texts) for texts in drawing.hover.values())
     assert "<script>" not in text
@@ -229,3 +231,122 @@ def test_a_page_draws_some_sweeps_and_says_how_many_it_does_not(tmp_path: Path) 
         assert len(drawings) == SWEEPS_DRAWN
         assert "2 more configurations with a pass, not drawn here" in drawings[-1].caption
         assert not any("not drawn" in drawing.caption for drawing in drawings[:-1])
+
+
+def test_a_compact_drawing_has_the_same_marks_texts_and_hover_texts_in_fewer_bytes(findings: Findings) -> None:
+    for drawing in (*throughput.draw(findings), *fastest.draw(findings), *costs.draw(findings)):
+        svg = style.svg(drawing.figure)
+        text = inline(drawing, svg, "f")
+        assert len(text) - sum(len(title) + 15 for titles in drawing.hover.values() for title in titles) < 0.7 * len(svg)
+        for tag in ("use", "text", "path"):
+            assert len(re.findall(rf"<{tag}[ >]", text)) == len(re.findall(rf"<{tag}[ >]", svg))
+        assert re.findall(r"<text[^>]*>([^<]*)<", text) == re.findall(r"<text[^>]*>([^<]*)<", svg)
+        assert not set(re.findall(r"url\(#([^)]*)\)", text)) - set(re.findall(r' id="([^"]*)"', text))
+
+
+def test_numbers_in_texts_are_not_rounded_and_those_of_a_path_are() -> None:
+    svg = '<svg><path d="M 1.23456 7.0001 \nL -0.0001 2 \n"/><text>0.123456</text></svg>'
+    assert compact(svg) == '<svg><path d="M1.23 7L0 2"/><text>0.123456</text></svg>'
+
+
+def test_a_style_that_figures_share_is_said_once() -> None:
+    shared = '<svg role="img" style="max-width: 9px"><path style="fill:red"/><path style="fill:red"/></svg>'
+    sheet, (first, second) = classed([shared, '<svg><path style="fill:red"/><path style="fill:blue"/></svg>'])
+    assert sheet == "figure svg .s0{fill:red}"
+    assert first == '<svg role="img" style="max-width: 9px"><path class="s0"/><path class="s0"/></svg>'
+    assert second == '<svg><path class="s0"/><path style="fill:blue"/></svg>'
+
+
+def _map_of(directory: Path, *cells: Throughput, conforming: tuple[str, ...] = ("x:a", "x:b")) -> Drawing:
+    (drawing,) = fastest.draw(findings_of(directory, *passing(*conforming), *cells))
+    return drawing
+
+
+def test_the_map_has_a_cell_for_every_length_batch_and_width_with_its_winner_or_the_word_undecided(tmp_path: Path) -> None:
+    noisy = [1.3, 0.8, 1.2, 0.85, 1.25, 0.75]
+    wide: dict[str, Any] = {"hidden_size": 8, "input_size": 8, "batch_size": 4}
+    cells = [
+        cell("x:a", ROUNDS, 1), cell("x:b", slower(2), 1),
+        cell("x:a", ROUNDS, 8), cell("x:b", noisy, 8),
+        cell("x:a", slower(3), 8, **wide), cell("x:b", ROUNDS, 8, **wide), cell("x:c", [], 8, Outcome.OUT_OF_MEMORY, **wide),
+    ]  # fmt: skip
+    drawing = _map_of(tmp_path, *cells)
+    data = drawing.data.to_dict("records")
+    told = [(row["hidden_size"], row["batch_size"], row["sequence_length"], row["winner"], row["standing"]) for row in data]
+    assert told == [(4, 2, 1, "x:a", "faster"), (4, 2, 8, "", "undecided"), (8, 4, 8, "x:b", "faster")]
+    assert [row["without_a_time"] for row in data] == ["", "", "x:c: out of memory"]
+    (panel,) = drawing.figure.axes
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["B=2, I=H=4", "B=4, I=H=8"]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "8"]
+    assert {text.get_text() for text in panel.texts} >= {"2.00×", "3.00×"}
+    marks = {line.get_gid(): line for line in panel.lines if line.get_gid()}
+    hollow = {gid for gid, line in marks.items() if line.get_markerfacecolor() == style.PAPER}
+    assert (len(marks), hollow) == (3, {"map-0-1-0"})
+    hatched = [patch for patch in panel.patches if patch.get_hatch()]
+    assert len(panel.patches) == 3 and len(hatched) == 1
+    (told_there,) = drawing.hover["map-0-1-1"]
+    assert told_there.startswith("gru · B=4, I=H=8, T=8: x:b, x:b 3.00×") and told_there.endswith("Without a time: x:c: out of memory")
+    assert "in a corner: out of memory" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+
+
+def test_where_nobody_conforms_the_map_names_nobody(tmp_path: Path) -> None:
+    drawing = _map_of(tmp_path, cell("x:a", ROUNDS, 1), conforming=())
+    assert drawing.data["winner"].tolist() == [""] and "none" in [text.get_text() for text in drawing.figure.axes[0].texts]
+
+
+def test_the_costs_are_drawn_at_their_values_and_words_stand_where_there_is_none(tmp_path: Path) -> None:
+    # 2 + 3 T; the warm-up of x:b costs 9 s more than a call, which takes half as long as the baseline's: 18 / T = 8.
+    def timed(name: str, by: float, **changes: Any) -> list[Throughput]:
+        return [cell(name, [by * (2 + 3 * length)] * 6, length, **changes) for length in (1, 2, 4)]
+
+    cells = [
+        *timed("torch:a", 1.0, warm_up=[14.0], memory={"bytes": 4096, "resolution": 1, "method": "allocator"}),
+        *timed("x:b", 0.5, warm_up=[16.0], memory={"bytes": 100, "resolution": 1024, "method": "resident"}),
+        cell("x:c", [], 4, Outcome.OUT_OF_MEMORY, fits={"batch": 1}),
+    ]
+    (drawing,) = costs.draw(findings_of(tmp_path, *cells))
+    panels = dict(zip(costs.PANELS, drawing.figure.axes, strict=True))
+    marks = {line.get_gid(): np.asarray(line.get_xdata()).tolist() for axes in panels.values() for line in axes.lines if line.get_gid()}
+    assert marks["costs-0-0-setup"] == pytest.approx([2.0]) and marks["costs-0-1-setup"] == pytest.approx([1.0])
+    assert marks["costs-0-0-step"] == pytest.approx([3.0]) and marks["costs-0-1-step"] == pytest.approx([1.5])
+    assert marks["costs-0-1-warm-up"] == pytest.approx([9.0]) and "costs-0-0-warm-up" not in marks
+    assert marks["costs-0-0-memory"] == [4096] and marks["costs-0-1-memory"] == [1024]
+    words = {what: [text.get_text() for text in axes.texts] for what, axes in panels.items()}
+    assert "none seen, baseline" in words["warm-up"] and "pays after 2 calls" in words["warm-up"]
+    assert words["set-up of a call"] == ["out of memory at T=4 (B=1 fits)"]
+    assert "x:c (gru) out of memory at T=4 (B=1 fits)" in drawing.caption
+    assert set(drawing.hover) == set(marks)
+
+
+def test_errors_are_told_by_length_and_direction(tmp_path: Path) -> None:
+    def compared(quantity: str, ratio: float | None, steps: int, dtype: str = "float32") -> Conformance:
+        error = {"quantity": quantity, "error": ratio, "floor": 1.0, "ratio": ratio, "allowance": 4.0, "elements": 1}
+        return check("x:a", "a.one", case=f"{quantity}{ratio}{steps}{dtype}", dtype=dtype, errors=[error], parameters={"steps": steps})
+
+    results = [
+        compared("output", 0.5, 4), compared("output", 1.5, 7), compared("output", None, 8), compared("h_n", 1.0, 8),
+        compared("weight_hh_l0", 5.0, 4), compared("x", 1.0, 4, "float64"), compared("h0", 2.0, 4, "float64"), compared("h_n", 2.0, 0),
+    ]  # fmt: skip
+    (drawing,) = numerics_length.draw(findings_of(tmp_path, *results))
+    columns = ["dtype", "direction", "first", "longest", "tensors", "median", "largest", "beyond", "not_finite"]
+    assert drawing.data[columns].to_numpy().tolist() == [
+        ["float32", "forward", 4, 7, 2, 1.0, 1.5, 0, 0],
+        ["float32", "forward", 8, 8, 2, 1.0, 1.0, 1, 1],
+        ["float32", "gradients", 4, 4, 1, 5.0, 5.0, 1, 0],
+        ["float64", "gradients", 4, 4, 2, 1.5, 2.0, 0, 0],
+    ]
+    assert "which 2 tensors are beyond" in drawing.caption and "1 compared tensor of no stated length" in drawing.caption
+    assert sum(len(texts) for gid, texts in drawing.hover.items() if gid.endswith("lost")) == 1
+
+
+def test_the_ratios_mark_every_cell_that_has_none_and_why(findings: Findings, tmp_path: Path) -> None:
+    for drawing, rates in zip(relative.draw(findings), throughput.draw(findings), strict=True):
+        timed = rates.data[rates.data["outcome"] == "passed"]
+        shown = sum(len(texts) for gid, texts in drawing.hover.items() if gid.startswith("ratio-"))
+        missing = sum(len(texts) for gid, texts in drawing.hover.items() if gid.startswith("lost-"))
+        bases = (timed["implementation"] == timed["mode"].map({"lstm": "torch:onednn"}).fillna("torch:native")).sum()
+        assert shown + missing + bases == len(rates.data)
+    cells = [cell("torch:a", ROUNDS, 1), cell("x:b", slower(2), 1), cell("x:b", slower(2), 2), cell("torch:a", [], 2, Outcome.FAILED)]
+    (drawing,) = relative.draw(findings_of(tmp_path, *cells))
+    assert drawing.hover["lost-1-0-passed"] == ["x:b · gru · T=2: timed without the baseline beside it"]
+    assert "timed without the baseline beside it" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]

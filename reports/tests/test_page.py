@@ -117,10 +117,10 @@ def test_every_internal_link_leads_somewhere_and_no_id_is_used_twice(html: str) 
 
 def test_every_figure_has_its_text_and_its_data_in_the_page_and_its_files_beside_it(html: str, built_page: Path) -> None:
     reader = _Reader(html)
-    assert sum(tag == "figure" for tag, _ in reader.tags) == sum(tag == "textarea" for tag, _ in reader.tags) == 6
+    assert sum(tag == "figure" for tag, _ in reader.tags) == sum(tag == "textarea" for tag, _ in reader.tags) == 10
     names = {path.name for path in (built_page.parent / "figures").iterdir()}
     assert {Path(name).suffix for name in names} == {".png", ".svg"}
-    assert len(names) == 12
+    assert len(names) == 20
 
 
 def _mutations() -> list[Mutation]:

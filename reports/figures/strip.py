@@ -1,0 +1,83 @@
+"""The strip below the curves of a figure over T: every cell that the curves cannot show, and what became of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from harness.outcome import Outcome
+from reports import costs
+from reports.figures import style
+from reports.tables import rows
+
+
+def mark(
+    axes: list[Axes], missing: list[pd.DataFrame], order: list[str], looks: dict[str, style.Series], passed: str = ""
+) -> tuple[set[str], dict[str, list[str]]]:
+    """Marks the ``missing`` cells of each panel on a strip below its curves, a row per implementation.
+
+    ``passed``: what is said of those that passed. Returns the outcomes seen, and the hover texts.
+    """
+    lost = [own.sort_values("sequence_length") for own in missing]
+    affected = [[name for name in order if name in set(own["implementation"])] for own in lost]
+    height = 0.055 * max(map(len, affected)) + 0.03
+    hover: dict[str, list[str]] = {}
+    if not any(affected):
+        return set(), hover
+    # The panels share their axis, so room is made once, for the panel that needs most.
+    low, high = axes[0].get_ylim()
+    axes[0].set_ylim(low * (low / high) ** (height / (1 - height)), high)
+    for number, (panel, own, names_here) in enumerate(zip(axes, lost, affected, strict=True)):
+        panel.add_patch(Rectangle((0, 0), 1, height, transform=panel.transAxes, facecolor=style.RULE, alpha=0.6, linewidth=0, zorder=0.4))
+        for position, name in enumerate(names_here):
+            y = 0.04 + 0.055 * position
+            for outcome, cells in own[own["implementation"] == name].groupby("outcome"):
+                gid = f"lost-{order.index(name)}-{number}-{outcome}"
+                panel.plot(
+                    cells["sequence_length"],
+                    [y] * len(cells),
+                    transform=panel.get_xaxis_transform(),
+                    linestyle="none",
+                    color=looks[name].colour,
+                    marker=style.GLYPHS[Outcome(str(outcome))].marker,
+                    markersize=6,
+                    gid=gid,
+                )
+                hover[gid] = [_lost(row, passed) for row in rows(cells)]
+                for row in rows(cells[cells["fits_batch"].notna()]):
+                    panel.annotate(
+                        str(row.fits_batch),
+                        (row.sequence_length, y),
+                        xycoords=panel.get_xaxis_transform(),
+                        xytext=(-5, 0),
+                        textcoords="offset points",
+                        ha="right",
+                        va="center_baseline",
+                        fontsize=7,
+                        color=style.INK,
+                    )
+    return {str(outcome) for own in lost for outcome in own["outcome"]}, hover
+
+
+def handles(outcomes: set[str], notes: dict[str, str], passed: str = "") -> list[Line2D]:
+    """What a legend says of the outcomes on a strip. ``notes``: what is added to one. ``passed``: what is said of cells that passed."""
+    glyphs = {str(outcome): glyph for outcome, glyph in style.GLYPHS.items()}
+    looks: dict[str, Any] = {"color": style.MUTED, "linestyle": "none", "markersize": 6}
+    answer = []
+    for outcome in glyphs:
+        if outcome in outcomes:
+            label = passed if passed and outcome == Outcome.PASSED else f"{outcome.replace('-', ' ')}, no time{notes.get(outcome, '')}"
+            answer.append(Line2D([], [], marker=glyphs[outcome].marker, label=label, **looks))
+    return answer
+
+
+def _lost(row: Any, passed: str) -> str:
+    """A cell without a time, in the words that show when it is pointed at."""
+    what = passed if passed and row.outcome == Outcome.PASSED else row.outcome.replace("-", " ")
+    why = row.message.strip().split("\n", 1)[0][:200]
+    told = f"{row.implementation} · {row.mode} · T={row.sequence_length}: {what}{costs.fitting(row.fits_batch)}"
+    return f"{told}; {why}" if why else told
