@@ -1,0 +1,157 @@
+"""One set of runs beside another, machine by machine: verdicts, contracts and the environment that changed; times are in comparison.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from reports.analysis import BREAKING, WORST_FIRST, Findings
+from reports.comparison import Difference, difference
+from reports.fields import mapping
+from reports.tables import rows
+
+
+class Kind(StrEnum):
+    """What became of a contract on an implementation."""
+
+    BROKE = "broke"
+    MENDED = "mended"
+    OTHER = "changed"
+    APPEARED = "appeared"
+    VANISHED = "vanished"
+
+    @property
+    def meaning(self) -> str:
+        return {
+            "broke": "kept in BASE, broken in HEAD",
+            "mended": "broken in BASE, kept in HEAD",
+            "changed": "another outcome, neither of which breaks the contract or both of which do",
+            "appeared": "not in BASE",
+            "vanished": "not in HEAD",
+        }[self.value]
+
+
+@dataclass(frozen=True)
+class ContractChange:
+    """One contract on one implementation. ``before``, ``after``: its worst outcome, empty where it was not run.
+
+    ``cases``: those that both have and whose outcome differs, as (case, before, after).
+    """
+
+    contract: str
+    implementation: str
+    kind: Kind
+    before: str
+    after: str
+    cases: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class VerdictChange:
+    """The verdict on one implementation before and after; empty where it was not in the runs."""
+
+    implementation: str
+    before: str
+    after: str
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What became of one machine's results. ``machine`` is empty where there is one."""
+
+    machine: str
+    verdicts: list[VerdictChange]
+    contracts: list[ContractChange]
+    speed: Difference
+    environment: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What became of BASE in HEAD: machines that both have, and those that only one has."""
+
+    beside: list[Beside]
+    appeared: list[str]
+    vanished: list[str]
+
+
+def changes(base: Findings, head: Findings) -> Changes:
+    """Pairs the machines by name; where either side has but one, these two."""
+    before, after = ({part.machines[0]: part for part in side.parts} for side in (base, head))
+    if len(before) == len(after) == 1:
+        return Changes([_beside("", *before.values(), *after.values())], [], [])
+    shared = [name for name in after if name in before]
+    return Changes(
+        [_beside(name, before[name], after[name]) for name in shared],
+        [name for name in after if name not in before],
+        [name for name in before if name not in after],
+    )
+
+
+def _beside(machine: str, base: Findings, head: Findings) -> Beside:
+    return Beside(machine, _verdicts(base, head), _contracts(base, head), difference(base.frames, head.frames), _environment(base, head))
+
+
+def _verdicts(base: Findings, head: Findings) -> list[VerdictChange]:
+    before, after = ({row.implementation: str(row.verdict) for row in rows(side.verdicts)} for side in (base, head))
+    found = [VerdictChange(name, before.get(name, ""), after.get(name, "")) for name in dict.fromkeys([*after, *before])]
+    return [one for one in found if one.before != one.after]
+
+
+_Key = tuple[str, str]
+
+
+def _outcomes(findings: Findings) -> dict[_Key, dict[str, str]]:
+    """(contract, implementation) -> case -> its outcome, the worst where a case was run in several ways."""
+    rank = {str(outcome): place for place, outcome in enumerate(WORST_FIRST)}
+    answer: dict[_Key, dict[str, str]] = {}
+    for row in rows(findings.current.conformance):
+        own = answer.setdefault((row.contract, row.implementation), {})
+        case = f"{row.case} on {row.device}" if row.device else row.case
+        own[case] = min(own.get(case, row.outcome), row.outcome, key=rank.__getitem__)
+    return answer
+
+
+def _contracts(base: Findings, head: Findings) -> list[ContractChange]:
+    before, after = _outcomes(base), _outcomes(head)
+    rank = {str(outcome): place for place, outcome in enumerate(WORST_FIRST)}
+    answer = []
+    for key in dict.fromkeys([*after, *before]):
+        old, new = before.get(key, {}), after.get(key, {})
+        worst = [min(found.values(), key=rank.__getitem__, default="") for found in (old, new)]
+        cases = [(case, old[case], new[case]) for case in new if case in old and old[case] != new[case]]
+        if cases or worst[0] != worst[1]:
+            answer.append(ContractChange(*key, _kind(worst[0], worst[1], cases), worst[0], worst[1], cases))
+    order = list(Kind)
+    return sorted(answer, key=lambda one: order.index(one.kind))
+
+
+def _kind(before: str, after: str, cases: list[tuple[str, str, str]]) -> Kind:
+    if not before or not after:
+        return Kind.VANISHED if before else Kind.APPEARED
+    # A case that broke is told although another of the contract was broken before.
+    moves = [(old in BREAKING, new in BREAKING) for _, old, new in cases] + [(before in BREAKING, after in BREAKING)]
+    return Kind.BROKE if (False, True) in moves else Kind.MENDED if (True, False) in moves else Kind.OTHER
+
+
+def _environment(base: Findings, head: Findings) -> list[tuple[str, str, str]]:
+    """What differs between the environments of the runs: name, before, after."""
+    sides = []
+    for side in (base, head):
+        found: dict[str, dict[str, None]] = {}
+        for environment in side.frames.runs["environment"]:
+            for name, value in _facts(environment).items():
+                found.setdefault(name, {})[value] = None
+        sides.append({name: ", ".join(values) for name, values in found.items()})
+    names = dict.fromkeys([*sides[1], *sides[0]])
+    return [(name, sides[0].get(name, ""), sides[1].get(name, "")) for name in names if sides[0].get(name) != sides[1].get(name)]
+
+
+def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
+    facts = {name: str(environment[name]) for name in ("system", "cpu", "cores") if environment.get(name)}
+    facts |= {name: str(version) for name, version in mapping(environment.get("versions")).items() if version}
+    settings = dict(mapping(environment.get("settings")))
+    facts |= {name: str(value) for name, value in mapping(settings.pop("variables", None)).items()}
+    return facts | {name: str(value) for name, value in settings.items()}

@@ -1,0 +1,115 @@
+"""What became of every time beside its control from one set of runs to another, an implementation to a row."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from harness.statistics import LEVEL, MARGIN, Verdict
+from reports import comparison
+from reports.changes import Beside
+from reports.figures import style, throughput
+from reports.tables import counted
+
+_LOOKS = {
+    Verdict.SLOWER: ("#d55e00", "v", "slower"),
+    Verdict.FASTER: ("#0072b2", "^", "faster"),
+    Verdict.SAME: ("#009e73", "o", "the same"),
+    Verdict.UNDECIDED: (style.MUTED, "o", "undecided"),
+}
+
+
+def draw(beside: Beside) -> list[style.Drawing]:
+    """One figure, if any time can be compared; without verdicts where the environments do not match."""
+    changes = beside.speed.changes
+    if not changes:
+        return []
+    judged = not beside.speed.mismatches
+    names = list(dict.fromkeys(change.implementation for change in changes))
+    title = style.titled("Times in HEAD over those in BASE, each beside its control", beside.machine)
+    hover: dict[str, list[str]] = {}
+    with style.house_style():
+        figure = Figure(figsize=(11.0, 0.9 * len(names) + 1.6), layout="constrained")
+        style.heading(figure, title)
+        panel = figure.subplots()
+        _axes(panel, names)
+        for place, name in enumerate(names):
+            own = sorted((change for change in changes if change.implementation == name), key=lambda change: change.ratio)
+            heights = {id(change): place + 0.38 * (2 * (k + 0.5) / len(own) - 1) for k, change in enumerate(own)}
+            for verdict, (colour, marker, _) in _LOOKS.items():
+                shown = [change for change in own if (change.verdict if judged else Verdict.UNDECIDED) == verdict]
+                if shown:
+                    gid = f"change-{place}-{verdict}"
+                    _marks(panel, shown, [heights[id(change)] for change in shown], colour, marker, verdict == Verdict.UNDECIDED, gid)
+                    hover[gid] = [_told(change, judged) for change in shown]
+        throughput.legend(figure, _handles(changes, judged))
+    return [
+        style.Drawing(
+            name=style.slug("change", beside.machine),
+            title=title,
+            caption=f"Above 1 it became slower. One mark per workload, sorted; bars: {LEVEL:.0%} interval. Grey: within {MARGIN:.0%}. "
+            + ("Hollow: undecided." if judged else "Hollow: not judged, because the environments do not match."),
+            alternative=_alternative(changes, names, judged),
+            figure=figure,
+            data=pd.DataFrame([{**change.as_json(), "verdict": change.verdict if judged else "not judged"} for change in changes]),
+            hover=hover,
+        )
+    ]
+
+
+def _axes(panel: Axes, names: list[str]) -> None:
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 8.0, 9.0), numticks=20))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}×"))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_yticks(range(len(names)), [style.shorten(name, 26) for name in names])
+    panel.tick_params(axis="y", labelcolor=style.INK, length=0)
+    panel.set_ylim(len(names) - 0.5, -0.5)
+    panel.grid(axis="y", visible=False)
+    panel.set_xlabel("slower →", color=style.MUTED, loc="right")
+    panel.axvspan(1 / (1 + MARGIN), 1 + MARGIN, color=style.RULE, alpha=0.6, linewidth=0)
+    panel.axvline(1, color=style.INK, linewidth=1.2)
+
+
+def _marks(panel: Axes, changes: list[comparison.Change], heights: list[float], colour: str, marker: str, hollow: bool, gid: str) -> None:
+    for change, height in zip(changes, heights, strict=True):
+        if change.low is not None and change.high is not None:
+            panel.plot([change.low, change.high], [height] * 2, color=colour, linewidth=0.9, alpha=0.6)
+    panel.plot(
+        [change.ratio for change in changes], heights, linestyle="none", marker=marker, markersize=4.5, color=colour,
+        markerfacecolor=style.PAPER if hollow else colour, markeredgewidth=1.0, gid=gid,
+    )  # fmt: skip
+
+
+def _told(change: comparison.Change, judged: bool) -> str:
+    interval = "no interval" if change.low is None or change.high is None else f"{change.low:.3f} to {change.high:.3f}"
+    verdict = change.verdict if judged else "not judged"
+    return f"{change.implementation} · {change.workload}{comparison.told(change.caches)}: {change.ratio:.3f}× ({interval}), {verdict}"
+
+
+def _handles(changes: list[comparison.Change], judged: bool) -> list[Line2D]:
+    seen = {change.verdict for change in changes} if judged else {str(Verdict.UNDECIDED)}
+    mark: dict[str, Any] = {"linestyle": "none", "markersize": 5}
+    return [
+        Line2D([], [], color=colour, marker=marker, label=word if judged else "not judged", **mark,
+               markerfacecolor=style.PAPER if verdict == Verdict.UNDECIDED else colour)
+        for verdict, (colour, marker, word) in _LOOKS.items() if str(verdict) in seen
+    ]  # fmt: skip
+
+
+def _alternative(changes: list[comparison.Change], names: list[str], judged: bool) -> str:
+    sentences = ["Time in HEAD over time in BASE, each beside its control, per implementation; above 1 is slower."]
+    for name in names:
+        own = [change for change in changes if change.implementation == name]
+        middle = math.exp(sorted(math.log(change.ratio) for change in own)[len(own) // 2])
+        low, high = (end(change.ratio for change in own) for end in (min, max))
+        told = [f"{sum(change.verdict == verdict for change in own)} {word}" for verdict, (_, _, word) in _LOOKS.items()]
+        judgement = f": {', '.join(told)}" if judged else ", not judged"
+        sentences.append(f"{name}, {counted(len(own), 'workload')}{judgement}; {low:.3f} to {high:.3f}, middle {middle:.3f}.")
+    return " ".join(sentences)
