@@ -1,4 +1,4 @@
-"""One set of runs beside another, machine by machine: verdicts, contracts and the environment that changed; times are in comparison.py."""
+"""One set of runs beside another, machine by machine: verdicts, outcomes and the environment that changed; times are in comparison.py."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from harness.outcome import Outcome
+from reports import speed
 from reports.analysis import BREAKING, WORST_FIRST, Findings
 from reports.comparison import Difference, difference
 from reports.fields import mapping
@@ -14,11 +16,12 @@ from reports.tables import rows
 
 
 class Kind(StrEnum):
-    """What became of a contract on an implementation."""
+    """What became of a contract, or of a timed workload, on an implementation."""
 
     BROKE = "broke"
+    WORSE = "worse"
     MENDED = "mended"
-    OTHER = "changed"
+    BETTER = "better"
     APPEARED = "appeared"
     VANISHED = "vanished"
 
@@ -26,26 +29,32 @@ class Kind(StrEnum):
     def meaning(self) -> str:
         return {
             "broke": "kept in BASE, broken in HEAD",
+            "worse": "a worse outcome, and both are right or both wrong",
             "mended": "broken in BASE, kept in HEAD",
-            "changed": "another outcome, neither of which breaks the contract or both of which do",
+            "better": "a better outcome, and both are right or both wrong",
             "appeared": "not in BASE",
             "vanished": "not in HEAD",
         }[self.value]
 
 
 @dataclass(frozen=True)
-class ContractChange:
-    """One contract on one implementation. ``before``, ``after``: its worst outcome, empty where it was not run.
+class OutcomeChange:
+    """One contract, or one timed workload, on one implementation. ``before``, ``after``: its worst outcome, empty where it was not run.
 
     ``cases``: those that both have and whose outcome differs, as (case, before, after).
     """
 
-    contract: str
+    what: str
     implementation: str
     kind: Kind
     before: str
     after: str
     cases: list[tuple[str, str, str]]
+
+    @property
+    def breaks(self) -> bool:
+        """Whether HEAD breaks what BASE had right, or what it did not run."""
+        return self.kind is Kind.BROKE or (self.kind is Kind.APPEARED and self.after in BREAKING)
 
 
 @dataclass(frozen=True)
@@ -63,9 +72,14 @@ class Beside:
 
     machine: str
     verdicts: list[VerdictChange]
-    contracts: list[ContractChange]
+    outcomes: list[OutcomeChange]
     speed: Difference
     environment: list[tuple[str, str, str]]
+
+    def of(self, *kinds: Kind) -> list[OutcomeChange]:
+        """The changes of outcomes of these kinds, the worst of HEAD first."""
+        found = [change for change in self.outcomes if change.kind in kinds]
+        return sorted(found, key=lambda one: _rank(one.after or one.before))
 
 
 @dataclass(frozen=True)
@@ -91,7 +105,7 @@ def changes(base: Findings, head: Findings) -> Changes:
 
 
 def _beside(machine: str, base: Findings, head: Findings) -> Beside:
-    return Beside(machine, _verdicts(base, head), _contracts(base, head), difference(base.frames, head.frames), _environment(base, head))
+    return Beside(machine, _verdicts(base, head), _changed(base, head), difference(base.frames, head.frames), _environment(base, head))
 
 
 def _verdicts(base: Findings, head: Findings) -> list[VerdictChange]:
@@ -102,28 +116,39 @@ def _verdicts(base: Findings, head: Findings) -> list[VerdictChange]:
 
 _Key = tuple[str, str]
 
+_NOTHING = (Outcome.DOES_NOT_APPLY, Outcome.UNAVAILABLE)
+"""Outcomes that say nothing about an implementation."""
+
 
 def _outcomes(findings: Findings) -> dict[_Key, dict[str, str]]:
-    """(contract, implementation) -> case -> its outcome, the worst where a case was run in several ways."""
-    rank = {str(outcome): place for place, outcome in enumerate(WORST_FIRST)}
+    """(contract or workload, implementation) -> case -> its outcome, the worst where a case was run in several ways."""
+    checked = [
+        (row.contract, row.implementation, f"{row.case} on {row.device}" if row.device else row.case, row.outcome)
+        for row in rows(findings.current.conformance)
+    ]
+    cells = speed.latest(findings.cells, findings.frames.runs)
+    timed = [(row.workload, row.implementation, f"{row.place}, {row.configuration}", row.outcome) for row in rows(cells)]
     answer: dict[_Key, dict[str, str]] = {}
-    for row in rows(findings.current.conformance):
-        own = answer.setdefault((row.contract, row.implementation), {})
-        case = f"{row.case} on {row.device}" if row.device else row.case
-        own[case] = min(own.get(case, row.outcome), row.outcome, key=rank.__getitem__)
+    for what, implementation, case, outcome in checked + timed:
+        if outcome not in _NOTHING:
+            own = answer.setdefault((what, implementation), {})
+            own[case] = min(own.get(case, outcome), outcome, key=_rank)
     return answer
 
 
-def _contracts(base: Findings, head: Findings) -> list[ContractChange]:
+def _rank(outcome: str) -> int:
+    return WORST_FIRST.index(Outcome(outcome)) if outcome else len(WORST_FIRST)
+
+
+def _changed(base: Findings, head: Findings) -> list[OutcomeChange]:
     before, after = _outcomes(base), _outcomes(head)
-    rank = {str(outcome): place for place, outcome in enumerate(WORST_FIRST)}
     answer = []
     for key in dict.fromkeys([*after, *before]):
         old, new = before.get(key, {}), after.get(key, {})
-        worst = [min(found.values(), key=rank.__getitem__, default="") for found in (old, new)]
+        worst = [min(found.values(), key=_rank, default="") for found in (old, new)]
         cases = [(case, old[case], new[case]) for case in new if case in old and old[case] != new[case]]
         if cases or worst[0] != worst[1]:
-            answer.append(ContractChange(*key, _kind(worst[0], worst[1], cases), worst[0], worst[1], cases))
+            answer.append(OutcomeChange(*key, _kind(worst[0], worst[1], cases), worst[0], worst[1], cases))
     order = list(Kind)
     return sorted(answer, key=lambda one: order.index(one.kind))
 
@@ -131,9 +156,13 @@ def _contracts(base: Findings, head: Findings) -> list[ContractChange]:
 def _kind(before: str, after: str, cases: list[tuple[str, str, str]]) -> Kind:
     if not before or not after:
         return Kind.VANISHED if before else Kind.APPEARED
-    # A case that broke is told although another of the contract was broken before.
-    moves = [(old in BREAKING, new in BREAKING) for _, old, new in cases] + [(before in BREAKING, after in BREAKING)]
-    return Kind.BROKE if (False, True) in moves else Kind.MENDED if (True, False) in moves else Kind.OTHER
+    moves = [(old, new) for _, old, new in cases] + [(before, after)]
+    # A case that broke is told although another of the contract was broken before, and what became worse although something is better.
+    if any(new in BREAKING and old not in BREAKING for old, new in moves):
+        return Kind.BROKE
+    if any(_rank(new) < _rank(old) for old, new in moves):
+        return Kind.WORSE
+    return Kind.MENDED if any(old in BREAKING and new not in BREAKING for old, new in moves) else Kind.BETTER
 
 
 def _environment(base: Findings, head: Findings) -> list[tuple[str, str, str]]:

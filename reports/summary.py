@@ -9,8 +9,9 @@ from typing import Any
 
 from harness.outcome import Outcome
 from harness.statistics import LEVEL, Verdict
-from reports import comparison, speed, view, view_speed
+from reports import comparison, speed, view_conformance, view_speed, view_verdict
 from reports.analysis import BREAKING, Findings
+from reports.changes import changes
 from reports.figures.style import MODE_NAMES
 from reports.frames import Frames
 from reports.markdown import code, cut, fenced, folded, heading_code, limited, one_line
@@ -41,7 +42,7 @@ class Summary:
 def summary(head: Frames, base: Frames | None = None, most: int = MOST) -> Summary:
     """What ``head`` says, and what has changed since ``base``, in at most ``most`` bytes."""
     findings = Findings(head)
-    change = None if base is None else Change.between(Findings(base), findings)
+    change = None if base is None else Change(changes(Findings(base), findings))
     compared, warnings = comparison.compared(head), _warnings(findings)
     text = ""
     for limit in _LIMITS:
@@ -56,7 +57,7 @@ def _parts(
 ) -> Iterable[str]:
     """The parts of a summary; a list in it has at most ``limit`` lines."""
     short = limit < _LIMITS[0]
-    yield f"## {view.headline(findings)[0]}"
+    yield f"## {view_verdict.headline(findings)[0]}"
     yield _verdicts(findings, limit)
     if change is not None:
         yield from change.parts(limit)
@@ -74,10 +75,23 @@ def _parts(
 
 def _verdicts(findings: Findings, limit: int) -> str:
     lines = [
-        (code(row["implementation"]), row["verdict"], _sentence(row["reason"]), f"{row['passed']} of {row['contracts']}")
-        for row in view.verdict_rows(findings)
+        (
+            *_place(row["machine"]),
+            code(row["implementation"]),
+            row["verdict"],
+            _sentence(row["reason"]),
+            f"{row['passed']} of {row['contracts']}",
+        )
+        for row in view_verdict.verdict_rows(findings)
     ]
-    return limited(("implementation", "verdict", "why", "contracts passed"), lines, limit, "implementation", right=[3])
+    places = ["machine"] if len(findings.parts) > 1 else []
+    head = (*places, "implementation", "verdict", "why", "contracts passed")
+    return limited(head, lines, limit, "implementation", right=[len(head) - 1])
+
+
+def _place(machine: str) -> list[str]:
+    """The machine in a table of several, and nothing where there is one."""
+    return [code(machine)] if machine else []
 
 
 def _sentence(reason: str) -> str:
@@ -88,56 +102,68 @@ def _sentence(reason: str) -> str:
 
 
 def _strength(findings: Findings, limit: int) -> str:
-    found = view.strength(findings)
-    if not found["score"]:
+    found = view_conformance.strength(findings)
+    if not found:
         return "Mutants: none were run, so nothing is shown about how strong the contracts are."
-    told = f"Mutants rejected: **{found['score']}**, by {counted(found['contracts'], 'contract')}."
-    shown, more = cut(found["alive"], limit, "survivor")
-    return told + "".join(f"\n- survived: {code(text)}" for text in shown) + more
+    lines = []
+    for one in found:
+        where = f" on {code(one['machine'])}" if one["machine"] else ""
+        shown, more = cut(one["alive"], limit, "survivor")
+        told = f"Mutants rejected{where}: **{one['score']}**, by {counted(one['contracts'], 'contract')}."
+        lines.append(told + "".join(f"\n- survived: {code(text)}" for text in shown) + more)
+    return "\n\n".join(lines)
 
 
 def _broken(findings: Findings, limit: int) -> Iterable[str]:
     """The broken contracts of every implementation that is not a drop-in, and what was wrong with its timed workloads."""
-    frames = findings.current
-    failed = frames.conformance[frames.conformance["outcome"].isin(BREAKING)]
-    timed = speed.latest(findings.cells, findings.frames.runs)
-    # Too little memory for one size is no wrong answer, and costs nobody the name of a drop-in.
-    wrong = timed[timed["outcome"].isin([Outcome.FAILED, Outcome.CRASHED])]
-    order = {contract: place for place, contract in enumerate(frames.contracts["contract"])}
-    severity = dict(zip(frames.contracts["contract"], frames.contracts["severity"], strict=True))
-    names = [name for name in findings.implementations if name in set(failed["implementation"]) | set(wrong["implementation"])]
-    if names:
+    wrong = [(part, name, *found) for part in findings.parts for name, found in _wrong(part).items()]
+    if wrong:
         yield "### Broken contracts, and timed workloads with a wrong answer or none"
-    for name in names[:limit]:
-        # MUST before SHOULD before MAY, and then in the order of the catalogue.
-        own = sorted(
-            rows(failed[failed["implementation"] == name]),
-            key=lambda row: (("MUST", "SHOULD", "MAY", "").index(severity.get(row.contract, "")), order[row.contract]),
-        )
+    for part, name, failed, timed in wrong[:limit]:
+        contracts = part.frames.contracts
+        severity = dict(zip(contracts["contract"], contracts["severity"], strict=True))
         first: dict[str, Any] = {}
         cases: dict[str, int] = {}
-        for row in own:
+        for row in failed:
             first.setdefault(row.contract, row)
             cases[row.contract] = cases.get(row.contract, 0) + 1
         lines = [
             (code(contract), severity.get(contract, ""), row.outcome, str(cases[contract]), code(_first_line(row.message)))
             for contract, row in first.items()
         ]
-        lines += [
-            (code(row.workload), "", row.outcome, "timed", code(_first_line(row.message)))
-            for row in rows(wrong[wrong["implementation"] == name])
-        ]
-        told = f"**{code(name)}**\n\n"
+        lines += [(code(row.workload), "", row.outcome, "timed", code(_first_line(row.message))) for row in timed]
+        told = f"**{code(name)}**{f' on {code(part.machine)}' if part.machine else ''}\n\n"
         head = ("contract or workload", "level", "outcome", "cases", "message of the first")
         told += limited(head, lines, min(limit, CONTRACTS_TOLD), "line", [3])
-        if own and limit > 1 and "\n" in own[0].message.strip():
-            message = own[0].message.strip()
+        message = failed[0].message.strip() if failed else ""
+        if limit > 1 and "\n" in message:
             told += "\n\n" + folded(
-                f"The whole message of {heading_code(own[0].contract)} on {heading_code(own[0].case)}",
+                f"The whole message of {heading_code(failed[0].contract)} on {heading_code(failed[0].case)}",
                 fenced(message if len(message) <= MESSAGE_TOLD else message[:MESSAGE_TOLD].rstrip() + " …"),
             )
         yield told
-    yield cut(names, limit, "implementation")[1].strip()
+    yield cut(wrong, limit, "implementation")[1].strip()
+
+
+def _wrong(findings: Findings) -> dict[str, tuple[list[Any], list[Any]]]:
+    """implementation -> its broken checks on one machine, the gravest first, and its timed cells without a right answer."""
+    contracts, checked = findings.frames.contracts, findings.current.conformance
+    failed = checked[checked["outcome"].isin(BREAKING)]
+    timed = speed.latest(findings.cells, findings.frames.runs)
+    # Too little memory for one size is no wrong answer, and costs nobody the name of a drop-in.
+    wrong = timed[timed["outcome"].isin([Outcome.FAILED, Outcome.CRASHED])]
+    # MUST before SHOULD before MAY, and then in the order of the catalogue.
+    grave = {
+        row.contract: (("MUST", "SHOULD", "MAY").index(row.severity) if row.severity else 3, place)
+        for place, row in enumerate(rows(contracts))
+    }
+    answer = {}
+    for name in findings.implementations:
+        own = sorted(rows(failed[failed["implementation"] == name]), key=lambda row: grave[row.contract])
+        cells = list(rows(wrong[wrong["implementation"] == name]))
+        if own or cells:
+            answer[name] = (own, cells)
+    return answer
 
 
 def _first_line(message: str) -> str:
@@ -145,8 +171,8 @@ def _first_line(message: str) -> str:
 
 
 def _fastest(findings: Findings, limit: int) -> Iterable[str]:
-    """A table per place and configuration: modes and passes down, lengths across."""
-    groups = list(findings.fastest.groupby(["place", "configuration"], sort=False))
+    """A table per machine, place and configuration: modes and passes down, lengths across."""
+    groups = [group for part in findings.parts for group in part.fastest.groupby(["place", "configuration"], sort=False)]
     if groups:
         yield "### Fastest that conforms"
     for (place, configuration), group in groups[:limit]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.statistics import LEVEL, Verdict
 from reports import comparison
-from reports.changes import Beside, Changes, ContractChange, Kind
+from reports.changes import Beside, Changes, Kind, OutcomeChange
 from reports.tables import counted, listed
 
 CASES_NAMED = 8
@@ -23,13 +23,13 @@ def sides(changes: Changes) -> list[dict[str, Any]]:
 
 def _side(one: Beside) -> dict[str, Any]:
     speed, judged = one.speed, not one.speed.mismatches
-    kinds = Counter(change.kind for change in one.contracts)
+    kinds = Counter(change.kind for change in one.outcomes)
     counts = Counter(change.verdict for change in speed.changes)
     sentences = []
-    if one.contracts:
-        sentences.append(f"Contracts: {listed([f'{kinds[kind]} {kind}' for kind in Kind if kinds[kind]])}.")
+    if one.outcomes:
+        sentences.append(f"Contracts and timed workloads: {listed([f'{kinds[kind]} {kind}' for kind in Kind if kinds[kind]])}.")
     else:
-        sentences.append("No contract has another outcome.")
+        sentences.append("No contract and no timed workload has another outcome.")
     if speed.changes and judged:
         told = listed([f"{counts[verdict]} {verdict}" for verdict in _ORDER if counts[verdict]])
         sentences.append(f"Of {counted(len(speed.changes), 'comparison')} of times: {told}.")
@@ -44,7 +44,7 @@ def _side(one: Beside) -> dict[str, Any]:
         "level": f"{LEVEL:.0%}",
         "verdicts": [(change.implementation, change.before, change.after) for change in one.verdicts],
         "environment": one.environment,
-        "contracts": [_contract(change) for change in one.contracts],
+        "outcomes": [_outcome(change) for change in one.outcomes],
         "kinds": [(str(kind), kind.meaning) for kind in Kind if kinds[kind]],
         "speed": [_speed(change, judged) for change in sorted(speed.changes, key=_rank)],
         "appeared": speed.appeared,
@@ -56,11 +56,11 @@ def _rank(change: comparison.Change) -> tuple[int, float]:
     return _ORDER.index(Verdict(change.verdict)), -abs(change.ratio - 1)
 
 
-def _contract(change: ContractChange) -> dict[str, Any]:
+def _outcome(change: OutcomeChange) -> dict[str, Any]:
     named = [f"{case}: {before} → {after}" for case, before, after in change.cases[:CASES_NAMED]]
     rest = len(change.cases) - len(named)
     return {
-        "contract": change.contract,
+        "what": change.what,
         "implementation": change.implementation,
         "kind": str(change.kind),
         "before": change.before,

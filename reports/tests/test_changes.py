@@ -34,33 +34,44 @@ def test_a_contract_that_broke_one_that_was_mended_and_one_that_is_neither_are_t
     (side,) = beside(
         tmp_path, results(PASSED, FAILED, PASSED, FAILED, PASSED), results(FAILED, PASSED, UNSUPPORTED, CRASHED, PASSED)
     ).beside
-    found = [(one.implementation, one.kind, one.before, one.after, one.cases) for one in side.contracts]
+    found = [(one.implementation, one.kind, one.before, one.after, one.cases) for one in side.outcomes]
     assert found == [
         ("x:a", Kind.BROKE, "passed", "failed", [("c on cpu", "passed", "failed")]),
+        ("x:c", Kind.WORSE, "passed", "unsupported", [("c on cpu", "passed", "unsupported")]),
+        ("x:d", Kind.WORSE, "failed", "crashed", [("c on cpu", "failed", "crashed")]),
         ("x:b", Kind.MENDED, "failed", "passed", [("c on cpu", "failed", "passed")]),
-        ("x:c", Kind.OTHER, "passed", "unsupported", [("c on cpu", "passed", "unsupported")]),
-        ("x:d", Kind.OTHER, "failed", "crashed", [("c on cpu", "failed", "crashed")]),
     ]
 
 
 def test_a_case_that_broke_is_told_although_another_was_mended(tmp_path: Path) -> None:
     base = [check("x:a", "a.one", FAILED, case="p"), check("x:a", "a.one", case="q")]
     head = [check("x:a", "a.one", case="p"), check("x:a", "a.one", FAILED, case="q")]
-    ((one,),) = (side.contracts for side in beside(tmp_path, base, head).beside)
+    ((one,),) = (side.outcomes for side in beside(tmp_path, base, head).beside)
     assert (one.kind, one.before, one.after, len(one.cases)) == (Kind.BROKE, "failed", "failed", 2)
 
 
 def test_a_new_case_that_fails_breaks_a_contract_that_was_kept(tmp_path: Path) -> None:
     head = [check("x:a", "a.one"), check("x:a", "a.one", FAILED, case="new")]
-    ((one,),) = (side.contracts for side in beside(tmp_path, [check("x:a", "a.one")], head).beside)
+    ((one,),) = (side.outcomes for side in beside(tmp_path, [check("x:a", "a.one")], head).beside)
     assert (one.kind, one.cases) == (Kind.BROKE, [])
+
+
+def test_a_timed_workload_that_has_no_right_answer_any_more_broke_and_what_cannot_run_says_nothing(tmp_path: Path) -> None:
+    base = [cell("torch:a", ROUNDS), cell("x:b", ROUNDS), check("x:b", "a.one", Outcome.UNAVAILABLE)]
+    head = [cell("torch:a", ROUNDS), cell("x:b", [], outcome=FAILED), check("x:b", "a.one")]
+    (side,) = beside(tmp_path, base, head).beside
+    assert [(one.what, one.kind, one.before, one.after) for one in side.outcomes] == [
+        ("gru-T8", Kind.BROKE, "passed", "failed"),
+        ("a.one", Kind.APPEARED, "", "passed"),
+    ]
+    assert [one.what for one in side.of(Kind.BROKE, Kind.APPEARED)] == ["gru-T8", "a.one"]
 
 
 def test_what_appeared_and_what_vanished_is_told(tmp_path: Path) -> None:
     base = [check("x:a", "a.one"), check("x:a", "a.two"), check("x:old", "a.one"), check("x:old", "a.two")]
     head = [check("x:a", "a.one"), check("x:a", "a.two"), check("x:new", "a.one")]
     (side,) = beside(tmp_path, base, head).beside
-    assert [(one.implementation, one.contract, one.kind) for one in side.contracts] == [
+    assert [(one.implementation, one.what, one.kind) for one in side.outcomes] == [
         ("x:new", "a.one", Kind.APPEARED),
         ("x:old", "a.one", Kind.VANISHED),
         ("x:old", "a.two", Kind.VANISHED),
@@ -71,7 +82,7 @@ def test_what_appeared_and_what_vanished_is_told(tmp_path: Path) -> None:
 def test_verdicts_and_environments_that_did_not_change_are_not_told(tmp_path: Path) -> None:
     both = [check("x:a", "a.one"), check("x:a", "a.two")]
     (side,) = beside(tmp_path / "same", both, both).beside
-    assert (side.verdicts, side.contracts, side.environment) == ([], [], [])
+    assert (side.verdicts, side.outcomes, side.environment) == ([], [], [])
     versions = {"python": "3.11.9", "torch": "2.14.0"}
     (side,) = beside(tmp_path / "other", both, [*both, check("x:a", "a.two", FAILED, case="d")], versions=versions).beside
     assert ("torch", "2.13.0", "2.14.0") in side.environment and "python" not in [name for name, _, _ in side.environment]
@@ -114,7 +125,7 @@ def test_the_page_has_a_section_with_both_directions_and_every_name_is_escaped(t
     section = html[html.index('<section id="changes"') :]
     section = section[: section.index("</section>")]
     text = text_of(section)
-    assert "Contracts: 1 broke and 1 mended. Of 3 comparisons of times: 1 slower and 2 same." in text
+    assert "Contracts and timed workloads: 1 broke and 1 mended. Of 3 comparisons of times: 1 slower and 2 same." in text
     rows = [text_of(row) for row in re.findall(r"<tr>.*?</tr>", section[section.index('id="times-changed') :], flags=re.DOTALL)]
     assert [row.split()[:2] for row in rows[1:3]] == [["slower", "x:b"], ["same", "x:c"]]
     assert "1.250 1.244 to 1.256" in rows[1] and "<script>alert" not in section

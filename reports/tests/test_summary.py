@@ -37,7 +37,7 @@ def run(tmp_path: Path) -> Run:
     return write
 
 
-def _page(*paths: Path, base: Path | None = None) -> Seen:
+def _page(*paths: Path, base: list[Path] | Path | None = None) -> Seen:
     return seen(summary(load(paths), load(base) if base else None).text)
 
 
@@ -127,6 +127,15 @@ def test_files_that_were_cut_short_and_a_loaded_machine_are_warned_of(run: Run) 
 def test_the_environment_is_one_line(run: Run) -> None:
     text = _page(run(*passing("x:a")), run(*passing("x:b"))).text
     assert text.endswith("Ran on specimen, An Imaginary CPU @ 2.50GHz, 2 cores, torch 2.13.0, python 3.11.9.")
+
+
+def test_two_machines_are_told_apart_in_every_table(run: Run) -> None:
+    other = {**specimen.header().environment, "machine": "other"}
+    broken, kept = check("x:a", "a.one", Outcome.FAILED), check("x:a", "a.one")
+    page = _page(run(kept), run(broken, environment=other), base=[run(kept), run(kept, environment=other)])
+    assert [line[0] for line in _table(page, "machine", "implementation")] == ["specimen", "other"]
+    assert [line[2] for line in _table(page, "machine", "implementation")] == ["no failure so far", "not a drop-in"]
+    assert "x:a on other" in page.text and "On other" in page.text and "In HEAD 1 result that BASE had right went wrong" in page.text
 
 
 def test_what_base_had_right_and_head_breaks_is_told_and_so_is_what_was_mended(run: Run) -> None:
