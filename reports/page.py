@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +47,7 @@ def write(frames: Frames, directory: Path, base: Frames | None = None) -> Path:
 def _drawn(findings: Findings, changed: Changes | None) -> Iterator[tuple[str, Drawing]]:
     """Every figure with its section, machine by machine, each with a name of its own."""
     names: set[str] = set()
-    found = [(section, drawing) for section, draw in FIGURES for part in findings.parts for drawing in draw(part)]
-    found += [(f"changes {side.machine}", drawing) for side in (changed.beside if changed else []) for drawing in change.draw(side)]
-    for section, drawing in found:
+    for section, drawing in chain(_of_findings(findings), _of_changes(changed)):
         name, count = drawing.name, 1
         # Two names of users may be one file name.
         while name in names:
@@ -56,6 +55,14 @@ def _drawn(findings: Findings, changed: Changes | None) -> Iterator[tuple[str, D
             name = f"{drawing.name}-{count}"
         names.add(name)
         yield section, replace(drawing, name=name)
+
+
+def _of_findings(findings: Findings) -> Iterator[tuple[str, Drawing]]:
+    return ((section, drawing) for section, draw in FIGURES for part in findings.parts for drawing in draw(part))
+
+
+def _of_changes(changed: Changes | None) -> Iterator[tuple[str, Drawing]]:
+    return ((f"changes {side.machine}", drawing) for side in (changed.beside if changed else []) for drawing in change.draw(side))
 
 
 def render(findings: Findings, drawn: list[dict[str, Any]], before: Findings | None = None, changed: Changes | None = None) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+import statistics as stdlib
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from harness.outcome import Outcome
@@ -156,22 +157,23 @@ def fastest(frames: Frames, cells: pd.DataFrame, implementations: list[str], con
     apart from), ratio, low, high (leader over runner-up), standing, outcomes (implementation -> what became of it, where it has not all
     the times), passed_over (list of sentences).
     """
-    current = latest(cells, frames.runs)
     rounds = rounds_of(frames)
     answer = []
-    for keys, length, use in _uses(current, each):
-        workloads = sorted(use["sequence_length"].unique())
-        timed = use[use["samples"] > 0]
-        full = timed.groupby("implementation")["sequence_length"].nunique()
-        logs = timed.assign(log=np.log(timed["seconds"])).groupby("implementation")["log"].mean()
-        whole = [name for name in implementations if full.get(name, 0) == len(workloads)]
-        ranked = sorted((name for name in whole if name in conforming), key=lambda name: float(logs[name]))
-        row = {**keys, "length": length, "lengths": workloads, "winner": "", "leader": "", "runner_up": "", "ratio": np.nan}
-        row |= {"low": np.nan, "high": np.nan, "standing": "", "passed_over": _passed_over(use, whole, ranked, conforming, logs)}
-        row["outcomes"] = {str(cell.implementation): str(cell.outcome) for cell in rows(use[use["samples"] == 0])}
+    for keys, length, use in _uses(latest(cells, frames.runs), each):
+        workloads = sorted({row.sequence_length for row in use})
+        timed: dict[str, dict[int, Any]] = {}
+        for row in use:
+            if row.samples > 0:
+                timed.setdefault(row.implementation, {})[row.sequence_length] = row
+        logs = {name: stdlib.fmean(math.log(row.seconds) for row in own.values()) for name, own in timed.items()}
+        whole = [name for name in implementations if len(timed.get(name, ())) == len(workloads)]
+        ranked = sorted((name for name in whole if name in conforming), key=logs.__getitem__)
+        found = {**keys, "length": length, "lengths": workloads, "winner": "", "leader": "", "runner_up": "", "ratio": math.nan}
+        found |= {"low": math.nan, "high": math.nan, "standing": "", "passed_over": _passed_over(use, whole, ranked, conforming, logs)}
+        found["outcomes"] = {str(row.implementation): str(row.outcome) for row in use if row.samples == 0}
         if ranked:
-            row |= _contest(ranked, workloads, timed, rounds)
-        answer.append(row)
+            found |= _contest(ranked, workloads, timed, rounds)
+        answer.append(found)
     return pd.DataFrame(answer, columns=list(_FASTEST_COLUMNS))
 
 
@@ -181,13 +183,12 @@ _FASTEST_COLUMNS = (
 )  # fmt: skip
 
 
-def _contest(ranked: list[str], workloads: list[int], timed: pd.DataFrame, rounds: Rounds) -> dict[str, Any]:
+def _contest(ranked: list[str], workloads: list[int], timed: dict[str, dict[int, Any]], rounds: Rounds) -> dict[str, Any]:
     """The fields of a use that follow from comparing ``ranked``, quickest median first, with each other."""
-    places = {(row.implementation, row.sequence_length): row for row in rows(timed)}
     level = 1 - (1 - LEVEL) / max(len(ranked) - 1, 1)
 
     def contest(name: str, other: str) -> metrics.Speed:
-        pairs = [(places[name, length].cell, places[other, length].cell) for length in workloads]
+        pairs = [(timed[name][length].cell, timed[other][length].cell) for length in workloads]
         return metrics.speed(mean([beside(rounds, *pair) for pair in pairs]), level)
 
     leader = ranked[0]
@@ -205,7 +206,7 @@ def _contest(ranked: list[str], workloads: list[int], timed: pd.DataFrame, round
     standing = Verdict.UNDECIDED if closest.standing == Verdict.SLOWER else closest.standing
     ratio = closest.ratio
     if not closest.pairs:
-        ratio = float(np.exp(np.mean([np.log(places[rival, length].seconds / places[leader, length].seconds) for length in workloads])))
+        ratio = math.exp(stdlib.fmean(math.log(timed[rival][length].seconds / timed[leader][length].seconds) for length in workloads))
     winner = leader if standing == Verdict.FASTER else ""
     return {
         "winner": winner,
@@ -218,32 +219,36 @@ def _contest(ranked: list[str], workloads: list[int], timed: pd.DataFrame, round
     }
 
 
-def _uses(cells: pd.DataFrame, each: bool) -> Iterator[tuple[dict[str, Any], str, pd.DataFrame]]:
-    known = cells[cells["sequence_length"] > 0]
-    keys = ["place", "configuration", "timed_pass", "mode"]
-    for values, group in known.groupby(keys, sort=False):
-        first = next(rows(group))
-        of_use = {name: getattr(first, name) for name in ("sizes", "rest", "batch_size", "hidden_size")}
+def _uses(cells: pd.DataFrame, each: bool) -> Iterator[tuple[dict[str, Any], str, list[Any]]]:
+    """What a use is, its length in words, and its cells."""
+    groups: dict[tuple[str, ...], list[Any]] = {}
+    for row in rows(cells[cells["sequence_length"] > 0]):
+        groups.setdefault((row.place, row.configuration, row.timed_pass, row.mode), []).append(row)
+    for values, group in groups.items():
+        first = group[0]
+        of_use = dict(zip(("place", "configuration", "timed_pass", "mode"), values, strict=True))
+        of_use |= {name: getattr(first, name) for name in ("sizes", "rest", "batch_size", "hidden_size")}
         of_use |= {"size": first.batch_size * first.hidden_size * (first.hidden_size + first.input_size)}
-        spans = [(str(length), length, length) for length in sorted(set(group["sequence_length"]))] if each else LENGTHS
+        spans = [(str(length), length, length) for length in sorted({row.sequence_length for row in group})] if each else LENGTHS
         for name, low, high in spans:
-            use = group[group["sequence_length"].between(low, high)]
-            if len(use):
-                yield {**dict(zip(keys, values, strict=True)), **of_use}, name, use
+            use = [row for row in group if low <= row.sequence_length <= high]
+            if use:
+                yield of_use, name, use
 
 
-def _passed_over(use: pd.DataFrame, whole: list[str], ranked: list[str], conforming: list[str], logs: pd.Series[float]) -> list[str]:
+def _passed_over(use: list[Any], whole: list[str], ranked: list[str], conforming: list[str], logs: Mapping[str, float]) -> list[str]:
     """Who was not considered although it may be of interest: faster but not conforming, or without a time for every T."""
     answer = []
     for name in whole:
         if name not in conforming and (not ranked or logs[name] < logs[ranked[0]]):
             answer.append(f"{name} took less time but does not conform" if ranked else f"{name} was timed but does not conform")
-    lost = use[use["outcome"] != Outcome.PASSED]
-    for name in lost["implementation"].astype(str).unique():
-        group = lost[lost["implementation"] == name]
-        if name in conforming and name not in whole and not (group["outcome"] == Outcome.UNAVAILABLE).all():
-            what = ", ".join(f"{row.outcome} at T={row.sequence_length}" for row in rows(group))
-            answer.append(f"{name}: {what}")
+    lost: dict[str, list[Any]] = {}
+    for row in use:
+        if row.outcome != Outcome.PASSED:
+            lost.setdefault(row.implementation, []).append(row)
+    for name, own in lost.items():
+        if name in conforming and name not in whole and not all(row.outcome == Outcome.UNAVAILABLE for row in own):
+            answer.append(f"{name}: {', '.join(f'{row.outcome} at T={row.sequence_length}' for row in own)}")
     return answer
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -34,7 +35,8 @@ def draw(findings: Findings) -> list[style.Drawing]:
     """One figure for each pass, place and configuration of which anything but times is known."""
     known = findings.costs[["setup", "warm_up_cost", "memory_bytes"]].notna().any(axis=1)
     groups = findings.costs.assign(known=known).groupby(KEYS, sort=False)
-    return [_figure(findings, dict(zip(KEYS, map(str, keys), strict=True)), group) for keys, group in groups if group["known"].any()]
+    found = [(dict(zip(KEYS, map(str, keys), strict=True)), group) for keys, group in groups if group["known"].any()]
+    return throughput.some(found, partial(_figure, findings))
 
 
 def _figure(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> style.Drawing:

@@ -18,17 +18,10 @@ _ALONE = "timed without the baseline beside it"
 
 def draw(findings: Findings) -> list[style.Drawing]:
     """One figure per sweep that has a baseline and something beside it."""
+    ratios = dict(iter(findings.relative.groupby(throughput.SWEEP, sort=False)))
     sweeps = throughput.sweeps(speed.latest(findings.cells, findings.frames.runs))
-    found = [(keys, cells) for keys, cells in sweeps if len(_ratios(findings, keys))]
-    return throughput.some(found, lambda keys, cells: _sweep(findings, keys, _ratios(findings, keys), cells))
-
-
-def _ratios(findings: Findings, keys: dict[str, str]) -> pd.DataFrame:
-    """The ratios of one sweep."""
-    ratios = findings.relative
-    for name, value in keys.items():
-        ratios = ratios[ratios[name] == value]
-    return ratios
+    found = [(keys, cells) for keys, cells in sweeps if tuple(keys.values()) in ratios]
+    return throughput.some(found, lambda keys, cells: _sweep(findings, keys, ratios[tuple(keys.values())], cells))
 
 
 def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame, cells: pd.DataFrame) -> style.Drawing:

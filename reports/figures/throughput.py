@@ -24,8 +24,8 @@ from reports.tables import counted, rows
 SWEEP = ["timed_pass", "place", "configuration"]
 Sweep = tuple[dict[str, str], pd.DataFrame]
 
-SWEEPS_DRAWN = 15
-"""Sweeps that a page draws: as many as the largest workload set that comes with this project has."""
+SWEEPS_DRAWN, EXAMPLES_DRAWN = 15, 6
+"""Sweeps that a page draws: all of as many as the largest workload set that comes with this project has, of more so many of them."""
 
 COLUMNS = [
     "mode", "timed_pass", "place", "configuration", "sequence_length", "implementation", "outcome", "fits_batch", "rate", "rate_low",
@@ -90,8 +90,8 @@ def draw(findings: Findings) -> list[style.Drawing]:
 
 
 def some(found: list[Sweep], draw: Callable[[dict[str, str], pd.DataFrame], style.Drawing]) -> list[style.Drawing]:
-    """The drawings of the first :data:`SWEEPS_DRAWN` sweeps; the last of them says how many there are besides."""
-    answer = [draw(keys, group) for keys, group in found[:SWEEPS_DRAWN]]
+    """The drawings of sweeps, if need be of the first :data:`EXAMPLES_DRAWN`; the last of them says how many there are besides."""
+    answer = [draw(keys, group) for keys, group in found[: SWEEPS_DRAWN if len(found) <= SWEEPS_DRAWN else EXAMPLES_DRAWN]]
     rest = len(found) - len(answer)
     if rest > 0:
         more = f" {counted(rest, 'more configuration')} with a pass, not drawn here: the run files and the table of cells have them."

@@ -18,7 +18,7 @@ from harness.workload import Pass
 from reports import load
 from reports.analysis import Findings
 from reports.figures import FIGURES, Drawing, costs, fastest, matrix, numerics, numerics_length, relative, style, throughput
-from reports.figures.throughput import SWEEPS_DRAWN
+from reports.figures.throughput import EXAMPLES_DRAWN, SWEEPS_DRAWN
 from reports.inline import classed, compact, inline
 from reports.metrics import HOST_BOUND
 from reports.tests import specimen
@@ -223,13 +223,13 @@ def test_without_lengths_or_results_there_is_no_figure(tmp_path: Path) -> None:
 
 
 def test_a_page_draws_some_sweeps_and_says_how_many_it_does_not(tmp_path: Path) -> None:
-    shapes = [(size, name, length) for size in range(1, SWEEPS_DRAWN + 3) for name in ("torch:a", "x:b") for length in (1, 8)]
+    shapes = [(size, name, length) for size in range(1, SWEEPS_DRAWN + 2) for name in ("torch:a", "x:b") for length in (1, 8)]
     cells = [replace(cell(name, ROUNDS, length), hidden_size=size, workload=f"H{size}-T{length}") for size, name, length in shapes]
     findings = findings_of(tmp_path, *cells)
     for module in (throughput, relative):
         drawings = module.draw(findings)
-        assert len(drawings) == SWEEPS_DRAWN
-        assert "2 more configurations with a pass, not drawn here" in drawings[-1].caption
+        assert len(drawings) == EXAMPLES_DRAWN
+        assert f"{SWEEPS_DRAWN + 1 - EXAMPLES_DRAWN} more configurations with a pass, not drawn here" in drawings[-1].caption
         assert not any("not drawn" in drawing.caption for drawing in drawings[:-1])
 
 
