@@ -1,62 +1,29 @@
-"""The glue between pytest and the harness: options, what is collected, what is recorded, what is said at the end."""
+"""The glue between pytest and the harness: what is collected, what is run and recorded, and what is said at the end."""
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import os
-import sys
-import uuid
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from harness import environment, statistics, tolerance
-from harness.apart import Apart
-from harness.contract import Check, Contract, checks, devices, run
+from harness.contract import Check, Contract, checks, run
 from harness.coverage import covered
 from harness.implementation import Implementation
-from harness.layer import Mode
-from harness.limit import Limits
 from harness.measure import Interrupted, measure
 from harness.outcome import Outcome
 from harness.progress import Progress
-from harness.record import Conformance, Header, Mutation, Throughput, to_json
-from harness.registry import UnknownImplementation, builtin, resolve, resolve_all
-from harness.resume import Earlier, ResumeError, earlier
+from harness.pytest_options import SESSION, Session, Tested, add_options, isolated, make_session, measuring, open_run, session_of
+from harness.record import Conformance, Mutation, to_json
 from harness.sampling import REPLAY, Budget
-from harness.store import RunWriter, StoreError, decode, encode, now
-from harness.workers import AT_MOST, Workers, sensible
-from harness.workload import Workload, WorkloadError, chosen
+from harness.store import decode, encode
+from harness.telling import kill_matrix, summary
+from harness.workload import Workload
 
-_SESSION = pytest.StashKey["Session"]()
 _RESULT = "harness_result"
-
-#: What a session finds. The instrument itself is calibrated without pytest.
-Tested = Conformance | Throughput | Mutation
-
-
-@dataclasses.dataclass
-class Session:
-    """What the command line asked for, resolved."""
-
-    implementations: list[Implementation]
-    devices: list[str]
-    workloads: list[Workload]
-    workers: Workers | None
-    environment: dict[str, Any]
-    baseline: str
-    writer: RunWriter | None = None
-    measured: dict[str, dict[str, Throughput]] = dataclasses.field(default_factory=dict)
-    results: list[Tested] = dataclasses.field(default_factory=list)
-    earlier: Earlier = dataclasses.field(default_factory=dict)
-    progress: Progress | None = None
-    limits: Limits = dataclasses.field(default_factory=Limits)
-    bench: Apart | None = None
 
 
 class Hooks:
@@ -71,191 +38,23 @@ class Hooks:
         """The workload sets by name."""
 
 
-def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    pluginmanager.add_hookspecs(Hooks)
-
-
 def pytest_addoption(parser: pytest.Parser) -> None:
-    group = parser.getgroup("recurrent layers")
-    group.addoption(
-        "--implementation",
-        action="append",
-        default=[],
-        metavar="REF",
-        help="test this implementation, and only those named; repeatable. REF is a registry id, path/to/file.py:Name or "
-        "package.module:Name; rnn=REF, gru=REF or lstm=REF where the class subclasses none of nn's. Without it, all built-in ones.",
-    )
-    group.addoption(
-        "--device",
-        action="append",
-        default=[],
-        metavar="DEVICE",
-        help="run on this device: cpu, cuda or all; default: all, but with --benchmark-only the GPU alone where there is one",
-    )
-    group.addoption(
-        "--reseed",
-        type=int,
-        default=0,
-        metavar="N",
-        help="draw other numbers for the same cases: N is added to the seed of each; default: 0",
-    )
-    group.addoption("--large", action="store_true", help="also check what takes gibibytes of memory")
-    group.addoption("--results", default="results", metavar="DIR", help="folder for the run file; default: results")
-    group.addoption(
-        "--workloads",
-        action="append",
-        default=[],
-        metavar="NAME_OR_FILE",
-        help="what to measure with --benchmark-only: a set by name, or a TOML file with tables [[workload]]; repeatable; default: quick",
-    )
-    group.addoption(
-        "--threads",
-        type=int,
-        default=1,
-        metavar="N",
-        help="torch's intra-op threads; default: 1, because two threads on two busy cores wait for each other a hundred times longer "
-        "than they work",
-    )
-    group.addoption(
-        "--sampling-time",
-        type=float,
-        default=Budget.seconds,
-        metavar="SECONDS",
-        help=f"how long to sample each comparison with the baseline at most; one that is decided before takes less; default: "
-        f"{Budget.seconds:g}",
-    )
-    group.addoption(
-        "--baseline",
-        default="",
-        metavar="ID",
-        help="the implementation that the others are compared with; default: the first of torch's own that is timed, else the first",
-    )
-    group.addoption(
-        "--resume",
-        metavar="RUN",
-        help="with --benchmark-only: go on from this run file, which was interrupted or cut short; what it has is not measured again",
-    )
-    group.addoption(
-        "--cold",
-        action="store_true",
-        help="with --benchmark-only: overwrite the caches before every timed call (on a GPU its L2), which is then timed alone",
-    )
-    group.addoption(
-        "--isolate",
-        choices=("auto", "always", "never"),
-        default="auto",
-        help="check implementations, and measure workloads, in processes of their own, where a crash or a hang is an outcome: 'auto' does "
-        f"so for those that are not built in; 'never' lets a debugger in. Checks are made in as many processes as there are cores for, "
-        f"up to {AT_MOST}; measurements in one",
-    )
-    group.addoption(
-        "--time-limit",
-        type=float,
-        default=30.0,
-        metavar="SECONDS",
-        help="what one isolated check, or one isolated call that is timed, may take; default: 30",
-    )
+    add_options(parser)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
-    try:
-        implementations = resolve_all(config.getoption("implementation"))
-        baseline = config.getoption("baseline")
-        if baseline and baseline not in {i.id for i in implementations}:
-            implementations = [resolve(baseline), *implementations]
-            baseline = implementations[0].id
-        sets = config.hook.pytest_harness_workloads() or {}
-        workloads = chosen(sets, config.getoption("workloads") or ["quick"]) if sets else []
-    except (UnknownImplementation, WorkloadError) as error:
-        raise pytest.UsageError(str(error)) from error
-    threads = max(1, config.getoption("threads"))
-    torch.set_num_threads(threads)
-    references, limit = [i.reference for i in implementations], config.getoption("time_limit")
-    # Under pytest-xdist the work is shared already.
-    workers = Workers(references, limit, 1 if hasattr(config, "workerinput") else sensible(threads))
-    facts = dataclasses.asdict(environment.describe())
-    session = Session(implementations, _devices(config), workloads, workers, facts, baseline, bench=Apart(references, limit))
-    if config.getoption("resume") is not None:
-        try:
-            session.earlier = earlier(Path(config.getoption("resume")), session.environment, _policy(config, session))
-        except ResumeError as error:
-            raise pytest.UsageError(str(error)) from error
-    config.stash[_SESSION] = session
+    make_session(config)
 
 
-def _devices(config: pytest.Config) -> list[str]:
-    known, asked = devices(), config.getoption("device")
-    for device in asked:
-        if device not in (*known, "all"):
-            raise pytest.UsageError(f"Cannot use --device {device}: this machine has {', '.join(known)}")
-    if "all" in asked or not asked:
-        return known[-1:] if _measuring(config) and not asked else known
-    return list(dict.fromkeys(asked))
-
-
-def _open_run(config: pytest.Config, session: Session) -> RunWriter | None:
-    measuring = _measuring(config)
-    contracts: Iterable[Contract] = () if measuring else config.hook.pytest_harness_contracts() or ()
-    if not measuring and not contracts:
-        return None
-    header = Header(
-        run=uuid.uuid4().hex,
-        created=now(),
-        command=["python", "-m", "pytest", *sys.argv[1:]],
-        environment=session.environment,
-        implementations={i.id: _describe(i, session.devices) for i in session.implementations},
-        contracts={
-            c.id: {"statement": c.statement, "severity": c.severity, "source": c.source, "topic": c.topic, "mutants": list(c.mutants)}
-            for c in contracts
-        },
-        workloads={w.on(d).id: w.on(d).as_json() for w in session.workloads for d in session.devices} if measuring else {},
-        policy=_policy(config, session),
-    )
-    try:
-        return RunWriter(Path(config.getoption("results")), "throughput" if measuring else "conformance", header)
-    except StoreError as error:
-        raise pytest.UsageError(str(error)) from error
-
-
-def _policy(config: pytest.Config, session: Session) -> dict[str, Any]:
-    """What counts as close, and how samples are taken and read."""
-    policy = {
-        "floors": tolerance.FLOORS,
-        "least_floor_eps": tolerance.LEAST_FLOOR_EPS,
-        "sum_floor_eps": tolerance.SUM_FLOOR_EPS,
-        "tf32": False,
-    }
-    if _measuring(config):
-        names = ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")
-        policy |= {name.lower(): getattr(statistics, name) for name in names}
-        policy |= {"sampling_time": config.getoption("sampling_time"), "cold": config.getoption("cold")}
-    return {**policy, "baseline": session.baseline} if session.baseline else policy
-
-
-def _describe(implementation: Implementation, on: Sequence[str]) -> dict[str, Any]:
-    return {
-        "description": implementation.description,
-        "modes": sorted(implementation.capabilities.modes),
-        "source": implementation.reference,
-        "availability": {device: implementation.unavailable(device) for device in on},
-    }
-
-
-def _measuring(config: pytest.Config) -> bool:
-    """Whether throughput is measured, and contracts are not checked."""
-    return bool(config.getoption("benchmark_only", False))
-
-
-def session_of(config: pytest.Config) -> Session:
-    """What this run was asked for."""
-    return config.stash[_SESSION]
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    pluginmanager.add_hookspecs(Hooks)
 
 
 def conformance_checks(config: pytest.Config, contracts: Iterable[Contract]) -> list[Check]:
     """The checks to collect: none while throughput is measured."""
     session = session_of(config)
-    if _measuring(config):
+    if measuring(config):
         return []
     found = checks(contracts, session.implementations, session.devices, config.getoption("large"))
     return [_reseeded(check, config.getoption("reseed")) for check in found]
@@ -271,7 +70,7 @@ def _reseeded(check: Check, by: int) -> Check:
 def throughput_cells(config: pytest.Config) -> list[tuple[Workload, Implementation]]:
     """The cells to collect, those of one workload together: none while contracts are checked."""
     session = session_of(config)
-    if not _measuring(config):
+    if not measuring(config):
         return []
     workloads = [workload.on(device) for workload in session.workloads for device in session.devices]
     offered = [i for i in session.implementations if any(i.unavailable(device) is None for device in session.devices)]
@@ -281,7 +80,7 @@ def throughput_cells(config: pytest.Config) -> list[tuple[Workload, Implementati
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Bare pytest times nothing, --benchmark-only checks nothing: what does not belong is deselected, and counted as such."""
-    unwanted = [item for item in items if ("benchmark" in getattr(item, "fixturenames", ())) != _measuring(config)]
+    unwanted = [item for item in items if ("benchmark" in getattr(item, "fixturenames", ())) != measuring(config)]
     if unwanted:
         config.hook.pytest_deselected(items=unwanted)
         gone = set(unwanted)
@@ -305,18 +104,12 @@ def settle(request: pytest.FixtureRequest, record_result: Callable[[Tested], Non
     session = session_of(request.config)
 
     def settled(check: Check) -> None:
-        apart = _apart(request.config, check.implementation) and check.case is not None
-        result = session.workers.run(check) if apart and session.workers is not None else run(check)
+        elsewhere = isolated(request.config, check.implementation) and check.case is not None
+        result = session.workers.run(check) if elsewhere and session.workers is not None else run(check)
         record_result(result)
         conclude(result)
 
     return settled
-
-
-def _apart(config: pytest.Config, implementation: Implementation) -> bool:
-    """Whether checks of ``implementation`` run in another process than this one."""
-    isolate = config.getoption("isolate")
-    return bool(isolate == "always" or (isolate == "auto" and implementation.reference not in builtin()))
 
 
 Measured = Callable[[Workload, Implementation, Any], None]
@@ -356,7 +149,7 @@ def _measure(request: pytest.FixtureRequest, workload: Workload) -> None:
     budget = Budget(seconds=config.getoption("sampling_time"))
     given: dict[str, Any] = {"baseline": session.baseline, "cold": config.getoption("cold"), "before": known}
     try:
-        if session.bench is not None and any(_apart(config, implementation) for implementation in beside):
+        if session.bench is not None and any(isolated(config, implementation) for implementation in beside):
             records = session.bench.measure(workload, beside, budget, **given)
         else:
             records = measure(workload, beside, budget, limits=session.limits, **given)
@@ -421,39 +214,39 @@ _CURRENT: Session | None = None
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
     global _CURRENT
-    _CURRENT = session.config.stash.get(_SESSION, None)
+    _CURRENT = session.config.stash.get(SESSION, None)
     # Not when pytest is configured, which it also is to print its options.
     if _CURRENT is not None and not session.config.option.collectonly and not hasattr(session.config, "workerinput"):
-        _CURRENT.writer = _open_run(session.config, _CURRENT)
+        _CURRENT.writer = open_run(session.config, _CURRENT)
     _start_worker(session.config)
     yield
 
 
 def _start_worker(config: pytest.Config) -> None:
     """Lets the process for isolated checks or measurements load while this one collects them, where there will be any."""
-    mine = config.stash.get(_SESSION, None)
+    mine = config.stash.get(SESSION, None)
     distributes = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
-    worker = None if mine is None else mine.bench if _measuring(config) else mine.workers
+    worker = None if mine is None else mine.bench if measuring(config) else mine.workers
     if mine is None or worker is None or distributes or config.option.collectonly:
         return
-    if any(_apart(config, implementation) for implementation in mine.implementations):
+    if any(isolated(config, implementation) for implementation in mine.implementations):
         worker.start()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Lets other processes begin with what they will be asked for; under pytest-xdist nobody knows yet who will be asked for what."""
     config = session.config
-    mine = config.stash.get(_SESSION, None)
+    mine = config.stash.get(SESSION, None)
     shared = bool(config.getoption("numprocesses", None)) or hasattr(config, "workerinput")
-    if mine is None or mine.workers is None or shared or config.option.collectonly or _measuring(config):
+    if mine is None or mine.workers is None or shared or config.option.collectonly or measuring(config):
         return
     parameters = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
     found = [value for given in parameters for value in given.values() if isinstance(value, Check)]
-    mine.workers.expect(check for check in found if check.case is not None and _apart(config, check.implementation))
+    mine.workers.expect(check for check in found if check.case is not None and isolated(config, check.implementation))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    mine = session.config.stash.get(_SESSION, None)
+    mine = session.config.stash.get(SESSION, None)
     for worker in () if mine is None else (mine.workers, mine.bench):
         if worker is not None:
             worker.stop()
@@ -470,7 +263,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
-    session = config.stash.get(_SESSION, None)
+    session = config.stash.get(SESSION, None)
     if session is None or session.writer is None:
         return
     path = session.writer.close(int(exitstatus), covered(r for r in session.results if isinstance(r, Conformance)))
@@ -483,43 +276,5 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     for line in kill_matrix(mutations) + summary([r for r in session.results if not isinstance(r, Mutation)]):
         terminalreporter.write_line(line)
     terminalreporter.write_line(f"run file: {os.path.relpath(path)}")
-    if exitstatus == pytest.ExitCode.INTERRUPTED and _measuring(config):
+    if exitstatus == pytest.ExitCode.INTERRUPTED and measuring(config):
         terminalreporter.write_line(f"to go on from it: the same command with --resume {os.path.relpath(path)}")
-
-
-def kill_matrix(mutations: Sequence[Mutation]) -> list[str]:
-    """For each contract and each mutant, in which modes the contract rejects it, and the score; nothing where no mutant was run."""
-    if not mutations:
-        return []
-    modes = [mode.value for mode in Mode]
-    width = max(len(m.mutant) for m in mutations)
-    lines = [f"{'':{width}}  {' '.join(modes)}"]
-    cell = {"killed": "x", "survived": "-"}
-    for contract, group in itertools.groupby(sorted(mutations, key=lambda m: m.contract), key=lambda m: m.contract):
-        lines.append(contract)
-        for m in group:
-            row = " ".join(f"{cell.get(m.modes.get(mode, ''), ''):^{len(mode)}}" for mode in modes)
-            lines.append(f"{m.mutant:{width}}  {row}{'' if m.outcome == Outcome.PASSED else '  SURVIVED'}".rstrip())
-    killed = sum(m.outcome == Outcome.PASSED for m in mutations)
-    lines.append("x: rejected in this mode; -: seen in another mode only; blank: the mutant or the contract does not exist in it")
-    lines.append(f"mutant score: {killed} of {len(mutations)} rejected by the contract that names them ({killed / len(mutations):.1%})")
-    return lines
-
-
-def summary(results: Sequence[Conformance | Throughput]) -> list[str]:
-    """One line for each implementation: how many of its results ended how, and which contracts it broke."""
-    if not results:
-        return []
-    counts: dict[str, Counter[str]] = defaultdict(Counter)
-    broken: dict[str, list[str]] = defaultdict(list)
-    for result in results:
-        counts[result.implementation][result.outcome] += 1
-        if isinstance(result, Conformance) and Outcome(result.outcome).fails_run and result.contract not in broken[result.implementation]:
-            broken[result.implementation].append(result.contract)
-    width = max(len(name) for name in counts)
-    lines = []
-    for name, found in counts.items():
-        lines.append(f"{name:{width}}  " + ", ".join(f"{found[o]} {o.value}" for o in Outcome if found[o]))
-        if broken[name]:
-            lines.append(f"{'':{width}}  breaks {len(broken[name])}: {', '.join(broken[name])}")
-    return lines

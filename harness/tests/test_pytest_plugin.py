@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,17 +16,18 @@ import pytest
 import torch
 
 import harness
-from harness import pytest_plugin, statistics
+from harness import pytest_options, pytest_plugin
 from harness.contract import Check, checks
 from harness.implementation import Capabilities
 from harness.outcome import Outcome
-from harness.record import Conformance, Mutation, Throughput
+from harness.record import Conformance, Throughput
 from harness.registry import builtin
 from harness.store import Run, read
 from harness.tests import samples
 from harness.tests.samples import CASE, implementation
+from harness.tests.test_pytest_options import give_session, stand_in
 from harness.tests.test_record import CONFORMANCE
-from harness.workload import Pass, Workload
+from harness.workload import Pass
 
 ROOT = Path(harness.__file__).parents[1]
 
@@ -233,104 +233,10 @@ def test_throughput_hands_the_same_samples_to_the_benchmark_file_and_the_run_fil
         assert recorded[workload, "layers:Crashes"].samples == []
 
 
-def _config(**options: Any) -> Any:
-    """As much of pytest's configuration as the plugin asks for."""
-    given: dict[str, Any] = {"device": [], "benchmark_only": False, "implementation": [], "workloads": [], **options}
-    given |= {"threads": torch.get_num_threads(), "time_limit": 1.0}
-    hook = SimpleNamespace(
-        pytest_harness_workloads=lambda: {"quick": (Workload("quick", CASE, Pass.INFERENCE),)},
-        pytest_harness_contracts=lambda: (samples.agrees,),
-    )
-    return SimpleNamespace(getoption=lambda name, default=None: given.get(name, default), stash={}, hook=hook)
-
-
-@pytest.mark.parametrize(
-    ("options", "line"),
-    [
-        ({"device": ["tpu"]}, "Cannot use --device tpu: this machine has cpu"),
-        ({"workloads": ["huge"]}, "Cannot use --workloads huge: there is no set of this name. Known sets: quick"),
-        ({"implementation": ["loop:fastest"]}, "Cannot use --implementation loop:fastest"),
-    ],
-    ids=["device", "workloads", "implementation"],
-)
-def test_an_option_that_cannot_be_met_is_a_usage_error(options: dict[str, Any], line: str) -> None:
-    config = _config(**options)
-    with pytest.raises(pytest.UsageError, match=line) as caught:
-        pytest_plugin.pytest_configure(config)
-    assert len(str(caught.value).splitlines()) == 1
-
-
-def test_a_run_file_is_opened_when_a_session_starts_and_not_to_print_the_options(tmp_path: Path) -> None:
-    config = _config(results=str(tmp_path / "results"), implementation=["loop:textbook"])
-    config.option = SimpleNamespace(collectonly=False)
-    pytest_plugin.pytest_configure(config)
-    session = pytest_plugin.session_of(config)
-    assert session.writer is None and not (tmp_path / "results").exists()
-    session.writer = pytest_plugin._open_run(config, session)
-    assert session.writer is not None
-    run = read(session.writer.close(0))
-    assert run.complete and list(run.header.implementations) == ["loop:textbook"] and list(run.header.contracts) == ["sample.agrees"]
-    assert run.header.implementations["loop:textbook"]["availability"]["cpu"] is None
-
-
-@pytest.mark.parametrize(("asked", "named"), [("", None), ("loop:hoisted", "loop:hoisted")])
-def test_the_policy_of_a_benchmark_names_the_baseline_only_where_one_was_asked_for(asked: str, named: str | None, tmp_path: Path) -> None:
-    config = _config(results=str(tmp_path), benchmark_only=True, baseline=asked, sampling_time=1.5, implementation=["loop:textbook"])
-    pytest_plugin.pytest_configure(config)
-    session = pytest_plugin.session_of(config)
-    # A baseline that was not to be tested is measured beside the rest.
-    assert [i.id for i in session.implementations] == [*([asked] if asked else []), "loop:textbook"]
-    writer = pytest_plugin._open_run(config, session)
-    assert writer is not None
-    policy = read(writer.close(0)).header.policy
-    assert policy.get("baseline") == named and ("baseline" in policy) == bool(asked)
-    assert policy["sampling_time"] == 1.5 and policy["systematic"] == statistics.SYSTEMATIC and policy["level"] == statistics.LEVEL
-
-
-def test_the_policy_of_a_conformance_run_says_nothing_of_samples(tmp_path: Path) -> None:
-    config = _config(results=str(tmp_path), implementation=["loop:textbook"])
-    pytest_plugin.pytest_configure(config)
-    writer = pytest_plugin._open_run(config, pytest_plugin.session_of(config))
-    assert writer is not None
-    assert set(read(writer.close(0)).header.policy) == {"floors", "least_floor_eps", "sum_floor_eps", "tf32"}
-
-
-def test_a_results_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    config = _config(results=str(tmp_path / "file" / "results"))
-    _session(config, [builtin()["loop:textbook"]])
-    with pytest.raises(pytest.UsageError, match=r"^Cannot write the run file .* Name another folder\.$"):
-        pytest_plugin._open_run(config, pytest_plugin.session_of(config))
-
-
-@pytest.mark.parametrize(
-    ("machine", "asked", "measuring", "devices"),
-    [
-        (["cpu"], [], False, ["cpu"]),
-        (["cpu"], [], True, ["cpu"]),
-        (["cpu", "cuda"], [], False, ["cpu", "cuda"]),
-        (["cpu", "cuda"], [], True, ["cuda"]),
-        (["cpu", "cuda"], ["all"], True, ["cpu", "cuda"]),
-        (["cpu", "cuda"], ["cpu"], True, ["cpu"]),
-        (["cpu", "cuda"], ["cuda", "cpu", "cuda"], True, ["cuda", "cpu"]),
-    ],
-)
-def test_a_benchmark_takes_the_gpu_alone_unless_it_is_told(
-    machine: list[str], asked: list[str], measuring: bool, devices: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pytest_plugin, "devices", lambda: machine)
-    assert pytest_plugin._devices(_config(device=asked, benchmark_only=measuring)) == devices
-
-
-def _session(config: Any, implementations: Sequence[Any]) -> None:
-    workloads = [Workload("quick", CASE, Pass.INFERENCE), Workload("quick", CASE, Pass.TRAINING)]
-    config.stash[pytest_plugin._SESSION] = pytest_plugin.Session(list(implementations), ["cpu"], workloads, None, {}, "")
-
-
 def test_contracts_and_workloads_are_never_collected_together() -> None:
     for measuring in (False, True):
-        config = _config(benchmark_only=measuring)
-        _session(config, [implementation(torch.nn.GRU)])
+        config = stand_in(benchmark_only=measuring)
+        give_session(config, [implementation(torch.nn.GRU)])
         assert bool(pytest_plugin.conformance_checks(config, [samples.agrees])) is not measuring
         assert bool(pytest_plugin.throughput_cells(config)) is measuring
 
@@ -344,7 +250,7 @@ class Item:
 
 @pytest.mark.parametrize("measuring", [False, True])
 def test_without_its_option_nothing_is_timed_and_with_it_nothing_else_runs(measuring: bool) -> None:
-    config = _config(benchmark_only=measuring)
+    config = stand_in(benchmark_only=measuring)
     deselected: list[Any] = []
     config.hook.pytest_deselected = lambda items: deselected.extend(items)
     timed, checked = Item("measured", "benchmark"), Item("settle")
@@ -354,9 +260,9 @@ def test_without_its_option_nothing_is_timed_and_with_it_nothing_else_runs(measu
 
 
 def test_the_cells_of_a_workload_come_together_without_rows_that_cannot_run_here() -> None:
-    config = _config(benchmark_only=True)
+    config = stand_in(benchmark_only=True)
     lstm = implementation(torch.nn.LSTM, "sample:lstm", capabilities=Capabilities(modes=frozenset()))
-    _session(config, [builtin()["torch:onednn"], lstm, builtin()["torch:cudnn"], builtin()["loop:textbook"]])
+    give_session(config, [builtin()["torch:onednn"], lstm, builtin()["torch:cudnn"], builtin()["loop:textbook"]])
     cells = [(workload.timed.value, i.id) for workload, i in pytest_plugin.throughput_cells(config)]
     assert cells == [(timed, id) for timed in ("inference", "training") for id in ("torch:onednn", "loop:textbook")]
 
@@ -371,23 +277,6 @@ def test_a_test_ends_as_its_result_says(outcome: Outcome) -> None:
     expected = pytest.xfail.Exception if outcome is Outcome.EXPECTED_FAILURE else kinds[outcome.fails_run]
     with pytest.raises(expected, match="because"):
         pytest_plugin.conclude(result)
-
-
-def test_the_summary_counts_outcomes_and_names_each_broken_contract_once() -> None:
-    results = [CONFORMANCE, *[Conformance("x.y", "other", "", "failed", "MUST", "gru", "cpu", "float32")] * 2]
-    assert pytest_plugin.summary(results) == ["a      1 passed", "other  2 failed", "       breaks 1: x.y"]
-
-
-def test_the_kill_matrix_says_who_survived_and_gives_the_score() -> None:
-    killed = Mutation("values.gru", "mutant:a", "passed", "One bias is lost.", {"gru": "killed", "lstm": "survived"})
-    alive = Mutation("values.lstm", "mutant:bb", "failed", "Nothing is wrong.", {"lstm": "survived"})
-    lines = pytest_plugin.kill_matrix([alive, killed])
-    assert lines[0].split() == ["rnn_tanh", "rnn_relu", "gru", "lstm"]
-    assert [lines[1], lines[2].split()] == ["values.gru", ["mutant:a", "x", "-"]]
-    assert [lines[3], lines[4].split()] == ["values.lstm", ["mutant:bb", "-", "SURVIVED"]]
-    assert lines[2].index("x") in range(lines[0].index("gru"), lines[0].index("gru") + 3)
-    assert lines[-1] == "mutant score: 1 of 2 rejected by the contract that names them (50.0%)"
-    assert pytest_plugin.kill_matrix([]) == []
 
 
 def test_reseeding_draws_other_numbers_for_the_same_cases() -> None:
@@ -415,9 +304,9 @@ def test_other_peoples_layers_are_checked_in_a_process_of_their_own(isolate: str
         asked.append(check)
         return CONFORMANCE
 
-    config = _config(isolate=isolate)
+    config = stand_in(isolate=isolate)
     workers: Any = SimpleNamespace(run=answers)
-    config.stash[pytest_plugin._SESSION] = pytest_plugin.Session([], ["cpu"], [], workers, {}, "")
+    config.stash[pytest_options.SESSION] = pytest_options.Session([], ["cpu"], [], workers, {}, "")
     recorded: list[Any] = []
     request: Any = SimpleNamespace(config=config)
     settle = pytest_plugin.settle.__wrapped__(request, recorded.append)  # type: ignore[attr-defined]

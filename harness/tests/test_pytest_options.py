@@ -1,0 +1,113 @@
+"""The options of the command line: what is asked for, what cannot be, and the run file that is begun."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from harness import pytest_options, statistics
+from harness.registry import builtin
+from harness.store import read
+from harness.tests import samples
+from harness.tests.samples import CASE
+from harness.workload import Pass, Workload
+
+
+def stand_in(**options: Any) -> Any:
+    """As much of pytest's configuration as the plugin asks for."""
+    given: dict[str, Any] = {"device": [], "benchmark_only": False, "implementation": [], "workloads": [], **options}
+    given |= {"threads": torch.get_num_threads(), "time_limit": 1.0}
+    hook = SimpleNamespace(
+        pytest_harness_workloads=lambda: {"quick": (Workload("quick", CASE, Pass.INFERENCE),)},
+        pytest_harness_contracts=lambda: (samples.agrees,),
+    )
+    return SimpleNamespace(getoption=lambda name, default=None: given.get(name, default), stash={}, hook=hook)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        ({"device": ["tpu"]}, "Cannot use --device tpu: this machine has cpu"),
+        ({"workloads": ["huge"]}, "Cannot use --workloads huge: there is no set of this name. Known sets: quick"),
+        ({"implementation": ["loop:fastest"]}, "Cannot use --implementation loop:fastest"),
+    ],
+    ids=["device", "workloads", "implementation"],
+)
+def test_an_option_that_cannot_be_met_is_a_usage_error(options: dict[str, Any], line: str) -> None:
+    config = stand_in(**options)
+    with pytest.raises(pytest.UsageError, match=line) as caught:
+        pytest_options.make_session(config)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_run_file_is_opened_when_a_session_starts_and_not_to_print_the_options(tmp_path: Path) -> None:
+    config = stand_in(results=str(tmp_path / "results"), implementation=["loop:textbook"])
+    config.option = SimpleNamespace(collectonly=False)
+    pytest_options.make_session(config)
+    session = pytest_options.session_of(config)
+    assert session.writer is None and not (tmp_path / "results").exists()
+    session.writer = pytest_options.open_run(config, session)
+    assert session.writer is not None
+    run = read(session.writer.close(0))
+    assert run.complete and list(run.header.implementations) == ["loop:textbook"] and list(run.header.contracts) == ["sample.agrees"]
+    assert run.header.implementations["loop:textbook"]["availability"]["cpu"] is None
+
+
+@pytest.mark.parametrize(("asked", "named"), [("", None), ("loop:hoisted", "loop:hoisted")])
+def test_the_policy_of_a_benchmark_names_the_baseline_only_where_one_was_asked_for(asked: str, named: str | None, tmp_path: Path) -> None:
+    config = stand_in(results=str(tmp_path), benchmark_only=True, baseline=asked, sampling_time=1.5, implementation=["loop:textbook"])
+    pytest_options.make_session(config)
+    session = pytest_options.session_of(config)
+    # A baseline that was not to be tested is measured beside the rest.
+    assert [i.id for i in session.implementations] == [*([asked] if asked else []), "loop:textbook"]
+    writer = pytest_options.open_run(config, session)
+    assert writer is not None
+    policy = read(writer.close(0)).header.policy
+    assert policy.get("baseline") == named and ("baseline" in policy) == bool(asked)
+    assert policy["sampling_time"] == 1.5 and policy["systematic"] == statistics.SYSTEMATIC and policy["level"] == statistics.LEVEL
+
+
+def test_the_policy_of_a_conformance_run_says_nothing_of_samples(tmp_path: Path) -> None:
+    config = stand_in(results=str(tmp_path), implementation=["loop:textbook"])
+    pytest_options.make_session(config)
+    writer = pytest_options.open_run(config, pytest_options.session_of(config))
+    assert writer is not None
+    assert set(read(writer.close(0)).header.policy) == {"floors", "least_floor_eps", "sum_floor_eps", "tf32"}
+
+
+def test_a_results_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    config = stand_in(results=str(tmp_path / "file" / "results"))
+    give_session(config, [builtin()["loop:textbook"]])
+    with pytest.raises(pytest.UsageError, match=r"^Cannot write the run file .* Name another folder\.$"):
+        pytest_options.open_run(config, pytest_options.session_of(config))
+
+
+@pytest.mark.parametrize(
+    ("machine", "asked", "measuring", "devices"),
+    [
+        (["cpu"], [], False, ["cpu"]),
+        (["cpu"], [], True, ["cpu"]),
+        (["cpu", "cuda"], [], False, ["cpu", "cuda"]),
+        (["cpu", "cuda"], [], True, ["cuda"]),
+        (["cpu", "cuda"], ["all"], True, ["cpu", "cuda"]),
+        (["cpu", "cuda"], ["cpu"], True, ["cpu"]),
+        (["cpu", "cuda"], ["cuda", "cpu", "cuda"], True, ["cuda", "cpu"]),
+    ],
+)
+def test_a_benchmark_takes_the_gpu_alone_unless_it_is_told(
+    machine: list[str], asked: list[str], measuring: bool, devices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pytest_options, "devices", lambda: machine)
+    assert pytest_options._devices(stand_in(device=asked, benchmark_only=measuring)) == devices
+
+
+def give_session(config: Any, implementations: Sequence[Any]) -> None:
+    """Puts a session with these implementations where the plugin looks for it."""
+    workloads = [Workload("quick", CASE, Pass.INFERENCE), Workload("quick", CASE, Pass.TRAINING)]
+    config.stash[pytest_options.SESSION] = pytest_options.Session(list(implementations), ["cpu"], workloads, None, {}, "")

@@ -1,0 +1,24 @@
+"""The lines at the end of a run, against ones written by hand."""
+
+from __future__ import annotations
+
+from harness.record import Conformance, Mutation
+from harness.telling import kill_matrix, summary
+from harness.tests.test_record import CONFORMANCE
+
+
+def test_the_summary_counts_outcomes_and_names_each_broken_contract_once() -> None:
+    results = [CONFORMANCE, *[Conformance("x.y", "other", "", "failed", "MUST", "gru", "cpu", "float32")] * 2]
+    assert summary(results) == ["a      1 passed", "other  2 failed", "       breaks 1: x.y"]
+
+
+def test_the_kill_matrix_says_who_survived_and_gives_the_score() -> None:
+    killed = Mutation("values.gru", "mutant:a", "passed", "One bias is lost.", {"gru": "killed", "lstm": "survived"})
+    alive = Mutation("values.lstm", "mutant:bb", "failed", "Nothing is wrong.", {"lstm": "survived"})
+    lines = kill_matrix([alive, killed])
+    assert lines[0].split() == ["rnn_tanh", "rnn_relu", "gru", "lstm"]
+    assert [lines[1], lines[2].split()] == ["values.gru", ["mutant:a", "x", "-"]]
+    assert [lines[3], lines[4].split()] == ["values.lstm", ["mutant:bb", "-", "SURVIVED"]]
+    assert lines[2].index("x") in range(lines[0].index("gru"), lines[0].index("gru") + 3)
+    assert lines[-1] == "mutant score: 1 of 2 rejected by the contract that names them (50.0%)"
+    assert kill_matrix([]) == []
