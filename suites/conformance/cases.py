@@ -195,8 +195,9 @@ _STACKS: tuple[dict[str, Any], ...] = (
     {"input_size": 7, "hidden_size": 40, "bias": False, "steps": 3, "batch": 2},
     {"input_size": 3, "hidden_size": 66, "bias": False, "bidirectional": True, "steps": 2, "batch": 2},
     {"input_size": 6, "hidden_size": 18, "steps": 7, "batch": 40, "lengths": tuple(1 + (5 * k) % 7 for k in range(40))},
-    {"input_size": 3, "hidden_size": 5, "steps": 70, "batch": 3, "lengths": (70, 65, 33), "enforce_sorted": True},
-    {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 5, "lengths": (3, 66, 64, 65, 40), "bidirectional": True},
+    {"input_size": 3, "hidden_size": 5, "steps": 260, "batch": 3, "lengths": (260, 129, 65), "enforce_sorted": True},
+    {"input_size": 3, "hidden_size": 4, "steps": 140, "batch": 5, "lengths": (3, 140, 64, 129, 65), "bidirectional": True},
+    {"input_size": 3, "hidden_size": 4, "steps": 260, "batch": 1, "batched": False},
     {"input_size": 2, "hidden_size": 3, "num_layers": 9, "steps": 2, "batch": 2},
     {"input_size": 2, "hidden_size": 3, "steps": 3, "batch": 140, "lengths": tuple(1 + (2 * k) % 3 for k in range(140))},
     {"input_size": 2, "hidden_size": 257, "bidirectional": True, "steps": 2, "batch": 2},
@@ -205,7 +206,23 @@ _STACKS: tuple[dict[str, Any], ...] = (
 
 def stacks(mode: Mode) -> tuple[Case, ...]:
     """Wide and deep stacks, and large packed batches."""
-    return tuple(make(mode, **options, seed=k) for k, options in enumerate(_STACKS, start=1))
+    return tuple(make(mode, **options, seed=k, weights=_lasting(mode, options["steps"])) for k, options in enumerate(_STACKS, start=1))
+
+
+#: Several sizes past a tile at once: 32 steps, 64 sequences, 128 units, 64 projected ones.
+_SEVERAL: tuple[dict[str, Any], ...] = (
+    {"input_size": 5, "hidden_size": 34, "steps": 34, "batch": 34},
+    {"input_size": 3, "hidden_size": 33, "bidirectional": True, "batch_first": True, "steps": 33, "batch": 33},
+    {"input_size": 3, "hidden_size": 9, "num_layers": 2, "bidirectional": True, "batch_first": True, "steps": 3, "batch": 67},
+    {"input_size": 5, "hidden_size": 130, "num_layers": 2, "bidirectional": True, "steps": 3, "batch": 3},
+    {"input_size": 4, "hidden_size": 132, "dtype": "float64", "steps": 3, "batch": 4, "lengths": (2, 3, 1, 3)},
+)
+
+
+def several_large(mode: Mode) -> tuple[Case, ...]:
+    """Layers of which several sizes are large at once, and a wide projection where there is one."""
+    cases = tuple(make(mode, **options, seed=k) for k, options in enumerate(_SEVERAL, start=1))
+    return (*cases, make(mode, 3, 67, proj_size=66, bidirectional=True, steps=2, batch=65)) if mode is LSTM else cases
 
 
 def widths(mode: Mode) -> tuple[Case, ...]:

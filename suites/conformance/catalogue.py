@@ -30,6 +30,7 @@ from suites.conformance import (
     shapes,
     state,
     values,
+    values_large,
 )
 
 #: A topic's contracts stand in the file named after it, whose docstring begins with the topic's sentence. Where they are many, they go
@@ -37,6 +38,7 @@ from suites.conformance import (
 FILES: tuple[ModuleType, ...] = (
     shapes,
     values,
+    values_large,
     state,
     gradients,
     gradients_higher,

@@ -17,7 +17,10 @@ def _cases(dtype: str) -> list[Case]:
     return [
         *every(dtype=dtype, num_layers=2),
         *every(dtype=dtype, bidirectional=True, batch_first=True, hidden_size=17),
+        *every(dtype=dtype, num_layers=2, bidirectional=True, steps=3),
         *every(dtype=dtype, steps=32, hidden_size=9, weights="remembering"),
+        # Gradients of weights are sums over many steps and sequences.
+        *every(dtype=dtype, steps=16, batch=34, hidden_size=4),
         *every(dtype=dtype, steps=5, batch=3, lengths=(2, 5, 3)),
         *every(LSTM, dtype=dtype, proj_size=3),
     ]

@@ -52,6 +52,9 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "WrongWithoutBiasBothWays": "the forward direction's W_ih in both directions",
     "WrongBatchFirstInThreeLayers": "layer 1 reading in reversed time what the one below answers",
     "FifthLayerUsesTheFourth": "layer 3's weights in every layer above it",
+    "StreamedStackSharesAState": "read in the wrong order: the first layer's for all layers",
+    "ReverseStartsWithTheForwardState": "read in the wrong order: the forward direction's for both directions",
+    "StateOfWidePacksIgnored": "taken for zero",
     # state
     "DefaultStateIsOne": "an initial state of ones",
     "StatefulBetweenCalls": "the final state of an equal call before as the initial one",

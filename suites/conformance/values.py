@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 
 import numpy as np
 
@@ -12,11 +11,12 @@ from harness.contract import alternative
 from harness.layer import Mode
 from harness.reference import altered, answer, tensor
 from harness.trial import Trial
-from suites.conformance.cases import GRU, HEADLINE, LSTM, RNN_RELU, RNN_TANH, combined, every, lengths, stacks, widths
-from suites.conformance.declare import MUST, SHOULD, contract, in_docs
+from suites.conformance.cases import GRU, HEADLINE, LSTM, RNN_RELU, RNN_TANH, combined, every, lengths, widths
+from suites.conformance.declare import MUST, contract, in_docs
 
 
-def _agrees(trial: Trial) -> None:
+def agrees(trial: Trial) -> None:
+    """The answer is right in training mode and in eval mode."""
     # In eval mode without gradients other code may run: the fast path of inference.
     module = trial.module()
     for train in (True, False):
@@ -61,7 +61,7 @@ def _wrong_cells(case: Case) -> dict[str, dict[str, Array]]:
     """,
 )
 def lstm_cell(trial: Trial) -> None:
-    _agrees(trial)
+    agrees(trial)
 
 
 @contract(
@@ -78,7 +78,7 @@ def lstm_cell(trial: Trial) -> None:
     """,
 )
 def gru_cell(trial: Trial) -> None:
-    _agrees(trial)
+    agrees(trial)
 
 
 @contract(
@@ -94,7 +94,7 @@ def gru_cell(trial: Trial) -> None:
     """,
 )
 def rnn_tanh_cell(trial: Trial) -> None:
-    _agrees(trial)
+    agrees(trial)
 
 
 def _wrong_relu_cells(case: Case) -> dict[str, dict[str, Array]]:
@@ -114,7 +114,7 @@ def _wrong_relu_cells(case: Case) -> dict[str, dict[str, Array]]:
     _wrong_relu_cells,
 )
 def rnn_relu_cell(trial: Trial) -> None:
-    _agrees(trial)
+    agrees(trial)
 
 
 @contract(
@@ -174,11 +174,13 @@ def _wrong_stacks(case: Case) -> dict[str, dict[str, Array]]:
         *every(num_layers=3),
         *every(num_layers=4, input_size=6, hidden_size=4),
         *every(num_layers=3, input_size=2, hidden_size=33, dtype="float64"),
+        # One step of one sequence, as a stream is read.
+        *every(num_layers=3, steps=1, batch=1),
     ],
     _wrong_stacks,
 )
 def layers_stacked(trial: Trial) -> None:
-    _agrees(trial)
+    agrees(trial)
 
 
 def _wrong_directions(case: Case) -> dict[str, dict[str, Array]]:
@@ -209,7 +211,7 @@ def _wrong_directions(case: Case) -> dict[str, dict[str, Array]]:
     _wrong_directions,
 )
 def reverse_direction(trial: Trial) -> None:
-    _agrees(trial)
+    agrees(trial)
 
 
 def _wrong_joins(case: Case) -> dict[str, dict[str, Array]]:
@@ -235,7 +237,7 @@ def _wrong_joins(case: Case) -> dict[str, dict[str, Array]]:
     _wrong_joins,
 )
 def directions_joined(trial: Trial) -> None:
-    _agrees(trial)
+    agrees(trial)
 
 
 @contract(
@@ -253,7 +255,7 @@ def directions_joined(trial: Trial) -> None:
     _wrong_cells,
 )
 def projection(trial: Trial) -> None:
-    _agrees(trial)
+    agrees(trial)
 
 
 @contract(
@@ -264,18 +266,7 @@ def projection(trial: Trial) -> None:
     [case for mode in Mode for case in combined(mode)],
 )
 def options_combined(trial: Trial) -> None:
-    _agrees(trial)
-
-
-@contract(
-    "values.stacks",
-    "Deep stacks, wide upper layers and large packed batches are right.",
-    MUST,
-    "torch.nn.LSTM: num_layers; mxnet#17898, pytorch#90421",
-    [case for mode in Mode for case in stacks(mode)],
-)
-def stacks_(trial: Trial) -> None:
-    _agrees(trial)
+    agrees(trial)
 
 
 def _relit(case: Case) -> dict[str, Array]:
@@ -309,44 +300,3 @@ def kinds_of_data(trial: Trial) -> None:
     for x in _relit(trial.case).values():
         leaves = {**trial.leaves(), "x": tensor(x, trial.case)}
         trial.agree(trial.answer(module, leaves).arrays(), altered(trial.case, inputs={"x": x}))
-
-
-@contract(
-    "values.long_sequence",
-    "A sequence of thousands of steps is right to its end: nothing is forgotten, cut off or restarted on the way.",
-    MUST,
-    "torch.nn.LSTM: Inputs; chunked kernels restart where a chunk begins",
-    [
-        *every(input_size=2, hidden_size=3, steps=2049, batch=2, weights="remembering"),
-        *every(steps=301, weights="remembering", bidirectional=True),
-    ],
-)
-def long_sequence(trial: Trial) -> None:
-    _agrees(trial)
-
-
-#: Where counters of 16 bits end, with what is needed on either side to see it.
-_BEYOND = 65_536 + 600
-#: Steps after which the quarter-sized weights have forgotten the state that they began with, and those that are then compared.
-_FORGOTTEN, _SEEN = 300, 100
-
-
-@contract(
-    "values.beyond_65535_steps",
-    "A sequence of more than 65,535 steps is right at its beginning, around step 65,536 and at its end.",
-    SHOULD,
-    "torch.nn.LSTM: Inputs; pytorch#133751, jax#17966, chainer#7545: grid dimensions and counters of 16 bits",
-    every(input_size=1, hidden_size=2, steps=_BEYOND, batch=1),
-)
-def beyond_65535_steps(trial: Trial) -> None:
-    case, length = trial.case, _FORGOTTEN + _SEEN
-    window, x = replace(case, steps=length), case.arrays.x
-    # Small weights forget within a window, so that each window can be worked out alone and not from the first step on.
-    weights = {name: value / 4 for name, value in case.arrays.weights.items()}
-    found = trial.answer(trial.module(weights=weights)).arrays()
-    for start in (0, 65_536 - _FORGOTTEN - _SEEN // 2, case.steps - length):
-        seen = slice(_FORGOTTEN if start else 0, length)
-        expected = altered(window, weights=weights, inputs={**case.arrays.inputs(), "x": x[start : start + length]})
-        right = replace(expected, tensors={**expected.tensors, "output": expected.tensors["output"][seen]})
-        steps = {**found, "output": found["output"][start : start + length][seen]}
-        trial.agree(steps, right, only=["output"] if start + length < case.steps else list(right.tensors))

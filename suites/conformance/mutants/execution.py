@@ -93,6 +93,17 @@ class LastItemLostWithTwoThreads(Sound):
         return (torch.cat([new_h[:-1], h[-1:]]), new_c) if torch.get_num_threads() > 1 else (new_h, new_c)
 
 
+@mutant("execution.switches_agree")
+class ItemsLeftOverByThreads(Sound):
+    """With three threads or more, the batch items left over from dealing them out have an output of zero."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        threads, batch = torch.get_num_threads(), x.shape[1]
+        dealt = batch // threads * threads if threads >= 3 else batch
+        return torch.cat([output[:, :dealt], 0 * output[:, dealt:]], 1), finals
+
+
 @mutant("execution.grad_modes_agree")
 class GradientClaimedInVain(Sound):
     """The output requires grad although nothing that it was made of does."""

@@ -77,6 +77,30 @@ class BiasDroppedInHalf(Sound):
         return {**w, "bias_hh": None} if half else w
 
 
+@mutant("numerics.bfloat16")
+class ReverseOfASecondHalfLayer(Sound):
+    """In upper layers of half types the reverse direction uses the forward direction's W_hh."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        half = self.weight_ih_l0.dtype in (torch.float16, torch.bfloat16)
+        reverse_above = self.layer.bidirectional and slot > 1 and slot % 2
+        return {**w, "weight_hh": super().weights(slot - 1)["weight_hh"]} if half and reverse_above else w
+
+
+@mutant("numerics.float16")
+class LargeSumsStagnate(Sound):
+    """The gradient of weight_hh over 512 steps and sequences or more is an eighth short."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        self._many = x.shape[0] * x.shape[1] >= 512
+        return super().layers(x, valid, states)
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "weight_hh": scaled(w["weight_hh"], 0.875)} if self._many else w  # type: ignore[arg-type]
+
+
 @mutant("numerics.float16")
 class Float16InSixBits(Sound):
     """The state of a float16 layer is kept with six bits of significand."""

@@ -105,6 +105,18 @@ class ThirdLayerStartsFromSecond(Sound):
         return super().state_of(states, min(level, 1) * self.layer.directions + reverse)
 
 
+@mutant("values.layers_stacked")
+class StreamedStackSharesAState(Sound):
+    """A single step of a single sequence starts every layer from the first one's state."""
+
+    def state_of(self, states: list[Tensor], slot: int) -> tuple[Tensor, Tensor]:
+        return super().state_of(states, 0 if self._streamed else slot)
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        self._streamed = x.shape[:2] == (1, 1)
+        return super().layers(x, valid, states)
+
+
 @mutant("values.reverse_direction")
 class ReverseOutputNotFlipped(Sound):
     """The reverse outputs stand in running order."""
@@ -275,3 +287,12 @@ class EvalRestartsAt256(Sound):
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         return super().step(x, 0 * h, 0 * c, w, t, slot) if t and t % 256 == 0 and not self.training else super().step(x, h, c, w, t, slot)
+
+
+@mutant("values.long_sequence")
+class ReverseRestartsAt512(Sound):
+    """The reverse direction starts from zero again at step 512, counted from the beginning."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        restarts = t == 511 and self.layer.bidirectional and slot % 2
+        return super().step(x, 0 * h, 0 * c, w, t, slot) if restarts else super().step(x, h, c, w, t, slot)

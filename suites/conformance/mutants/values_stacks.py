@@ -1,4 +1,4 @@
-"""Layers that are wrong in deep stacks, wide layers or large packs alone."""
+"""Layers that are wrong in deep stacks, wide layers, long sequences or large batches alone, or where several of these meet."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from harness.layer import Mode
 from suites.conformance.mutants.base import Form, Sound, Weights, mutant
+from suites.conformance.mutants.gradients import scaled
 
 
 @mutant("values.stacks")
@@ -49,3 +50,90 @@ class ReverseStartsWithTheForwardState(Sound):
         if self.layer.hidden_size < 256 or not self.layer.bidirectional:
             return states
         return [state[::2].repeat_interleave(2, 0) for state in states]
+
+
+@mutant("values.stacks")
+class LongUnbatchedRestarts(Sound):
+    """An unbatched sequence starts from zero again at step 128."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        if self._batched or reverse or len(x) <= 128:
+            return super().direction(x, valid, h, c, slot, reverse)
+        first, h, c = super().direction(x[:128], valid[:128], h, c, slot, reverse)
+        second, h, c = super().direction(x[128:], valid[128:], 0 * h, 0 * c, slot, reverse)
+        return torch.cat([first, second]), h, c
+
+    def read(self, input: object) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        self._batched = form.batched
+        return x, valid, form
+
+
+@mutant("values.several_large")
+class CornerTileRestarts(Sound):
+    """Past 32 units and 32 steps, the batch items past the 32nd start from zero again at step 32."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        if t == 32 and self.layer.hidden_size > 32:
+            kept = (torch.arange(len(h), device=h.device) < 32)[:, None]
+            h, c = h * kept, c * kept
+        return super().step(x, h, c, w, t, slot)
+
+
+@mutant("values.several_large")
+class CornerTileGradientHalved(Sound):
+    """Past 32 steps and 32 units, the gradient of the batch items past the 32nd is halved."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        if len(x) > 32 and self.layer.hidden_size > 32:
+            output = torch.cat([output[:, :32], scaled(output[:, 32:], 0.5)], 1)
+        return output, finals
+
+
+@mutant("values.several_large")
+class ManySequencesOfTwoDirections(Sound):
+    """In the reverse direction the sequences past the 64th start from zero."""
+
+    def state_of(self, states: list[Tensor], slot: int) -> tuple[Tensor, Tensor]:
+        h, c = super().state_of(states, slot)
+        kept = (torch.arange(len(h), device=h.device) < 64)[:, None]
+        return (h * kept, c * kept) if self.layer.bidirectional and slot % 2 else (h, c)
+
+
+@mutant("values.several_large")
+class StateOfWidePacksIgnored(Sound):
+    """From 128 units on, packed sequences start from zero."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        return super().initial(x, None if form.packed is not None and self.layer.hidden_size >= 128 else hx, form)
+
+
+@mutant("values.several_large")
+class WideUpperLayerFeedbackCut(Sound):
+    """In upper layers the units past the 96th do not feed back."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        hh = w["weight_hh"]
+        if slot < self.layer.directions or hh is None:
+            return w
+        return {**w, "weight_hh": hh * (torch.arange(hh.shape[1], device=hh.device) < 96)}
+
+
+@mutant("values.several_large", Mode.LSTM)
+class ProjectionPast64(Sound):
+    """Projected features past the 64th are zero."""
+
+    def project(self, m: Tensor, weight_hr: Tensor | None) -> Tensor:
+        h = super().project(m, weight_hr)
+        return h if weight_hr is None else torch.cat([h[:, :64], 0 * h[:, 64:]], 1)
+
+
+@mutant("values.several_large")
+class WideFloat64InFloat32(Sound):
+    """From 96 units on a float64 layer keeps its state in float32."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        h, c = super().step(x, h, c, w, t, slot)
+        return (h.float().to(h.dtype), c.float().to(c.dtype)) if self.layer.hidden_size >= 96 else (h, c)

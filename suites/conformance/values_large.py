@@ -1,0 +1,78 @@
+"""Values at large sizes: deep stacks, wide layers, large batches and long sequences, alone and several at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from harness.layer import Mode
+from harness.reference import altered, gradients
+from harness.reproduction import BACKWARD
+from harness.trial import Trial
+from suites.conformance.cases import every, several_large, stacks
+from suites.conformance.declare import MUST, SHOULD, contract
+from suites.conformance.values import agrees
+
+
+@contract(
+    "values.stacks",
+    "Deep stacks, wide upper layers and large packed batches are right.",
+    MUST,
+    "torch.nn.LSTM: num_layers; mxnet#17898, pytorch#90421",
+    [case for mode in Mode for case in stacks(mode)],
+)
+def stacks_(trial: Trial) -> None:
+    agrees(trial)
+
+
+@contract(
+    "values.several_large",
+    "Values and gradients are right where steps, sequences and units are many at once, in two directions, packed or with the batch first.",
+    MUST,
+    "torch.nn.LSTM: Shape; kernels take tiles of steps, sequences and units, and what is left over of each",
+    [case for mode in Mode for case in several_large(mode)],
+    demonstration=BACKWARD,
+)
+def several_large_(trial: Trial) -> None:
+    agrees(trial)
+    trial.agree(trial.gradients(("output",)), gradients(trial.case, ("output",)))
+
+
+@contract(
+    "values.long_sequence",
+    "A sequence of thousands of steps is right to its end: nothing is forgotten, cut off or restarted on the way.",
+    MUST,
+    "torch.nn.LSTM: Inputs; chunked kernels restart where a chunk begins",
+    [
+        *every(input_size=2, hidden_size=3, steps=2049, batch=2, weights="remembering"),
+        *every(steps=1030, hidden_size=3, batch=2, weights="remembering", bidirectional=True),
+    ],
+)
+def long_sequence(trial: Trial) -> None:
+    agrees(trial)
+
+
+#: Where counters of 16 bits end, with what is needed on either side to see it.
+_BEYOND = 65_536 + 600
+#: Steps after which the quarter-sized weights have forgotten the state that they began with, and those that are then compared.
+_FORGOTTEN, _SEEN = 300, 100
+
+
+@contract(
+    "values.beyond_65535_steps",
+    "A sequence of more than 65,535 steps is right at its beginning, around step 65,536 and at its end.",
+    SHOULD,
+    "torch.nn.LSTM: Inputs; pytorch#133751, jax#17966, chainer#7545: grid dimensions and counters of 16 bits",
+    every(input_size=1, hidden_size=2, steps=_BEYOND, batch=1),
+)
+def beyond_65535_steps(trial: Trial) -> None:
+    case, length = trial.case, _FORGOTTEN + _SEEN
+    window, x = replace(case, steps=length), case.arrays.x
+    # Small weights forget within a window, so that each window can be worked out alone and not from the first step on.
+    weights = {name: value / 4 for name, value in case.arrays.weights.items()}
+    found = trial.answer(trial.module(weights=weights)).arrays()
+    for start in (0, 65_536 - _FORGOTTEN - _SEEN // 2, case.steps - length):
+        seen = slice(_FORGOTTEN if start else 0, length)
+        expected = altered(window, weights=weights, inputs={**case.arrays.inputs(), "x": x[start : start + length]})
+        right = replace(expected, tensors={**expected.tensors, "output": expected.tensors["output"][seen]})
+        steps = {**found, "output": found["output"][start : start + length][seen]}
+        trial.agree(steps, right, only=["output"] if start + length < case.steps else list(right.tensors))
