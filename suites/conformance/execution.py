@@ -202,15 +202,19 @@ def _time_major(trial: Trial, output: torch.Tensor) -> dict[str, Any]:
     "Under autocast to bfloat16 the answer is right to bfloat16's precision, or refused; after it, it is right to float32's again.",
     MAY,
     "torch.amp: autocast; pytorch#45048, pytorch#42605, pytorch#116925",
-    [*every(num_layers=2, dtype="bfloat16"), *every(bidirectional=True, batch_first=True, dtype="bfloat16", given_state=False)],
+    [
+        *every(num_layers=2, dtype="bfloat16"),
+        *every(bidirectional=True, batch_first=True, dtype="bfloat16", given_state=False),
+        *every(steps=5, batch=3, lengths=(2, 5, 3), dtype="bfloat16"),
+    ],
     demonstration="""
         hx = None if hx is None else tuple(state.float() for state in hx) if isinstance(hx, tuple) else hx.float()
         layer, x = layer.float(), x.float()
         [p.data.mul_(1.001) for p in layer.parameters()]
         with torch.no_grad():
-            before = layer(x, hx)[0]
-            with torch.autocast(x.device.type, torch.bfloat16, enabled=layer is not reference): inside = layer(x, hx)[0]
-            return inside, float(inside.dtype == torch.float64), (layer(x, hx)[0] - before).abs().max() * 1000
+            before = layer(x, hx)[0].data
+            with torch.autocast(x.data.device.type, torch.bfloat16, enabled=layer is not reference): inside, state = layer(x, hx)
+            return inside.data, state, float(inside.data.dtype == torch.float64), (layer(x, hx)[0].data - before).abs().max() * 1000
     """,
 )
 def autocast(trial: Trial) -> None:

@@ -100,13 +100,14 @@ def hidden_units_permuted(trial: Trial) -> None:
 
 @contract(
     "invariance.saturation",
-    "Inputs of the order of 1e4 (1e3 in float16) saturate the gates of a tanh RNN, GRU or LSTM and give finite, right values.",
+    "Inputs of the order of 1e4 (float16: 1e3, bfloat16: 1e6) saturate the gates of a tanh RNN, GRU or LSTM and give finite, right values.",
     MUST,
     in_docs("LSTM: equations"),
     [
         *every(RNN_TANH, GRU, LSTM, num_layers=2),
         *every(RNN_TANH, GRU, LSTM, batch=2, bidirectional=True, dtype="float64"),
         *every(RNN_TANH, GRU, LSTM, batch=2, dtype="float16"),
+        *every(RNN_TANH, GRU, LSTM, batch=2, dtype="bfloat16"),
     ],
     demonstration="""
         with torch.no_grad():
@@ -117,7 +118,7 @@ def saturation(trial: Trial) -> None:
     case, inputs = trial.case, trial.case.arrays.inputs()
     generator = np.random.Generator(np.random.PCG64(4))
     # Powers of two: the scaled input is as exact as the input.
-    most = 11 if case.dtype == "float16" else 14
+    most = {"float16": 11, "bfloat16": 20}.get(case.dtype, 14)
     inputs = {**inputs, "x": inputs["x"] * 2.0 ** generator.integers(most - 1, most + 1, inputs["x"].shape)}
     trial.agree(_given(trial, inputs), altered(case, inputs={"x": inputs["x"]}))
 
@@ -127,13 +128,21 @@ def saturation(trial: Trial) -> None:
     "A NaN or an infinity in one step of one sequence leaves the other sequences, and the earlier steps of its own, as they were.",
     MUST,
     "torch.nn.LSTM: equations; users mask what they do not want to see",
-    [*every(steps=6, batch=4, num_layers=2), *every(steps=6, batch=3, batch_first=True), *every(steps=5, batch=3, bidirectional=True)],
+    [
+        *every(steps=6, batch=4, num_layers=2),
+        *every(steps=6, batch=3, batch_first=True),
+        *every(steps=5, batch=3, bidirectional=True),
+        *every(steps=5, batch=3, lengths=(2, 5, 4)),
+        *every(steps=5, batch=3, dtype="bfloat16"),
+        *every(steps=5, batch=3, dtype="float16", batch_first=True),
+    ],
     demonstration="""
         bad = tuple(s * float("nan") for s in hx) if isinstance(hx, tuple) else hx * float("nan")
         with torch.no_grad():
-            started = layer(x, bad)[0].isnan().double()
-            (x.transpose(0, 1) if reference.batch_first else x)[3, 1, 0] = float("nan")
-            output = layer(x, hx)[0]
+            started = layer(x, bad)[0].data.isnan().double()
+            step = x.data[0] if isinstance(x, tuple) else x[1, 3] if reference.batch_first else x[3, 1]
+            step[0] = float("nan")
+            output = layer(x, hx)[0].data
         return started, output.isnan().double(), output.nan_to_num()
     """,
 )
@@ -160,6 +169,33 @@ def nan_contained(trial: Trial) -> None:
         trial.agree({name: value[:, others] for name, value in actual.items()}, expected)
         if np.isfinite(actual["output"][:, 1]).all():
             raise ContractError(f"Expected an answer that is not finite to a {name} that is not, but all of the output is finite")
+
+
+@contract(
+    "invariance.nan_in_weights",
+    "A NaN in a weight is seen in the answer: a training that has diverged does not look like one that has not.",
+    MUST,
+    in_docs("LSTM: equations"),
+    [*every(steps=3, batch=2), *every(steps=3, batch=2, dtype="bfloat16", bidirectional=True)],
+    demonstration="""
+        def answer(name):
+            first = dict(layer.named_parameters())[name].data.view(-1)[:1]
+            first += float("nan")
+            seen, _ = layer(x, hx)[0].isnan().any().double(), first.zero_()
+            return seen
+        with torch.no_grad():
+            return [answer(name) for name in sorted(layer.state_dict())]
+    """,
+)
+def nan_in_weights(trial: Trial) -> None:
+    weights = trial.case.arrays.weights
+    for name, weight in weights.items():
+        poisoned = weight.copy()
+        poisoned[(0,) * weight.ndim] = np.nan
+        module = trial.module(weights={**weights, name: poisoned})
+        for train in (True, False):
+            if not np.isnan(trial.answer(module.train(train)).arrays()["output"]).any():
+                raise ContractError(f"Expected a NaN in {name} to be seen in the output, but it has none")
 
 
 @contract(

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
+from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 
+from harness.case import Array
 from harness.reference import Expected, altered, answer, gradients, tensor, to_array
 from harness.trial import Trial, canonical
 from suites.conformance.cases import LSTM, every
@@ -44,6 +45,18 @@ def _shifted(value: Tensor) -> Tensor:
     return buffer[1:].view(value.shape)
 
 
+def _expanded(value: Tensor) -> Tensor:
+    """The first row of ``value`` in place of every row, with stride zero."""
+    return value[(slice(1),) * (value.dim() - 1)].expand_as(value)
+
+
+def _windows(value: Tensor) -> Tensor:
+    """Windows of a signal, each begun one number after the last, that overlap in memory; of the shape of ``value``."""
+    *leading, windows, width = value.shape
+    signals = value.reshape(*leading, -1)[..., : windows + width - 1].contiguous()
+    return signals.unfold(-1, width, 1)
+
+
 def _packed(lay: Callable[[Tensor], Tensor], input: Any) -> Any:
     """``input`` laid out otherwise, or a packed sequence whose data are."""
     if isinstance(input, Tensor):
@@ -67,30 +80,37 @@ def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Call
 
 @contract(
     "layout.strided_input",
-    "A non-contiguous input gives what a contiguous one gives, and gets its gradient.",
+    "A non-contiguous input gives what a contiguous one gives, and gets its gradient: strided, transposed, expanded, overlapping windows.",
     MUST,
     in_docs("LSTM: Inputs"),
-    _CASES,
+    [*_CASES, *every(batch=1, batched=False, steps=6), *every(steps=5, batch=3, lengths=(2, 5, 3))],
     demonstration="""
-        wide = torch.stack([x, x + 1], -1).flatten(-2)[..., ::2]
-        swapped = x.transpose(0, 1).contiguous().transpose(0, 1)
-        outputs = [layer(given, hx)[0] for given in (wide, swapped, x[:1, :1].expand_as(x))]
-        torch.stack(outputs).square().sum().backward()
-        return outputs, [leaf.grad for leaf in leaves]
+        data, pack = (x.data, lambda v: x._replace(data=v)) if isinstance(x, tuple) else (x, lambda v: v)
+        wide = torch.stack([data, data + 1], -1).flatten(-2)[..., ::2]
+        swapped, same = data.transpose(0, 1).contiguous().transpose(0, 1), data[(slice(1),) * (data.dim() - 1)].expand_as(data)
+        windows = data.flatten(-2)[..., :data.shape[-2] + data.shape[-1] - 1].unfold(-1, data.shape[-1], 1)
+        outputs = [layer(pack(given), hx)[0] for given in (wide, swapped, same, windows)]
+        sum((output[0] if isinstance(output, tuple) else output).square().sum() for output in outputs).backward()
+        return [leaf.grad for leaf in leaves]
     """,
 )
 def strided_input(trial: Trial) -> None:
     for lay in (_spread, _swapped):
         _relaid(trial, lay, lambda state: state)
-    case = trial.case
-    x = 0 * case.arrays.x + case.arrays.x[:1, :1]
-    leaves = trial.leaves()
-    once = tensor(x[:1, :1], case)
-    input, hx = trial.form({**leaves, "x": once.expand(case.steps, case.batch, -1)})
-    if case.layer.batch_first:
-        input = once.expand(case.batch, case.steps, -1)
-    with torch.no_grad():
-        trial.agree(trial.call(trial.module(), input, hx).arrays(), altered(case, inputs={"x": x}))
+    case, module = trial.case, trial.module()
+    input, hx = trial.form(trial.leaves())
+    for lay in (_expanded, _windows):
+        given = _packed(lay, input)
+        with torch.no_grad():
+            trial.agree(trial.call(module, given, hx).arrays(), altered(case, inputs={"x": _time_major(trial, given)}))
+
+
+def _time_major(trial: Trial, input: Any) -> Array:
+    """The numbers of an input in the case's form as an array (T, B, I)."""
+    if isinstance(input, PackedSequence):
+        return to_array(pad_packed_sequence(input)[0])
+    array = to_array(input)
+    return array[:, None] if not trial.case.batched else array.swapaxes(0, 1) if trial.case.layer.batch_first else array
 
 
 @contract(
@@ -148,6 +168,29 @@ def expanded_state(trial: Trial) -> None:
     copied = {name: value if name == "x" else value.contiguous() for name, value in expanded.items()}
     states = {name: to_array(value) for name, value in copied.items() if name != "x"}
     trial.agree(trial.answer(leaves=expanded).arrays(), altered(case, inputs=states))
+
+
+def _negated(value: Tensor) -> Tensor:
+    """``value`` as the negative of what lies in memory: torch has not yet negated it."""
+    return torch.complex(torch.zeros_like(value), -value).conj().imag
+
+
+@contract(
+    "layout.negated",
+    "An input or a state that torch negates lazily, as it does the imaginary part of a conjugate, is read with its sign.",
+    SHOULD,
+    "torch.Tensor.is_neg; torch.Tensor.resolve_neg; spectra",
+    [*every(num_layers=2), *every(steps=4, batch=1, batched=False), *every(steps=5, batch=3, lengths=(2, 5, 3), bidirectional=True)],
+    demonstration="""
+        def lay(value):
+            if isinstance(value, tuple): return value._replace(data=lay(value.data))
+            return torch.complex(0 * value, -value).conj().imag
+        with torch.no_grad():
+            return layer(lay(x), hx), layer(x, tuple(map(lay, hx)) if isinstance(hx, tuple) else lay(hx))
+    """,
+)
+def negated(trial: Trial) -> None:
+    _relaid(trial, _negated, _negated)
 
 
 @contract(

@@ -111,17 +111,19 @@ def typical(trial: Trial) -> None:
 
 @contract(
     "numerics.large_values",
-    "In float16 a relu RNN goes up to thousands without overflowing where its results do not.",
+    "A relu RNN goes up to thousands in float16, and to millions in bfloat16, without overflowing where its results do not.",
     MUST,
-    "torch.dtype: float16 holds up to 65504",
-    [*every(RNN_RELU, dtype="float16", steps=3, bias=False, seed=3)],
+    "torch.dtype: float16 holds up to 65504, bfloat16 as much as float32",
+    [*every(RNN_RELU, dtype="float16", steps=3, bias=False, seed=3), *every(RNN_RELU, dtype="bfloat16", steps=3, bias=False, seed=3)],
     demonstration="""
+        scale = 2048 if next(layer.parameters()).dtype == torch.float16 else 2**20
         with torch.no_grad():
-            return [value / 2048 for value in layer(2048 * x, 2048 * hx)]
+            return [value / scale for value in layer(scale * x, scale * hx)]
     """,
 )
 def large_values(trial: Trial) -> None:
-    inputs = {name: array * 2.0**11 for name, array in trial.case.arrays.inputs().items()}
+    scale = 2.0**11 if trial.case.dtype == "float16" else 2.0**20
+    inputs = {name: array * scale for name, array in trial.case.arrays.inputs().items()}
     leaves = {name: tensor(array, trial.case) for name, array in inputs.items()}
     trial.agree(trial.answer(leaves=leaves).arrays(), altered(trial.case, inputs=inputs))
 
@@ -154,17 +156,23 @@ def nearly_shut_gates(trial: Trial) -> None:
 
 @contract(
     "numerics.large_cell_state",
-    "The cell state of an LSTM is not bounded: one of hundreds is carried on as it is.",
+    "The cell state of an LSTM is not bounded: one of hundreds, or in bfloat16 of 1e5, is carried on as it is.",
     MUST,
     in_docs("LSTM: equations, c_t = f c_{t-1} + i g"),
-    [*every(LSTM, num_layers=2), *every(LSTM, bidirectional=True, steps=3, dtype="float64")],
+    [
+        *every(LSTM, num_layers=2),
+        *every(LSTM, bidirectional=True, steps=3, dtype="float64"),
+        *every(LSTM, steps=3, dtype="bfloat16"),
+    ],
     demonstration="""
         with torch.no_grad():
             return layer(x, (hx[0], 512 * hx[1]))
     """,
 )
 def large_cell_state(trial: Trial) -> None:
-    inputs = {"c0": 512.0 * trial.case.arrays.inputs()["c0"]}
+    # 2^18 is past the largest number of float16.
+    scale = 2.0**18 if trial.case.dtype == "bfloat16" else 512.0
+    inputs = {"c0": scale * trial.case.arrays.inputs()["c0"]}
     leaves = {**trial.leaves(), "c0": tensor(inputs["c0"], trial.case)}
     trial.agree(trial.answer(leaves=leaves).arrays(), altered(trial.case, inputs=inputs))
 

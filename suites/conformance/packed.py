@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from harness.case import Array, Case
 from harness.contract import alternative
@@ -95,18 +96,30 @@ def reverse_starts_at_own_end(trial: Trial) -> None:
 
 @contract(
     "packed.metadata",
-    "The output is a PackedSequence with the batch_sizes, sorted_indices and unsorted_indices of the input.",
+    "The output is a PackedSequence with the batch_sizes, sorted_indices and unsorted_indices of the input, with gradients and without.",
     MUST,
     "torch.nn.utils.rnn.PackedSequence",
     [
         *every(steps=6, batch=4, lengths=(3, 6, 1, 4), num_layers=2),
         *every(steps=5, batch=3, lengths=(5, 4, 2), enforce_sorted=True, bidirectional=True),
+        *every(steps=5, batch=3, lengths=(2, 5, 4), bidirectional=True),
     ],
+    demonstration="""
+        for grad, train in ((True, True), (False, True), (False, False)):
+            with torch.set_grad_enabled(grad): output = layer.train(train)(x, hx)[0]
+            for given, got in zip(x[1:], output[1:]):
+                assert got is None if given is None else torch.equal(given, got), (given, got)
+    """,
 )
 def metadata(trial: Trial) -> None:
+    module = trial.module()
     input, hx = trial.form(trial.leaves())
-    with torch.no_grad():
-        output = trial.call(trial.module(), input, hx).raw[0]
+    for grad, train in ((True, True), (True, False), (False, True), (False, False)):
+        with torch.set_grad_enabled(grad):
+            _require_metadata(input, trial.call(module.train(train), input, hx).raw[0])
+
+
+def _require_metadata(input: PackedSequence, output: PackedSequence) -> None:
     for name in ("batch_sizes", "sorted_indices", "unsorted_indices"):
         given, got = getattr(input, name), getattr(output, name)
         same = got is None if given is None else got is not None and torch.equal(given, got)

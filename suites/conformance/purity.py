@@ -148,7 +148,7 @@ def no_state_between_calls(trial: Trial) -> None:
     "What one call returned is not changed by the next, and output, h_n and c_n share no memory with each other or with the input.",
     MUST,
     "torch.nn.LSTM: Outputs",
-    [*_CASES, *every(steps=1, batch=2), *every(steps=1, batch=2, batch_first=True)],
+    [*_CASES, *every(steps=1, batch=2), *every(steps=1, batch=2, batch_first=True), *every(steps=4, batch=1, batched=False)],
     demonstration="""
         with torch.inference_mode():
             other = x._replace(data=2 * x.data) if isinstance(x, tuple) else 2 * x

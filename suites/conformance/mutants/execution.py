@@ -254,3 +254,15 @@ class DoubleUnderAutocast(Sound):
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         output, finals = super().layers(x, valid, states)
         return (output.double() if torch.is_autocast_enabled("cpu") else output), finals
+
+
+@mutant("execution.autocast")
+class PackNotPermutedUnderAutocast(Sound):
+    """Under autocast the states of an unsorted pack are taken to be in sorted order."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        order = None if form.packed is None or hx is None else form.packed.unsorted_indices
+        if order is None or not torch.is_autocast_enabled(x.device.type):
+            return states
+        return [state.index_select(1, order) for state in states]

@@ -138,6 +138,31 @@ class NanReplacedByZero(Sound):
         return super().layers(x.nan_to_num(0.0), valid, states)
 
 
+@mutant("invariance.nan_contained")
+class NanInAPackSwallowed(Sound):
+    """NaN and infinities in packed data are replaced by zero in silence."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        return (x if form.packed is None else x.nan_to_num(0.0, 0.0, 0.0)), valid, form
+
+
+@mutant("invariance.nan_contained")
+class NanInHalfSwallowed(Sound):
+    """In half types NaN in the input is replaced by zero, as a cast that saturates does."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return super().layers(x.nan_to_num(0.0) if x.dtype in (torch.float16, torch.bfloat16) else x, valid, states)
+
+
+@mutant("invariance.nan_in_weights")
+class NanWeightsSwallowed(Sound):
+    """NaN in a weight is replaced by zero in silence."""
+
+    def weights(self, slot: int) -> Weights:
+        return {name: None if value is None else value.nan_to_num(0.0) for name, value in super().weights(slot).items()}
+
+
 @mutant("invariance.zero_weights", Mode.LSTM, Mode.GRU)
 class ForgetsWithoutWeights(Sound):
     """The state is multiplied by 0.99 before every step."""
@@ -152,121 +177,3 @@ class ReluScaled(Sound):
 
     def activation(self, a: Tensor) -> Tensor:
         return a.relu() * 1.0001
-
-
-@mutant("layout.strided_input")
-class InputReadAsIfContiguous(Sound):
-    """The input is read through its storage, as a kernel does that never asks for strides."""
-
-    def forward(self, input: object, hx: object = None) -> object:
-        if isinstance(input, Tensor) and not input.is_contiguous():
-            input = _misread(input)
-        return super().forward(input, hx)
-
-
-@mutant("layout.strided_input")
-class FeatureStrideIgnored(Sound):
-    """The input's last axis is taken to have stride one."""
-
-    def forward(self, input: object, hx: object = None) -> object:
-        if isinstance(input, Tensor) and input.dim() and input.shape[-1] > 1 and input.stride(-1) != 1:
-            input = input.as_strided(input.shape, (*input.stride()[:-1], 1))
-        return super().forward(input, hx)
-
-
-@mutant("layout.strided_input")
-class ExpandedInputHalved(Sound):
-    """An input expanded over time, with stride zero, is taken for one step shared out."""
-
-    def forward(self, input: object, hx: object = None) -> object:
-        if isinstance(input, Tensor) and input.dim() == 3 and input.stride(0) == 0:
-            input = 0.5 * input
-        return super().forward(input, hx)
-
-
-class _InStorageOrder(torch.autograd.Function):
-    """The identity, whose gradient is written in the order in which the value lies in memory."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        ctx.strides = value.stride()
-        return value.view_as(value)
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> Tensor:
-        return given[0].contiguous().as_strided(given[0].shape, ctx.strides)
-
-
-@mutant("layout.strided_input")
-class InputGradientInStorageOrder(Sound):
-    """The gradient of an input whose axes are exchanged in memory comes in the order of the memory."""
-
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        if isinstance(input, Tensor) and input.requires_grad and input.dim() == 3 and input.stride(-1) == 1 and not input.is_contiguous():
-            input = _InStorageOrder.apply(input)
-        return super().forward(input, hx)
-
-
-@mutant("layout.strided_state")
-class StateReadAsIfContiguous(Sound):
-    """The states are read through their storage."""
-
-    def forward(self, input: object, hx: object = None) -> object:
-        if isinstance(hx, Tensor):
-            hx = _misread(hx)
-        elif isinstance(hx, tuple):
-            hx = tuple(_misread(state) for state in hx)
-        return super().forward(input, hx)
-
-
-@mutant("layout.shifted")
-class StorageOffsetIgnored(Sound):
-    """The input is read from the beginning of its storage."""
-
-    def forward(self, input: object, hx: object = None) -> object:
-        if isinstance(input, Tensor) and input.storage_offset() == 1:
-            input = input.as_strided(input.shape, input.stride(), 0)
-        return super().forward(input, hx)
-
-
-@mutant("layout.expanded_state")
-class ExpandedStateMisread(Sound):
-    """A state with stride zero is read as if it were laid out in full."""
-
-    def state_of(self, states: list[Tensor], slot: int) -> tuple[Tensor, Tensor]:
-        whole = states[0]
-        h, c = super().state_of(states, slot)
-        return (h * 0.5, c) if whole.shape[1] > 1 and whole.stride(1) == 0 else (h, c)
-
-
-@mutant("layout.expanded_cotangent")
-class CotangentReadAsIfContiguous(Sound):
-    """The backward pass reads the output's cotangent through its storage."""
-
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        output, finals = super().layers(x, valid, states)
-        if output.requires_grad:
-            output.register_hook(lambda g: g if g.is_contiguous() else _misread(g))
-        return output, finals
-
-
-def _misread(value: Tensor) -> Tensor:
-    """What a kernel reads that takes ``value`` for contiguous; elements past the end of the storage are zero."""
-    if value.is_contiguous():
-        return value
-    stored = value.untyped_storage().nbytes() // value.element_size() - value.storage_offset()
-    flat = value.as_strided((stored,), (1,))
-    flat = torch.cat([flat, flat.new_zeros(max(0, value.numel() - stored))])[: value.numel()].nan_to_num(0.0)
-    return flat.view(value.shape)
-
-
-@mutant("layout.beyond_32_bits")
-class IndexIn32Bits(Sound):
-    """Of an input of more than 2^31 elements the last step's items beyond them are taken for the first item."""
-
-    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        reached = 2**31 // x.shape[1] - t * len(x)
-        if x.shape[1] > 1024 and 0 < reached < len(x):
-            x = x.clone()
-            x[reached:] = x[0]
-        return super().step(x, h, c, w, t, slot)

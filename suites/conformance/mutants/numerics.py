@@ -151,6 +151,16 @@ class ScaledInsideHalf(Sound):
         return super().activation(a * 64) / 64 if a.dtype == torch.float16 else super().activation(a)
 
 
+@mutant("numerics.large_values", Mode.RNN_RELU)
+class Bfloat16ThroughFloat16(Sound):
+    """A bfloat16 layer holds its input and state in float16, which ends at 65504."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        if x.dtype == torch.bfloat16:
+            x, h, c = (value.half().to(value.dtype) for value in (x, h, c))
+        return super().step(x, h, c, w, t, slot)
+
+
 @mutant("numerics.nearly_shut_gates", Mode.GRU, Mode.LSTM)
 class GatesSnapShut(Sound):
     """A gate above 1 - 1e-4 is taken for open, and one below 1e-4 for shut."""

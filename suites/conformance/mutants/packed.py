@@ -120,3 +120,12 @@ class IndicesExchanged(Sound):
 
     def repack(self, output: Tensor, like: PackedSequence) -> PackedSequence:
         return PackedSequence(super().repack(output, like).data, like.batch_sizes, like.unsorted_indices, like.sorted_indices)
+
+
+@mutant("packed.metadata")
+class MetadataDroppedInTraining(Sound):
+    """With gradients, or in two directions, the output has lost sorted_indices and unsorted_indices."""
+
+    def repack(self, output: Tensor, like: PackedSequence) -> PackedSequence:
+        packed = super().repack(output, like)
+        return PackedSequence(packed.data, like.batch_sizes) if output.requires_grad or self.bidirectional else packed

@@ -140,6 +140,17 @@ class FinalStateIsAViewOfTheOutput(Sound):
         return super().write(output, finals, form)
 
 
+@mutant("purity.answers_are_new")
+class FinalStateOfOneUnbatchedIsAView(Sound):
+    """Without gradients the h_n of an unbatched sequence is a view of the output."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        result, state = super().write(output, finals, form)
+        if form.batched or torch.is_grad_enabled() or isinstance(state, tuple) or len(state) > 1:
+            return result, state
+        return result, result[-1:]
+
+
 @mutant("purity.random_state_untouched")
 class DrawsWithoutNeed(Sound):
     """A mask is drawn whether or not it is used."""

@@ -1,0 +1,161 @@
+"""Layers that take the numbers of a tensor to lie where they do not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from suites.conformance.mutants.base import Sound, Weights, mutant
+
+
+@mutant("layout.strided_input")
+class InputReadAsIfContiguous(Sound):
+    """The input is read through its storage, as a kernel does that never asks for strides."""
+
+    def forward(self, input: object, hx: object = None) -> object:
+        if isinstance(input, Tensor) and not input.is_contiguous():
+            input = _misread(input)
+        return super().forward(input, hx)
+
+
+@mutant("layout.strided_input")
+class FeatureStrideIgnored(Sound):
+    """The input's last axis is taken to have stride one."""
+
+    def forward(self, input: object, hx: object = None) -> object:
+        if isinstance(input, Tensor) and input.dim() and input.shape[-1] > 1 and input.stride(-1) != 1:
+            input = input.as_strided(input.shape, (*input.stride()[:-1], 1))
+        return super().forward(input, hx)
+
+
+@mutant("layout.strided_input")
+class ExpandedInputHalved(Sound):
+    """An input expanded over time, with stride zero, is taken for one step shared out."""
+
+    def forward(self, input: object, hx: object = None) -> object:
+        if isinstance(input, Tensor) and input.dim() == 3 and input.stride(0) == 0:
+            input = 0.5 * input
+        return super().forward(input, hx)
+
+
+@mutant("layout.strided_input")
+class OverlappingWindowsMisread(Sound):
+    """Of an input whose elements share memory the first window is read for all."""
+
+    def forward(self, input: object, hx: object = None) -> object:
+        if isinstance(input, Tensor) and 0 not in input.stride():
+            last = sum((size - 1) * stride for size, stride in zip(input.shape, input.stride(), strict=True))
+            if last + 1 < input.numel():
+                input = input[(slice(1),) * (input.dim() - 1)].expand_as(input)
+        return super().forward(input, hx)
+
+
+@mutant("layout.strided_input")
+class PackedDataReadAsIfContiguous(Sound):
+    """Packed data are read through their storage, in the order in which they lie there."""
+
+    def forward(self, input: Any, hx: object = None) -> object:
+        if isinstance(input, PackedSequence) and not input.data.is_contiguous():
+            input = input._replace(data=_misread(input.data))
+        return super().forward(input, hx)
+
+
+@mutant("layout.negated")
+class SignNotYetAppliedIgnored(Sound):
+    """A tensor that torch has yet to negate is read as it lies in memory."""
+
+    def forward(self, input: Any, hx: object = None) -> object:
+        if isinstance(input, Tensor) and input.is_neg():
+            input = torch._neg_view(input)
+        return super().forward(input, hx)
+
+
+class _InStorageOrder(torch.autograd.Function):
+    """The identity, whose gradient is written in the order in which the value lies in memory."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.strides = value.stride()
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        return given[0].contiguous().as_strided(given[0].shape, ctx.strides)
+
+
+@mutant("layout.strided_input")
+class InputGradientInStorageOrder(Sound):
+    """The gradient of an input whose axes are exchanged in memory comes in the order of the memory."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.requires_grad and input.dim() == 3 and input.stride(-1) == 1 and not input.is_contiguous():
+            input = _InStorageOrder.apply(input)
+        return super().forward(input, hx)
+
+
+@mutant("layout.strided_state")
+class StateReadAsIfContiguous(Sound):
+    """The states are read through their storage."""
+
+    def forward(self, input: object, hx: object = None) -> object:
+        if isinstance(hx, Tensor):
+            hx = _misread(hx)
+        elif isinstance(hx, tuple):
+            hx = tuple(_misread(state) for state in hx)
+        return super().forward(input, hx)
+
+
+@mutant("layout.shifted")
+class StorageOffsetIgnored(Sound):
+    """The input is read from the beginning of its storage."""
+
+    def forward(self, input: object, hx: object = None) -> object:
+        if isinstance(input, Tensor) and input.storage_offset() == 1:
+            input = input.as_strided(input.shape, input.stride(), 0)
+        return super().forward(input, hx)
+
+
+@mutant("layout.expanded_state")
+class ExpandedStateMisread(Sound):
+    """A state with stride zero is read as if it were laid out in full."""
+
+    def state_of(self, states: list[Tensor], slot: int) -> tuple[Tensor, Tensor]:
+        whole = states[0]
+        h, c = super().state_of(states, slot)
+        return (h * 0.5, c) if whole.shape[1] > 1 and whole.stride(1) == 0 else (h, c)
+
+
+@mutant("layout.expanded_cotangent")
+class CotangentReadAsIfContiguous(Sound):
+    """The backward pass reads the output's cotangent through its storage."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        if output.requires_grad:
+            output.register_hook(lambda g: g if g.is_contiguous() else _misread(g))
+        return output, finals
+
+
+def _misread(value: Tensor) -> Tensor:
+    """What a kernel reads that takes ``value`` for contiguous; elements past the end of the storage are zero."""
+    if value.is_contiguous():
+        return value
+    stored = value.untyped_storage().nbytes() // value.element_size() - value.storage_offset()
+    flat = value.as_strided((stored,), (1,))
+    flat = torch.cat([flat, flat.new_zeros(max(0, value.numel() - stored))])[: value.numel()].nan_to_num(0.0)
+    return flat.view(value.shape)
+
+
+@mutant("layout.beyond_32_bits")
+class IndexIn32Bits(Sound):
+    """Of an input of more than 2^31 elements the last step's items beyond them are taken for the first item."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        reached = 2**31 // x.shape[1] - t * len(x)
+        if x.shape[1] > 1024 and 0 < reached < len(x):
+            x = x.clone()
+            x[reached:] = x[0]
+        return super().step(x, h, c, w, t, slot)
