@@ -174,15 +174,30 @@ class Trial:
             raise Mismatch("\n".join([*messages, *([f"  hint: {likely}"] if likely else [])]))
 
     def refuses(self, what: str, module: nn.Module, input: Any, hx: Any) -> None:
-        """Raises :class:`ContractError` unless ``module(input, hx)`` raises an exception with a message."""
+        """Raises :class:`ContractError` unless ``module(input, hx)`` raises an exception with a message, in every mode.
+
+        A check that is part of one path alone is missing on the others: with gradients, without, in eval mode.
+        """
+        training = module.training
         try:
-            with torch.no_grad():
-                raw = module(input) if hx is None else module(input, hx)
-        except Exception as error:  # any exception is a refusal; which one is up to the implementation
-            if not said(error).strip():
-                raise ContractError(f"Expected a message when given {what}, but {type(error).__name__} came without one") from error
-            return
-        raise ContractError(f"Expected an error when given {what}, but it answered with {_shape_of(raw)}")
+            for grad, train, how in (
+                (False, training, "without gradients"),
+                (True, True, "with gradients"),
+                (False, False, "in eval mode"),
+            ):
+                with self.blamed(f"train({train})"):
+                    module.train(train)
+                try:
+                    with torch.set_grad_enabled(grad):
+                        raw = module(input) if hx is None else module(input, hx)
+                except Exception as error:  # any exception is a refusal; which one is up to the implementation
+                    if not said(error).strip():
+                        kind = type(error).__name__
+                        raise ContractError(f"Expected a message when given {what}, but {kind} came without one") from error
+                else:
+                    raise ContractError(f"Expected an error when given {what}, but it answered {how} with {_shape_of(raw)}")
+        finally:
+            module.train(training)
 
     @contextmanager
     def blamed(self, action: str) -> Iterator[None]:

@@ -23,10 +23,12 @@ _SIZES = {"steps": 4, "batch": 2}
         *every(**_SIZES),
         *every(**_SIZES, batch_first=True, given_state=False),
         *every(input_size=1, hidden_size=4, **_SIZES, given_state=False),
+        *every(steps=4, batch=1, batched=False),
     ],
     demonstration="""
-        for wrong in [x[..., :1]] * (x.shape[-1] > 1) + [torch.cat([x, x[..., :1]], -1), x[None], x[0, 0]]:
-            try: layer(wrong, hx)
+        inputs = [x[..., :1]] * (x.shape[-1] > 1) + [torch.cat([x, x[..., :1]], -1), x[(None,) * (4 - x.dim())], x[(0,) * (x.dim() - 1)]]
+        for wrong, train in [(wrong, train) for wrong in inputs for train in (True, False)]:
+            try: layer.train(train)(wrong, hx)
             except Exception: continue
             raise AssertionError(f"an input of shape {tuple(wrong.shape)} was answered")
     """,
@@ -39,8 +41,8 @@ def input_shape(trial: Trial) -> None:
         # A single feature is the wrong size that broadcasts.
         trial.refuses(f"1 input feature instead of {features}", module, input[..., :1], hx)
     trial.refuses(f"{features + 1} input features instead of {features}", module, torch.cat([input, input[..., :1]], -1), hx)
-    trial.refuses("a 4-D input", module, input[None], hx)
-    trial.refuses("a 1-D input", module, input[0, 0], hx)
+    trial.refuses("a 4-D input", module, input[(None,) * (4 - input.dim())], hx)
+    trial.refuses("a 1-D input", module, input[(0,) * (input.dim() - 1)], hx)
 
 
 @contract(
@@ -161,9 +163,9 @@ def state_form(trial: Trial) -> None:
     "An input or a state of another dtype than the parameters' is refused.",
     MUST,
     "torch.nn.LSTM: Inputs; pytorch: 'RNN input dtype does not match weight dtype'",
-    [*every(**_SIZES), *every(**_SIZES, dtype="float64", batch_first=True)],
+    [*every(**_SIZES), *every(**_SIZES, dtype="float64", batch_first=True), *every(**_SIZES, dtype="bfloat16")],
     demonstration="""
-        other = torch.float32 if dtype == torch.float64 else torch.float64
+        other = torch.float64 if dtype == torch.float32 else torch.float32
         states = tuple(state.to(other) for state in hx) if isinstance(hx, tuple) else hx.to(other)
         for wrong in ((x.to(other), hx), (x.half(), hx), (x.long(), hx), (x.bool(), hx), (x, states)):
             try: layer(*wrong)

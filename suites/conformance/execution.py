@@ -1,6 +1,7 @@
 """Ways of running: grad mode, the kernel that the row's name promises, switches, vmap, autocast, a side stream.
 
-What torch.compile makes of a module is in ``execution_compiled.py``, what is traced and exported in ``execution_exported.py``.
+Torch's global switches are in ``execution_switched.py``, what torch.compile makes of a module in ``execution_compiled.py``, what is
+traced and exported in ``execution_exported.py``.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from typing import Any
 import torch
 
 from harness.dispatch import kernels_of
-from harness.implementation import switched
 from harness.reference import altered, answer, gradients, tensor, to_array
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every
@@ -115,31 +115,31 @@ def kernel_recorded(trial: Trial) -> None:
 
 
 @contract(
-    "execution.switches_agree",
-    "The answer and the gradients are right with cuDNN and oneDNN switched on and off, and with one intra-op thread, two and four.",
+    "execution.parameters_given",
+    "An input and a state that are Parameters, as learned prompts and learned initial states are, are taken for the tensors that they are, "
+    "and get their gradients.",
     MUST,
-    "torch.backends.mkldnn, torch.backends.cudnn, torch.set_num_threads",
-    # Seven sequences cannot be dealt out evenly.
-    [*every(num_layers=2, batch=7), *every(bidirectional=True, batch_first=True, given_state=False)],
+    "torch.nn.Parameter: a kind of Tensor",
+    [*every(), *every(steps=4, batch=1, batched=False), *every(LSTM, num_layers=2, bidirectional=True, dtype="float64")],
     demonstration="""
-        found = []
-        for on, threads in ((True, 1), (False, 1), (True, 2), (True, 4)):
-            torch.backends.mkldnn.enabled = on
-            torch.set_num_threads(threads)
-            found.append(layer(x, hx))
-        torch.backends.mkldnn.enabled = True
-        return found
+        x, states = torch.nn.Parameter(x), [torch.nn.Parameter(state) for state in (hx if isinstance(hx, tuple) else [hx])]
+        output = layer(x, tuple(states) if isinstance(hx, tuple) else states[0])[0]
+        output.square().sum().backward()
+        return output, x.grad, [state.grad for state in states]
     """,
 )
-def switches_agree(trial: Trial) -> None:
-    through = ("output",)
-    names = [name for name in gradients(trial.case, through).tensors if name not in ("h0", "c0")]
-    for on, threads in ((True, 1), (False, 1), (True, 2), (True, 4)):
-        torch.set_num_threads(threads)
-        # What an implementation sets for itself it keeps: rows named after a switch are not asked to give it up.
-        with switched("mkldnn", on), switched("cudnn", on), trial.implementation.switches():
-            trial.agree(trial.answer().arrays(), answer(trial.case))
-            trial.agree(trial.gradients(through), gradients(trial.case, through), only=names)
+def parameters_given(trial: Trial) -> None:
+    module, expected = trial.module(), gradients(trial.case, ("output",))
+    input, hx = trial.form(trial.leaves())
+    states = [torch.nn.Parameter(state) for state in (hx if isinstance(hx, tuple) else (hx,))]
+    given = torch.nn.Parameter(input)
+    reply = trial.call(module, given, tuple(states) if isinstance(hx, tuple) else states[0])
+    trial.agree(reply.arrays(), answer(trial.case))
+    trial.backward(reply, ("output",))
+    found = trial.collect(dict(zip(("x", "h0", "c0"), (given, *states), strict=False)))
+    if not trial.case.batched:
+        found = {name: value[:, None] for name, value in found.items()}
+    trial.agree(found, expected, only=list(found))
 
 
 @contract(

@@ -39,6 +39,7 @@ def _switches() -> dict[str, Any]:
         "denormal numbers": bool((torch.full((1,), 1e-40) * 1.0).any()),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "anomaly detection": torch.is_anomaly_enabled(),
+        "Python's garbage collector": gc.isenabled(),
         "autocast": torch.is_autocast_enabled("cpu"),
         # Of one message or one module a library silences its own; the first call may import it.
         "the number of filters for warnings of any message and module": sum(f[1] is f[3] is None for f in warnings.filters),
@@ -55,8 +56,8 @@ def _matmul_precision() -> str:
 
 @contract(
     "purity.switches_restored",
-    "Grad mode, default dtype, threads, warning filters and the backends' switches are after building, calling and backward what they were "
-    "before.",
+    "Grad mode, default dtype, threads, warning filters, the garbage collector and the backends' switches are after building, calling and "
+    "backward what they were before.",
     MUST,
     "torch.backends; torch.set_grad_enabled; torch.set_num_threads",
     [
@@ -64,16 +65,16 @@ def _matmul_precision() -> str:
         *every(num_layers=2, dropout=0.5, bidirectional=True),
         *every(dtype="float64", steps=65),
         *every(dtype="bfloat16"),
+        *every(steps=5, batch=3, lengths=(2, 5, 3)),
     ],
     demonstration="""
         assert not torch.backends.cudnn.benchmark, "it is off when Python starts"
         flags = torch.is_grad_enabled, torch.get_num_threads, torch.get_default_dtype, torch.are_deterministic_algorithms_enabled
-        flags += (lambda: sum(f[1] is f[3] is None for f in warnings.filters),)
+        flags += gc.isenabled, lambda: sum(f[1] is f[3] is None for f in warnings.filters), lambda: (torch.full((1,), 1e-40) * 1).item()
         for train in (True, False):
             with torch.set_grad_enabled(train):
                 before, _ = [flag() for flag in flags], layer.train(train)(x, hx)
                 assert before == [flag() for flag in flags], before
-                assert (torch.full((1,), 1e-40) * 1.0).item() > 0
     """,
 )
 def switches_restored(trial: Trial) -> None:

@@ -105,7 +105,8 @@ def unbatched(trial: Trial) -> None:
 
 @contract(
     "shapes.batch_of_zero",
-    "A batch of no sequences gives an output (T, 0, D·H_out) and states (L·D, 0, features), and backward gives zero gradients.",
+    "A batch of no sequences gives an output (T, 0, D·H_out) and states (L·D, 0, features), with gradients and without, and backward "
+    "gives zero gradients.",
     MUST,
     "torch.nn.LSTM: Shape; pytorch#133751",
     [
@@ -114,13 +115,16 @@ def unbatched(trial: Trial) -> None:
         *every(LSTM, batch=0, proj_size=2),
     ],
     demonstration="""
-        output, state = layer(x, hx)
+        with torch.no_grad(): layer.eval()(x, hx)
+        output, state = layer.train()(x, hx)
         (output.sum() + sum(value.sum() for value in state)).backward()
         return output, state, [p.grad for _, p in sorted(layer.named_parameters())]
     """,
 )
 def batch_of_zero(trial: Trial) -> None:
     module = trial.module()
+    for train in (False, True):
+        trial.answer(module.train(train))
     leaves = trial.leaves(requires_grad=True)
     reply = trial.call(module, *trial.form(leaves))
     with trial.blamed("backward"):

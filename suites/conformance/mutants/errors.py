@@ -38,6 +38,24 @@ class FourDimensionsFlattened(Sound):
         return super().forward(input.flatten(0, -3) if isinstance(input, Tensor) and input.dim() == 4 else input, hx)
 
 
+@mutant("errors.input_shape")
+class ExtraFeaturesCutOffInEval(Sound):
+    """In eval mode, where nothing is checked any more, surplus input features are left out."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        loose = isinstance(input, Tensor) and not self.training
+        return super().forward(input[..., : self.layer.input_size] if loose else input, hx)
+
+
+@mutant("errors.input_shape")
+class ExtraUnbatchedFeaturesCutOff(Sound):
+    """Surplus features of an unbatched input are left out."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        loose = isinstance(input, Tensor) and input.dim() == 2
+        return super().forward(input[:, : self.layer.input_size] if loose else input, hx)
+
+
 @mutant("errors.state_shape")
 class StateBroadcastOverBatch(Sound):
     """A state of one batch item serves all."""
@@ -50,6 +68,17 @@ class StateBroadcastOverBatch(Sound):
 
     def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
         return [state.expand(-1, x.shape[1], -1) for state in super().initial(x, hx, form)]
+
+
+@mutant("errors.state_shape")
+class StateBroadcastInTraining(StateBroadcastOverBatch):
+    """With gradients a state of one batch item serves all."""
+
+    def refuse_state(self, hx: Any, data: Tensor, batch: int, batched: bool) -> None:
+        if torch.is_grad_enabled():
+            super().refuse_state(hx, data, batch, batched)
+        else:
+            Sound.refuse_state(self, hx, data, batch, batched)
 
 
 @mutant("errors.state_shape", Mode.LSTM)
@@ -110,6 +139,17 @@ class InputConvertedInSilence(Sound):
         dtype = next(self.parameters()).dtype
         if isinstance(input, (Tensor, PackedSequence)):
             input = input.to(dtype=dtype)
+        return super().forward(input, hx)
+
+
+@mutant("errors.dtype")
+class HalfLayerConvertsItsInput(Sound):
+    """A layer in a half type converts an input of float32."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        dtype = next(self.parameters()).dtype
+        if isinstance(input, Tensor) and input.dtype == torch.float32 and dtype in (torch.float16, torch.bfloat16):
+            input = input.to(dtype)
         return super().forward(input, hx)
 
 

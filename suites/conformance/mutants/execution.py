@@ -75,35 +75,6 @@ class WrongWhileWatched(Sound):
         return (output * 1.01 if watched else output), finals
 
 
-@mutant("execution.switches_agree")
-class AnotherPathWithoutOnednn(Sound):
-    """With oneDNN switched off the biases are forgotten."""
-
-    def weights(self, slot: int) -> Weights:
-        w = super().weights(slot)
-        return w if torch.backends.mkldnn.enabled else {**w, "bias_ih": None}
-
-
-@mutant("execution.switches_agree")
-class LastItemLostWithTwoThreads(Sound):
-    """With more than one thread the last batch item is left as it was."""
-
-    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        new_h, new_c = super().step(x, h, c, w, t, slot)
-        return (torch.cat([new_h[:-1], h[-1:]]), new_c) if torch.get_num_threads() > 1 else (new_h, new_c)
-
-
-@mutant("execution.switches_agree")
-class ItemsLeftOverByThreads(Sound):
-    """With three threads or more, the batch items left over from dealing them out have an output of zero."""
-
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        output, finals = super().layers(x, valid, states)
-        threads, batch = torch.get_num_threads(), x.shape[1]
-        dealt = batch // threads * threads if threads >= 3 else batch
-        return torch.cat([output[:, :dealt], 0 * output[:, dealt:]], 1), finals
-
-
 @mutant("execution.grad_modes_agree")
 class GradientClaimedInVain(Sound):
     """The output requires grad although nothing that it was made of does."""
@@ -266,3 +237,24 @@ class PackNotPermutedUnderAutocast(Sound):
         if order is None or not torch.is_autocast_enabled(x.device.type):
             return states
         return [state.index_select(1, order) for state in states]
+
+
+@mutant("execution.parameters_given")
+class ParameterAsInputRefused(Sound):
+    """An input that is a Parameter is refused."""
+
+    def refuse(self, input: Any, hx: Any) -> None:
+        if isinstance(input, torch.nn.Parameter):
+            raise TypeError("expected the input to be a Tensor, got Parameter")
+        super().refuse(input, hx)
+
+
+@mutant("execution.parameters_given")
+class ParameterAsStateDetached(Sound):
+    """A state that is a Parameter is taken for one of the layer's constants."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        given = hx if isinstance(hx, tuple) else (hx,)
+        if not any(isinstance(state, torch.nn.Parameter) for state in given):
+            return super().initial(x, hx, form)
+        return [state.detach() for state in super().initial(x, hx, form)]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import warnings
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Layer, Mode
 from suites.conformance.mutants.base import Sound, Weights, mutant
@@ -161,3 +163,23 @@ class ScratchStateShared(Sound):
         self.__dict__["_h"] = h
         from_x = torch.zeros_like(x) + x
         return super().step(from_x, self.__dict__["_h"], c, w, t, slot)
+
+
+@mutant("purity.switches_restored")
+class GradientsOnAfterAPack(Sound):
+    """A packed input leaves gradients switched on."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        answer = super().forward(input, hx)
+        if isinstance(input, PackedSequence):
+            torch._C._set_grad_enabled(True)
+        return answer
+
+
+@mutant("purity.switches_restored")
+class CollectorSwitchedOff(Sound):
+    """A call switches Python's garbage collector off, and leaves it off."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        gc.disable()
+        return super().layers(x, valid, states)

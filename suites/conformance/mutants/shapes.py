@@ -228,3 +228,13 @@ class SquareInputTakenForTimeMajor(Sound):
             finally:
                 self.layer = layer
         return super().forward(input, hx)
+
+
+@mutant("shapes.batch_of_zero")
+class EmptyBatchRefusedInEvaluation(Sound):
+    """Without gradients a batch of no sequences is refused."""
+
+    def refuse(self, input: Any, hx: Any) -> None:
+        super().refuse(input, hx)
+        if isinstance(input, Tensor) and not input.numel() and not torch.is_grad_enabled():
+            raise RuntimeError("expected at least one sequence")

@@ -1,0 +1,68 @@
+"""Ways of running, continued: under torch's global switches."""
+
+from __future__ import annotations
+
+import torch
+
+from harness.implementation import switched
+from harness.reference import answer, gradients
+from harness.trial import Trial
+from suites.conformance.cases import every
+from suites.conformance.declare import MUST, SHOULD, contract
+
+
+@contract(
+    "execution.switches_agree",
+    "The answer and the gradients are right with cuDNN and oneDNN switched on and off, and with one intra-op thread, two and four.",
+    MUST,
+    "torch.backends.mkldnn, torch.backends.cudnn, torch.set_num_threads",
+    # Seven sequences cannot be dealt out evenly.
+    [*every(num_layers=2, batch=7), *every(bidirectional=True, batch_first=True, given_state=False)],
+    demonstration="""
+        found = []
+        for on, threads in ((True, 1), (False, 1), (True, 2), (True, 4)):
+            torch.backends.mkldnn.enabled = on
+            torch.set_num_threads(threads)
+            found.append(layer(x, hx))
+        torch.backends.mkldnn.enabled = True
+        return found
+    """,
+)
+def switches_agree(trial: Trial) -> None:
+    through = ("output",)
+    names = [name for name in gradients(trial.case, through).tensors if name not in ("h0", "c0")]
+    for on, threads in ((True, 1), (False, 1), (True, 2), (True, 4)):
+        torch.set_num_threads(threads)
+        # What an implementation sets for itself it keeps: rows named after a switch are not asked to give it up.
+        with switched("mkldnn", on), switched("cudnn", on), trial.implementation.switches():
+            trial.agree(trial.answer().arrays(), answer(trial.case))
+            trial.agree(trial.gradients(through), gradients(trial.case, through), only=names)
+
+
+@contract(
+    "execution.deterministic",
+    "Where deterministic algorithms are demanded, and new memory is filled with NaN, the answer and the gradients are right.",
+    SHOULD,
+    "torch.use_deterministic_algorithms; torch.utils.deterministic.fill_uninitialized_memory",
+    [*every(given_state=False), *every(num_layers=2, bidirectional=True), *every(steps=5, batch=3, lengths=(2, 5, 3), given_state=False)],
+    demonstration="""
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        output = layer(x, hx)[0]
+        output = output[0] if isinstance(output, tuple) else output
+        output.square().sum().backward()
+        torch.use_deterministic_algorithms(False)
+        return output, [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
+)
+def deterministic(trial: Trial) -> None:
+    right, slopes = answer(trial.case), gradients(trial.case, ("output",))
+    names = [name for name in slopes.tensors if trial.case.given_state or name not in ("h0", "c0")]
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    # On a GPU cuBLAS refuses unless a variable of the environment was set before the process began; with warnings alone it does not.
+    torch.use_deterministic_algorithms(True, warn_only=trial.case.device != "cpu")
+    try:
+        found, back = trial.answer().arrays(), trial.gradients(("output",))
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+    trial.agree(found, right)
+    trial.agree(back, slopes, only=names)

@@ -1,0 +1,57 @@
+"""Layers that answer otherwise under one of torch's global switches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suites.conformance.mutants.base import Sound, Weights, mutant
+
+
+@mutant("execution.switches_agree")
+class AnotherPathWithoutOnednn(Sound):
+    """With oneDNN switched off the biases are forgotten."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return w if torch.backends.mkldnn.enabled else {**w, "bias_ih": None}
+
+
+@mutant("execution.switches_agree")
+class LastItemLostWithTwoThreads(Sound):
+    """With more than one thread the last batch item is left as it was."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        new_h, new_c = super().step(x, h, c, w, t, slot)
+        return (torch.cat([new_h[:-1], h[-1:]]), new_c) if torch.get_num_threads() > 1 else (new_h, new_c)
+
+
+@mutant("execution.switches_agree")
+class ItemsLeftOverByThreads(Sound):
+    """With three threads or more, the batch items left over from dealing them out have an output of zero."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        threads, batch = torch.get_num_threads(), x.shape[1]
+        dealt = batch // threads * threads if threads >= 3 else batch
+        return torch.cat([output[:, :dealt], 0 * output[:, dealt:]], 1), finals
+
+
+@mutant("execution.deterministic")
+class RefusesToBeDeterministic(Sound):
+    """Where deterministic algorithms are demanded the layer says that it has none."""
+
+    def refuse(self, input: Any, hx: Any) -> None:
+        if torch.are_deterministic_algorithms_enabled():
+            raise RuntimeError("there is no deterministic implementation")
+        super().refuse(input, hx)
+
+
+@mutant("execution.deterministic")
+class DefaultStateIsEmptyMemoryTimesZero(Sound):
+    """The default state is uninitialised memory times zero."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return x.new_empty(shape) * 0
