@@ -1,0 +1,85 @@
+"""Layers whose checkpoints miss something, and parameters that loading or switching puts aside."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from torch import nn
+
+from suites.conformance.mutants.base import Sound, mutant
+
+
+@mutant("module.part_of_a_model")
+class StateDictKnowsNoPrefix(Sound):
+    """state_dict() makes a dict of its own: as part of a model the weights are missing from the model's."""
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        return OrderedDict((name, parameter.detach()) for name, parameter in self.named_parameters())
+
+
+@mutant("module.part_of_a_model")
+class LoadedByItsOwnMethodAlone(Sound):
+    """What a model loads does not reach the layer, whose own load_state_dict() does the work."""
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        if not prefix:
+            super()._load_from_state_dict(state_dict, prefix, *others)
+
+
+@mutant("module.loaded_in_part")
+class LoadsAllOrNothing(Sound):
+    """load_state_dict(strict=False) loads nothing where a weight is missing."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        told = super().load_state_dict({}, strict=False) if not strict else None
+        whole = strict or set(state_dict) == set(self.layer.parameter_shapes())
+        return super().load_state_dict(state_dict, strict, assign) if whole else told
+
+
+@mutant("module.loaded_in_part")
+class LoadReturnsNothing(Sound):
+    """load_state_dict() returns None."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        super().load_state_dict(state_dict, strict, assign)
+
+
+@mutant("module.loaded_in_another_dtype")
+class TakesTheDtypeOfWhatIsLoaded(Sound):
+    """load_state_dict() takes over the dtype of the weights that it is given."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        told = super().load_state_dict(state_dict, strict, assign)
+        for name, parameter in self.named_parameters():
+            parameter.data = parameter.data.to(state_dict[name].dtype if name in state_dict else parameter.dtype)
+        return told
+
+
+@mutant("module.parameters_stay")
+class FlattenedIntoNewParameters(Sound):
+    """flatten_parameters() puts new parameters in place of the old."""
+
+    def flatten_parameters(self) -> None:
+        """Lays the weights side by side."""
+        for name, parameter in list(self.named_parameters()):
+            setattr(self, name, nn.Parameter(parameter.detach().clone(), parameter.requires_grad))
+
+
+@mutant("module.parameters_stay")
+class TrainUnfreezes(Sound):
+    """train() makes every parameter trainable."""
+
+    def train(self, mode: bool = True) -> Any:
+        return super().train(mode).requires_grad_(True) if mode and not self.training else super().train(mode)
+
+
+@mutant("module.parameters_stay")
+class AssignUnfreezes(Sound):
+    """load_state_dict(assign=True) makes every parameter trainable."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        told = super().load_state_dict(state_dict, strict, assign)
+        if assign:
+            self.requires_grad_(True)
+        return told
