@@ -1,7 +1,8 @@
 """The module contract: parameters, state_dict, copies, and weights that are changed from outside.
 
-Here stands what a module holds and hands on: its names, its weights when new, when loaded, copied and pickled. Weights that are changed
-from outside are in ``module_changed.py``; how a module is built, called, switched and shown is in ``module_interface.py``.
+Here stands what a module holds and hands on: its names, its weights when new, when loaded, copied and pickled. Checkpoints of
+models are in ``module_checkpoints.py``, weights that are changed from outside in ``module_changed.py`` and ``module_replaced.py``; how a
+module is built and shown is in ``module_interface.py``, how it is called in ``module_called.py``.
 """
 
 from __future__ import annotations
@@ -174,7 +175,7 @@ def parameters_as_vector(trial: Trial) -> None:
     "Every weight and bias of a new layer is drawn from U(-1/√H, 1/√H), and from torch's random state.",
     SHOULD,
     in_docs("LSTM: note: weights and biases are initialized from U(-√k, √k)"),
-    [*every(input_size=40, hidden_size=36, num_layers=2, bidirectional=True), make(LSTM, 40, 36, proj_size=20)],
+    [*every(input_size=40, hidden_size=36, num_layers=3, bidirectional=True), make(LSTM, 40, 36, proj_size=20)],
     demonstration="""
         if layer is reference:
             return
@@ -212,6 +213,9 @@ def initial_weights(trial: Trial) -> None:
             raise ContractError(f"Expected the same torch.manual_seed to give the same {name}, but it differs")
         if np.array_equal(value, drawn[2][name]):
             raise ContractError(f"Expected another torch.manual_seed to give another {name}, but it is the same")
+
+
+_COPIED = [*CASES, *every(num_layers=2, dropout=0.5, steps=3), *every(steps=2, batch=2, dtype="float64"), make(LSTM, dtype="bfloat16")]
 
 
 def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str) -> None:
@@ -255,7 +259,7 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
     "A deep copy answers alike and then lives its own life.",
     MUST,
     "copy.deepcopy; pytorch#90421",
-    [*CASES, *every(num_layers=2, dropout=0.5, steps=3)],
+    _COPIED,
     demonstration="""
         layer(x, hx)
         twin = copy.deepcopy(layer)
@@ -282,7 +286,7 @@ def _saved_and_loaded(module: nn.Module) -> nn.Module:
     "A module that went through pickle or torch.save answers alike.",
     MUST,
     "torch.save; pytorch#90421",
-    [*CASES, *every(num_layers=2, dropout=0.5, steps=3)],
+    _COPIED,
     demonstration="""
         layer.eval().requires_grad_(False).dropout /= 2
         twin = pickle.loads(pickle.dumps(layer))

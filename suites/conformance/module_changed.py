@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -67,35 +69,43 @@ def _one_column(module: nn.Module) -> None:
 
 @contract(
     "module.weights_changed_in_place",
-    "A weight changed in place, as an optimiser does it, is used at the next call: no stale copy, in training or in eval mode.",
+    "A weight changed in place, as an optimiser does it, is used at the next call: no stale copy, in training, eval or inference mode.",
     MUST,
     "torch.optim; pytorch#90500, mxnet#16037: stale weights",
-    [*CASES, *every(given_state=False, steps=4)],
+    [
+        *CASES,
+        *every(given_state=False, steps=4),
+        *every(dtype="bfloat16"),
+        *every(steps=4, batch=3, lengths=(2, 4, 3)),
+        *every(batch=1, batched=False),
+    ],
     demonstration="""
         found, halve = [], lambda p: setattr(p, "data", p.data / 2)
-        with torch.no_grad():
-            for change, train in ((lambda p: p.mul_(2), False), (lambda p: p.data.mul_(2), False), (halve, False), (halve, True)):
-                layer.eval()(x, hx), layer.train(train)
-                for p in layer.parameters(): change(p)
-                found.append(layer(x, hx))
+        for mode in (torch.no_grad, torch.inference_mode):
+            for change, train in ((lambda p: p.data.mul_(2), False), (lambda p: p.mul_(2), False), (halve, False), (halve, True)):
+                with mode(): layer.eval()(x, hx), layer.train(train)
+                with torch.no_grad(): [change(p) for p in layer.parameters()]
+                with mode(): found.append(layer(x, hx))
         return found
     """,
 )
 def weights_changed_in_place(trial: Trial) -> None:
-    doubled = doubled_weights(trial)
-    for before, after in ((True, True), (False, False), (True, False), (False, True)):
+    expected = altered(trial.case, weights=doubled_weights(trial))
+    modes = [(torch.no_grad, before, after) for before in (True, False) for after in (True, False)] + [(torch.inference_mode, False, False)]
+    for mode, before, after in modes:
         for change in (_multiplied, _through_data, _data_replaced, _one_column):
             module = trial.module().train(before)
             # Twice, because a cache may be filled at the second call; with the same tensors, because it may be kept for them.
-            leaves = trial.leaves()
-            input, hx = trial.form(leaves)
-            with torch.no_grad():
+            input, hx = trial.form(trial.leaves())
+            with mode():
                 for _ in range(2):
                     trial.call(module, input, hx)
-                module.train(after)
+            module.train(after)
+            with torch.no_grad():
                 change(module)
+            with mode():
                 found = trial.call(module, input, hx).arrays()
-            trial.agree(found, altered(trial.case, weights=doubled))
+            trial.agree(found, expected)
 
 
 @contract(
@@ -127,14 +137,32 @@ def optimiser_step(trial: Trial) -> None:
     trial.agree(trial.answer(module).arrays(), replace(expected, floors={name: 8 * floor for name, floor in expected.floors.items()}))
 
 
+def _converted(trial: Trial, module: nn.Module, how: str, dtype: torch.dtype, convert: Callable[[], nn.Module]) -> nn.Module:
+    """The module after a conversion, whose parameters hold what they held, in ``dtype``."""
+    before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    with trial.blamed(how):
+        module = convert()
+    for name, parameter in module.named_parameters():
+        if parameter.dtype != dtype:
+            raise ContractError(f"Expected all parameters to be {dtype} after {how}, but {name} is {parameter.dtype}")
+        if not torch.equal(parameter.detach(), before[name].to(dtype)):
+            raise ContractError(f"Expected {name} to have its values in {dtype} after {how}, but it has others")
+    return module
+
+
 @contract(
     "module.to_dtype",
-    "After .to() parameters, answers and gradients are of the new dtype, there and back.",
+    "After .to(), double(), half(), bfloat16() and float() parameters have the new dtype and their values in it, and so have the answers.",
     MUST,
     "torch.nn.Module.to",
-    [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, batch_first=True), *every(dtype="bfloat16")],
+    [
+        *every(num_layers=2, dtype="float64"),
+        *every(bidirectional=True, batch_first=True),
+        *every(dtype="bfloat16"),
+        *every(given_state=False, dtype="float64"),
+    ],
     demonstration="""
-        assert next(layer.half().parameters()).dtype == torch.float16
+        assert all(map(torch.equal, [p.half() for p in layer.parameters()], layer.half().parameters()))
         with torch.no_grad():
             layer.float()(x.float())
             for p in layer.requires_grad_(False).to(dtype).parameters():
@@ -150,17 +178,14 @@ def to_dtype(trial: Trial) -> None:
         with torch.no_grad():
             module(trial.form(trial.leaves())[0].float())
     for dtype in (torch.float64, torch.float32, wanted):
-        with trial.blamed(f".to({dtype})"):
-            module = module.to(dtype)
+        module = _converted(trial, module, f".to({dtype})", dtype, partial(module.to, dtype))
     for name, dtype in (("double", torch.float64), ("half", torch.float16), ("bfloat16", torch.bfloat16), ("float", torch.float32)):
-        with trial.blamed(f".{name}()"):
-            getattr(module, name)()
-        if any(parameter.dtype != dtype for parameter in module.parameters()):
-            raise ContractError(f"Expected all parameters to be {dtype} after .{name}(), but some are not")
+        with trial.blamed(".double()"):
+            module.double()
+        # Something to round, each time anew.
+        load(trial, module, {weight: 0.9 * value for weight, value in trial.case.arrays.weights.items()})
+        _converted(trial, module, f".{name}()", dtype, getattr(module, name))
     module = module.to(wanted)
-    stayed = [name for name, parameter in module.named_parameters() if parameter.dtype != wanted]
-    if stayed:
-        raise ContractError(f"Expected all parameters to be {wanted} after .to(), but {', '.join(stayed)} is not")
     module.requires_grad_(False)
     with trial.blamed(f".to({wanted})"):
         module = module.double().to(wanted)
@@ -200,14 +225,16 @@ def strided_weights(trial: Trial) -> None:
 
 @contract(
     "module.reset_parameters",
-    "reset_parameters() draws every weight anew from the law of a new layer, or is not there.",
+    "reset_parameters() draws every weight anew from the law of a new layer, another each time, or is not there.",
     MAY,
     in_docs("RNNBase.reset_parameters"),
     [*every(num_layers=2), *every(bidirectional=True)],
     demonstration="""
         [p.data.fill_(2.0) for p in layer.parameters()]
-        layer.reset_parameters()
-        assert not any((p == 2.0).any() for p in layer.parameters()), "a weight is as it was"
+        for _ in range(2):
+            before, _ = [p.clone() for p in layer.parameters()], layer.reset_parameters()
+            assert not any((p == 2.0).any() for p in layer.parameters()), "a weight is as it was"
+        assert not any(torch.equal(p, k) for p, k in zip(layer.parameters(), before)), "drawn alike twice"
     """,
 )
 def reset_parameters(trial: Trial) -> None:
@@ -222,7 +249,11 @@ def reset_parameters(trial: Trial) -> None:
             parameter.fill_(2.0)
         draw: Any = module.reset_parameters
         draw()
+        first = {name: drawn.clone() for name, drawn in trial.parameters(module).items()}
+        draw()
     for name, drawn in trial.parameters(module).items():
         values = drawn.detach().abs()
         if values.max() > bound or len(values.unique()) < 2:
             raise ContractError(f"Expected reset_parameters() to draw {name} anew within ±{bound:.4g}, but it did not")
+        if torch.equal(drawn, first[name]):
+            raise ContractError(f"Expected reset_parameters() to draw another {name} each time, but it drew the same twice")

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
+from harness.case import Array
 from harness.reference import altered, answer, tensor
 from harness.trial import Trial
-from suites.conformance.cases import every
+from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.module import doubled_weights
+
+_CASES = [*every(num_layers=2), *every(bidirectional=True), make(LSTM, proj_size=2)]
 
 
 class _Doubled(nn.Module):
@@ -23,62 +28,115 @@ class _Doubled(nn.Module):
 
 @contract(
     "module.parametrized",
-    "A parametrization registered on a weight changes the answer, and its original gets the gradient.",
+    "A parametrization registered on a weight changes the answer, and its original gets the gradient: on one weight, and on all.",
     MUST,
     "torch.nn.utils.parametrize.register_parametrization",
-    [*every(num_layers=2), *every(bidirectional=True)],
+    _CASES,
     demonstration="""
-        torch.nn.utils.parametrize.register_parametrization(layer, "weight_hh_l0", torch.nn.Softsign())
-        with torch.no_grad():
-            return layer(x, hx), layer.eval()(x, hx)
+        answers = []
+        for name, _ in list(layer.named_parameters()):
+            torch.nn.utils.parametrize.register_parametrization(layer, name, torch.nn.Softsign())
+            with torch.no_grad():
+                answers.append((layer.train()(x, hx), layer.eval()(x, hx)))
+        return answers
     """,
 )
 def parametrized(trial: Trial) -> None:
-    name = "weight_hh_l0"
-    module = trial.module()
-    trial.answer(module)
-    with trial.blamed("register_parametrization"):
-        parametrize.register_parametrization(module, name, _Doubled())
-    weights = {**trial.case.arrays.weights, name: 2 * trial.case.arrays.weights[name]}
-    trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=weights))
-    reply = trial.call(module, *trial.form(trial.leaves()))
-    with trial.blamed("backward"):
-        reply.tensors["output"].backward(tensor(trial.case.arrays.cotangents["output"], trial.case))
-    original = dict(module.named_parameters())[f"parametrizations.{name}.original"]
+    for names in (["weight_hh_l0"], list(trial.case.arrays.weights)):
+        module = trial.module()
+        trial.answer(module)
+        with trial.blamed("register_parametrization"):
+            for name in names:
+                parametrize.register_parametrization(module, name, _Doubled())
+        own = trial.case.arrays.weights
+        weights = {**own, **{name: 2 * own[name] for name in names}}
+        trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=weights))
+        reply = trial.call(module, *trial.form(trial.leaves()))
+        trial.backward(reply, ("output",))
+        originals = {name: dict(module.named_parameters())[f"parametrizations.{name}.original"] for name in names}
+        _agree_by_factor(trial, originals, weights, dict.fromkeys(names, 2.0))
+        trial.agree(trial.answer(module.eval()).arrays(), altered(trial.case, weights=weights))
+
+
+def _agree_by_factor(trial: Trial, originals: Mapping[str, Tensor], weights: Mapping[str, Array], factors: Mapping[str, Any]) -> None:
+    """Holds the gradients of the originals against those of the weights that were made of them by a factor."""
     expected = altered(trial.case, weights=weights, through=("output",))
-    right = replace(expected, tensors={name: 2 * expected.tensors[name]}, floors={name: expected.floors[name]})
-    trial.agree(trial.collect({name: original}), right)
-    trial.agree(trial.answer(module.eval()).arrays(), altered(trial.case, weights=weights))
+    right = {name: expected.tensors[name] * factors[name] for name in originals}
+    trial.agree(trial.collect(originals), replace(expected, tensors=right, floors={name: expected.floors[name] for name in right}))
 
 
 @contract(
     "module.pruned",
-    "A weight pruned by torch.nn.utils.prune is used with its mask, and its original gets the gradient of what the mask leaves.",
+    "Weights pruned by torch.nn.utils.prune are used with their masks, and their originals get the gradient of what the masks leave.",
     SHOULD,
     "torch.nn.utils.prune: the weight becomes an attribute that a forward pre-hook sets",
-    [*every(num_layers=2), *every(bidirectional=True)],
+    _CASES,
     demonstration="""
-        keep = torch.arange(layer.weight_hh_l0.numel()).view_as(layer.weight_hh_l0) % 3 > 0
-        __import__("torch.nn.utils.prune").nn.utils.prune.custom_from_mask(layer, "weight_hh_l0", keep)
+        for name in sorted(layer.state_dict()):
+            keep = torch.arange(getattr(layer, name).numel()).view_as(getattr(layer, name)) % 3 > 0
+            __import__("torch.nn.utils.prune").nn.utils.prune.custom_from_mask(layer, name, keep)
         output = layer(x, hx)[0]
         output.sum().backward()
-        return output, layer.weight_hh_l0_orig.grad
+        return output, [p.grad for _, p in sorted(layer.named_parameters())]
     """,
 )
 def pruned(trial: Trial) -> None:
-    name, case = "weight_hh_l0", trial.case
-    module = trial.module()
-    trial.answer(module)
-    keep = np.arange(case.arrays.weights[name].size).reshape(case.arrays.weights[name].shape) % 3 > 0
-    with trial.blamed("torch.nn.utils.prune.custom_from_mask"):
-        prune.custom_from_mask(module, name, torch.as_tensor(keep, device=case.device))
-    weights = {**case.arrays.weights, name: case.arrays.weights[name] * keep}
-    reply = trial.call(module, *trial.form(trial.leaves()))
-    trial.agree(reply.arrays(), altered(case, weights=weights))
-    trial.backward(reply, ("output",))
-    expected = altered(case, weights=weights, through=("output",))
-    right = replace(expected, tensors={name: expected.tensors[name] * keep}, floors={name: expected.floors[name]})
-    trial.agree(trial.collect({name: dict(module.named_parameters())[f"{name}_orig"]}), right)
+    own = trial.case.arrays.weights
+    for names in (["weight_hh_l0"], list(own)):
+        module = trial.module()
+        trial.answer(module)
+        keep = {name: np.arange(own[name].size).reshape(own[name].shape) % 3 > 0 for name in names}
+        with trial.blamed("torch.nn.utils.prune.custom_from_mask"):
+            for name in names:
+                prune.custom_from_mask(module, name, torch.as_tensor(keep[name], device=trial.case.device))
+        weights = {**own, **{name: own[name] * keep[name] for name in names}}
+        reply = trial.call(module, *trial.form(trial.leaves()))
+        trial.agree(reply.arrays(), altered(trial.case, weights=weights))
+        trial.backward(reply, ("output",))
+        originals = {name: dict(module.named_parameters())[f"{name}_orig"] for name in names}
+        _agree_by_factor(trial, originals, weights, keep)
+
+
+@contract(
+    "module.weight_norm",
+    "Matrices under weight_norm, as a parametrization or as a hook, are used with the norm that is set, and both parts get a gradient.",
+    SHOULD,
+    "torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.weight_norm",
+    _CASES,
+    demonstration="""
+        for name in sorted(layer.state_dict()):
+            (torch.nn.utils.weight_norm if "weight" in name else lambda *_: None)(layer, name)
+        [p.data.mul_(2) for name, p in layer.named_parameters() if name.endswith("_g")]
+        output = layer(x, hx)[0]
+        output.sum().backward()
+        return output, [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
+)
+def weight_norm(trial: Trial) -> None:
+    matrices = [name for name in trial.case.arrays.weights if name.startswith("weight")]
+    expected = altered(trial.case, weights=doubled_weights(trial, "weight"))
+    for how, normed, part in (
+        ("torch.nn.utils.parametrizations.weight_norm", nn.utils.parametrizations.weight_norm, "parametrizations.{}.original{}"),
+        ("torch.nn.utils.weight_norm", nn.utils.weight_norm, "{}_{}"),
+    ):
+        module = trial.module()
+        trial.answer(module)
+        with trial.blamed(how):
+            for name in matrices:
+                normed(module, name)
+        named = dict(module.named_parameters())
+        norms, directions = (
+            [named[part.format(name, end)] for name in matrices] for end in (("0", "1") if "original" in part else ("g", "v"))
+        )
+        with torch.no_grad():
+            for norm in norms:
+                norm.mul_(2)
+        reply = trial.call(module, *trial.form(trial.leaves()))
+        # The norm is worked out anew, with a rounding of its own in every weight.
+        trial.agree(reply.arrays(), replace(expected, floors={name: 8 * floor for name, floor in expected.floors.items()}))
+        trial.backward(reply, ("output",))
+        trial.collect({f"the norms of {name}": norm for name, norm in zip(matrices, norms, strict=True)})
+        trial.collect({f"the directions of {name}": value for name, value in zip(matrices, directions, strict=True)})
 
 
 @contract(

@@ -159,15 +159,16 @@ def layout(trial: Trial) -> None:
         *every(steps=9, batch=2, num_layers=2, batch_first=True),
         *every(steps=7, batch=1, batched=False),
         *every(LSTM, steps=8, proj_size=2, dtype="float64"),
+        # More calls than a graph waits for before it is captured, and more lengths than a small cache has room for.
+        *every(steps=130, batch=1, weights="remembering"),
     ],
     _wrong_states,
     demonstration="""
         time, outputs, state = int(reference.batch_first and x.dim() == 3), [], hx
-        with torch.no_grad():
-            for size in (3, 1):
-                for piece in x.split(size, time):
-                    output, state = layer(piece, state)
-                    outputs.append(output)
+        for size in range(12, 0, -1):
+            for number, piece in enumerate(x.split(size, time)):
+                with torch.no_grad(): output, state = layer.train(size == 3)(piece, state if number else hx)
+                outputs.append(output)
         return outputs, state
     """,
 )
@@ -176,7 +177,8 @@ def carried_between_calls(trial: Trial) -> None:
     time = 1 if case.layer.batch_first and case.batched else 0
     module = trial.module()
     input, hx = trial.form(trial.leaves())
-    for pieces in ([3, case.steps - 3], [1] * case.steps):
+    for pieces in ([3, case.steps - 3], [1] * case.steps, _growing(case.steps)):
+        module.train(pieces[0] > 1)
         outputs, state = [], hx
         with torch.no_grad(), trial.blamed("calling it piece by piece"):
             for piece in torch.split(input, pieces, dim=time):
@@ -184,3 +186,11 @@ def carried_between_calls(trial: Trial) -> None:
                 outputs.append(output)
         whole = trial.structured((torch.cat(outputs, time), state), input)
         trial.agree(whole.arrays(), answer(case))
+
+
+def _growing(steps: int) -> list[int]:
+    """Lengths 1, 2, 3 and so on, and what is left of ``steps``."""
+    pieces: list[int] = []
+    while sum(pieces) < steps:
+        pieces.append(min(len(pieces) + 1, steps - sum(pieces)))
+    return pieces

@@ -261,3 +261,46 @@ class BiasesListedFirst(Sound):
         super().__init__(layer)
         for name in sorted(self._parameters):
             self._parameters[name] = self._parameters.pop(name)
+
+
+def _in_single_precision(layer: Layer, state: dict[str, Any], training: bool, frozen: list[str]) -> Sound:
+    """A layer that is built anew and loaded."""
+    twin = ComesBackInSinglePrecision(layer)
+    twin.load_state_dict(state)
+    for name in frozen:
+        getattr(twin, name).requires_grad_(False)
+    return twin.train(training)
+
+
+@mutant("module.pickle")
+class ComesBackInSinglePrecision(Sound):
+    """What was pickled is built anew and loaded: it comes back in float32."""
+
+    def __reduce__(self) -> Any:
+        frozen = [name for name, parameter in self.named_parameters() if not parameter.requires_grad]
+        return _in_single_precision, (self.layer, dict(self.state_dict()), self.training, frozen)
+
+
+@mutant("module.deepcopy")
+class CopiedInSinglePrecision(Sound):
+    """A deep copy is built anew and loaded: it is in float32."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        twin = type(self)(self.layer).train(self.training)
+        twin.load_state_dict(self.state_dict())
+        for parameter, own in zip(twin.parameters(), self.parameters(), strict=True):
+            parameter.requires_grad_(own.requires_grad)
+        twin.dropout = self.dropout
+        return twin
+
+
+@mutant("module.initial_weights")
+class ThirdLayerStartsAtZero(Sound):
+    """Layers above the second begin with zeros."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if "_l2" in name:
+                    parameter.zero_()

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Layer
 from suites.conformance.mutants.base import Sound, Weights, mutant
@@ -91,6 +92,55 @@ class PreparedPerAddress(Cached):
 
     def remember(self) -> None:
         self._addresses = self._now()
+
+
+class _CachedByForm(Cached):
+    """A layer that prepares its weights for one form of call."""
+
+    _applies = False
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        self._applies = not torch.is_grad_enabled() and self.applies(input)
+        return super().forward(input, hx)
+
+    def applies(self, input: Any) -> bool:
+        """Whether prepared weights are used for this call."""
+        raise NotImplementedError
+
+    def fresh(self) -> bool:
+        return self._kept is not None and self._applies
+
+
+@mutant("module.weights_changed_in_place")
+class PreparedForPacks(_CachedByForm):
+    """Without gradients, the weights that were prepared for the first pack are used for every later one."""
+
+    def applies(self, input: Any) -> bool:
+        return isinstance(input, PackedSequence)
+
+
+@mutant("module.weights_changed_in_place")
+class PreparedForOneSequence(_CachedByForm):
+    """Without gradients, the weights that were prepared for the first unbatched input are used for every later one."""
+
+    def applies(self, input: Any) -> bool:
+        return isinstance(input, Tensor) and input.dim() == 2
+
+
+@mutant("module.weights_changed_in_place")
+class PreparedInHalfPrecision(_CachedByForm):
+    """Without gradients, the weights that were prepared for the first input of a half type are used for every later one."""
+
+    def applies(self, input: Any) -> bool:
+        return isinstance(input, Tensor) and input.dtype in (torch.float16, torch.bfloat16)
+
+
+@mutant("module.weights_changed_in_place")
+class PreparedInInferenceMode(_CachedByForm):
+    """The weights that were prepared for the first call under inference_mode are used for every later one."""
+
+    def applies(self, input: Any) -> bool:
+        return torch.is_inference_mode_enabled()
 
 
 @mutant("module.optimiser_step")
@@ -208,3 +258,33 @@ class HalfDoesNothing(Sound):
 
     def bfloat16(self) -> Any:
         return self
+
+
+@mutant("module.to_dtype")
+class BiasesRoundedTwice(Sound):
+    """half() rounds the biases to bfloat16 first."""
+
+    def half(self) -> Any:
+        for name, parameter in self.named_parameters():
+            if name.startswith(("bias", "weight_hr")):
+                parameter.data = parameter.data.bfloat16()
+        return super().half()
+
+
+@mutant("module.to_dtype")
+class DefaultStateKept(Sound):
+    """The default state of a batch size is made once, in the dtype of then."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        kept: dict[Any, Tensor] = self.__dict__.setdefault("_zeros", {})
+        return kept.setdefault(shape, super().default_state(x, shape))
+
+
+@mutant("module.reset_parameters")
+class ResetAlikeEachTime(Sound):
+    """reset_parameters() draws with a seed of its own, the same each time."""
+
+    def reset_parameters(self) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            super().reset_parameters()

@@ -202,3 +202,38 @@ class IntegerDropoutRefused(Sound):
         if len(arguments) > 5 and not isinstance(arguments[5], float):
             raise ValueError(f"expected a float for dropout, got {arguments[5]!r}")
         return super().constructed(mode, *arguments, **options)
+
+
+@mutant("module.device_and_dtype_arguments")
+class NormalWhereADtypeIsGiven(Sound):
+    """With dtype= the weights are drawn from N(0, 1)."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, dtype: Any = None, **options: Any) -> Sound:
+        built = super().constructed(mode, *arguments, dtype=dtype, **options)
+        for parameter in built.parameters() if dtype else ():
+            parameter.data.normal_()
+        return built
+
+
+@mutant("module.hooks_called")
+class HooksReturnInVain(Sound):
+    """Forward hooks are called, and what they return is dropped."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        for pre_hook in self._forward_pre_hooks.values():
+            pre_hook(self, arguments)
+        answer = self.forward(*arguments, **options)
+        for hook in self._forward_hooks.values():
+            hook(self, arguments, answer)
+        return answer
+
+
+@mutant("module.hooks_called")
+class BackwardHooksNeverCalled(Sound):
+    """Full backward hooks are taken and never called."""
+
+    def register_full_backward_hook(self, *arguments: Any, **options: Any) -> Any:
+        handle = super().register_full_backward_hook(*arguments, **options)
+        self._backward_hooks.clear()
+        return handle

@@ -64,3 +64,35 @@ class MaskForgotten(Sound):
         w = super().weights(slot)
         original = self._parameters.get("weight_hh_l0_orig")
         return w if slot or original is None else {**w, "weight_hh": original}
+
+
+@mutant("module.parametrized")
+class OriginalOfTheInputWeights(Sound):
+    """weight_ih is looked up among the parameters, where a parametrized one is not: its original is used."""
+
+    def weights(self, slot: int) -> Weights:
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        made = getattr(self, "parametrizations", {})
+        name = "weight_ih" + suffix
+        return {**super().weights(slot), "weight_ih": made[name].original} if name in made else super().weights(slot)
+
+
+@mutant("module.pruned")
+class MaskOfABiasForgotten(Sound):
+    """Pruned biases are used as they were before they were pruned."""
+
+    def weights(self, slot: int) -> Weights:
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        return {
+            name: self._parameters.get(f"{name}{suffix}_orig", value) if name.startswith(("bias", "weight_hr")) else value
+            for name, value in super().weights(slot).items()
+        }
+
+
+@mutant("module.weight_norm")
+class NormIgnored(Sound):
+    """The hook of weight_norm is taken, and the weight's direction is used with its own norm."""
+
+    def weights(self, slot: int) -> Weights:
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        return {name: self._parameters.get(f"{name}{suffix}_v", value) for name, value in super().weights(slot).items()}

@@ -173,3 +173,31 @@ class SingleStepIgnoresState(Sound):
     def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
         states = super().initial(x, hx, form)
         return [0 * state for state in states] if len(x) == 1 else states
+
+
+@mutant("state.carried_between_calls")
+class StateOfTheCaptureReplayed(Sound):
+    """In eval mode, from the 64th call on, the state of that call is replayed, as by a graph that captured it."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        kept: list[list[Tensor]] = self.__dict__.setdefault("_captured", [])
+        if self.training or hx is None:
+            return states
+        kept.append(states)
+        return kept[63] if len(kept) > 63 and kept[63][0].shape == states[0].shape else states
+
+
+@mutant("state.carried_between_calls")
+class StateLostPastEightLengths(Sound):
+    """In eval mode the state is read at the first eight lengths alone, as by a cache of plans that is full."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        known: list[int] = self.__dict__.setdefault("_lengths", [])
+        if self.training or len(x) in known:
+            return states
+        if len(known) == 8:
+            return [0 * state for state in states]
+        known.append(len(x))
+        return states
