@@ -88,17 +88,18 @@ def state_dict_values(trial: Trial) -> None:
         except Exception:  # any exception is a refusal
             continue
         raise ContractError(f"Expected load_state_dict() to refuse {what}, but it did not")
+    doubled = altered(trial.case, weights=doubled_weights(trial))
     for train in (True, False):
         module.train(train)
         trial.agree(trial.answer(module).arrays(), answer(trial.case))
         load(trial, module, doubled_weights(trial))
-        trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=doubled_weights(trial)))
+        trial.agree(trial.answer(module).arrays(), doubled)
         load(trial, module, trial.case.arrays.weights)
     # A load_state_dict of its own may not know assign, and refuses it then by its signature.
     if "assign" in signature(module.load_state_dict).parameters:
         with trial.blamed("load_state_dict(assign=True)"):
             module.load_state_dict({name: 2 * value for name, value in given.items()}, assign=True)
-        trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=doubled_weights(trial)))
+        trial.agree(trial.answer(module).arrays(), doubled)
 
 
 def load(trial: Trial, module: nn.Module, weights: dict[str, Array]) -> None:
@@ -234,6 +235,7 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
         if lost:
             raise ContractError(f"Expected {how} to keep {', '.join(lost)} with train({train})")
     original.train(trial.case.layer.dropout == 0)
+    doubled = altered(trial.case, weights=doubled_weights(trial))
     for called_before in (False, True):
         if called_before:
             trial.answer(original)
@@ -243,14 +245,14 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
             twin = copied(original)
         trial.agree(trial.answer(twin).arrays(), answer(trial.case))
         load(trial, twin, doubled_weights(trial))
-        trial.agree(trial.answer(twin).arrays(), altered(trial.case, weights=doubled_weights(trial)))
+        trial.agree(trial.answer(twin).arrays(), doubled)
         trial.agree(trial.answer(original).arrays(), answer(trial.case))
         load(trial, twin, trial.case.arrays.weights)
         with torch.no_grad():
             for parameter in original.parameters():
                 parameter.mul_(2)
         trial.agree(trial.answer(twin).arrays(), answer(trial.case))
-        trial.agree(trial.answer(original).arrays(), altered(trial.case, weights=doubled_weights(trial)))
+        trial.agree(trial.answer(original).arrays(), doubled)
         load(trial, original, trial.case.arrays.weights)
 
 

@@ -50,12 +50,13 @@ def parametrized(trial: Trial) -> None:
                 parametrize.register_parametrization(module, name, _Doubled())
         own = trial.case.arrays.weights
         weights = {**own, **{name: 2 * own[name] for name in names}}
-        trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=weights))
+        expected = altered(trial.case, weights=weights)
+        trial.agree(trial.answer(module).arrays(), expected)
         reply = trial.call(module, *trial.form(trial.leaves()))
         trial.backward(reply, ("output",))
         originals = {name: dict(module.named_parameters())[f"parametrizations.{name}.original"] for name in names}
         _agree_by_factor(trial, originals, weights, dict.fromkeys(names, 2.0))
-        trial.agree(trial.answer(module.eval()).arrays(), altered(trial.case, weights=weights))
+        trial.agree(trial.answer(module.eval()).arrays(), expected)
 
 
 def _agree_by_factor(trial: Trial, originals: Mapping[str, Tensor], weights: Mapping[str, Array], factors: Mapping[str, Any]) -> None:
@@ -159,12 +160,13 @@ def functional_call(trial: Trial) -> None:
     with trial.blamed("functional_call"):
         raw = torch.func.functional_call(module, given, (input, hx))
     reply = trial.structured(raw, input)
-    trial.agree(reply.arrays(), altered(trial.case, weights=doubled_weights(trial)))
+    doubled = altered(trial.case, weights=doubled_weights(trial))
+    trial.agree(reply.arrays(), doubled)
     with trial.blamed("backward"):
         reply.tensors["output"].backward(tensor(trial.case.arrays.cotangents["output"], trial.case))
     expected = altered(trial.case, weights=doubled_weights(trial), through=("output",))
     trial.agree(trial.collect(given), expected, only=list(given))
     with torch.no_grad(), trial.blamed("functional_call"):
         raw = torch.func.functional_call(module, given, (input, hx))
-    trial.agree(trial.structured(raw, input).arrays(), altered(trial.case, weights=doubled_weights(trial)))
+    trial.agree(trial.structured(raw, input).arrays(), doubled)
     trial.agree(trial.answer(module).arrays(), answer(trial.case))

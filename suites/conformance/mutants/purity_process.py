@@ -57,6 +57,16 @@ class CacheForEveryLength(Sound):
         return super().layers(x, valid, states)
 
 
+@mutant("purity.no_leak")
+class CacheForEveryLengthInInference(Sound):
+    """Without gradients, a mask is kept for every length that was ever seen."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if not torch.is_grad_enabled():
+            self.__dict__.setdefault("_masks", {}).setdefault(x.shape, torch.ones_like(x))
+        return super().layers(x, valid, states)
+
+
 @mutant("purity.two_threads")
 class InputKeptOnTheModule(Sound):
     """The input passes through an attribute of the module."""
