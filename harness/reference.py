@@ -8,9 +8,9 @@ one eps in every intermediate result (Monte Carlo arithmetic: Parker 1997), and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -52,6 +52,8 @@ class Question:
     def answered(self, rounding: oracle.Rounding, copies: int) -> list[dict[str, Array]]:
         """The oracle's answers to ``copies`` of the case that run side by side: they are the first axis of what ``rounding`` is given.
 
+        With ``through`` each has the answer's own tensors and the gradients.
+
         Most cases are small, and a step of three copies takes as long as a step of one.
         """
 
@@ -64,7 +66,7 @@ class Question:
         tensors = reply.tensors()
         if self.through is not None:
             cotangents = {name: copied(array) for name, array in self.wanted().items()}
-            tensors = oracle.backward(self.case.layer, self.weights, reply, self.case.valid, cotangents, masks)
+            tensors |= oracle.backward(self.case.layer, self.weights, reply, self.case.valid, cotangents, masks)
         return [
             {name: array[copy] if name in self.weights else array[:, copy] for name, array in tensors.items()} for copy in range(copies)
         ]
@@ -73,12 +75,14 @@ class Question:
 @dataclass(frozen=True)
 class Expected:
     """Expected tensors by name (time-major, float64) and the noise floor of each; ``typical`` is the largest root mean square error
-    among the same plain arithmetics. ``question`` is what the oracle was asked, where it was asked at all."""
+    among the same plain arithmetics. ``question`` is what the oracle was asked, where it was asked at all. Where these are gradients,
+    ``forward`` is the answer that they are of: it comes of the same runs."""
 
     tensors: dict[str, Array]
     floors: dict[str, float]
     typical: dict[str, float] = field(default_factory=dict)
     question: Question | None = None
+    forward: Expected | None = None
 
 
 @lru_cache(maxsize=64)
@@ -120,7 +124,14 @@ def _with_floors(
     errors = {name: [scaled_error(reply[name], expected[name]) for reply in answers] for name in expected}
     floors = {name: floor_of(values, case.dtype, _terms(case, name)) for name, values in errors.items()}
     typical = {name: max(typical_error(reply[name], expected[name]) for reply in answers) for name in expected}
-    return Expected(expected, floors, typical, question)
+
+    def of(names: Iterable[str], question: Question, forward: Expected | None = None) -> Expected:
+        tensors = {name: expected[name] for name in names}
+        return Expected(tensors, {name: floors[name] for name in tensors}, {name: typical[name] for name in tensors}, question, forward)
+
+    answered = [name for name in expected if name in ("output", "h_n", "c_n")]
+    forward = of(answered, replace(question, through=None, cotangents=None))
+    return forward if through is None else of([name for name in expected if name not in answered], question, forward)
 
 
 def _draws(case: Case) -> int:
@@ -193,7 +204,8 @@ def _plain_loop(question: Question) -> dict[str, NDArray[Any]]:
             [tensor(cotangent, case) for cotangent in question.wanted().values()],
             allow_unused=True,
         )
-        return {name: np.zeros(leaves[name].shape) if g is None else to_array(g) for name, g in zip(names, grads, strict=True)}
+        found = {name: np.zeros(leaves[name].shape) if g is None else to_array(g) for name, g in zip(names, grads, strict=True)}
+        return {name: to_array(value) for name, value in result.items()} | found
 
 
 def tensor(array: Array, case: Case) -> Tensor:

@@ -120,14 +120,20 @@ class Trial:
         with self.blamed("backward"):
             torch.autograd.backward(outputs, cotangents, retain_graph=retain_graph)
 
-    def gradients(self, through: Sequence[str], module: nn.Module | None = None) -> dict[str, NDArray[Any]]:
+    def gradients(
+        self, through: Sequence[str], module: nn.Module | None = None, expected: Expected | None = None
+    ) -> dict[str, NDArray[Any]]:
         """The gradients of x, h0, c0 and every weight, from the case's cotangents of the tensors in ``through``.
 
-        They come the way users have them: ``backward()``, then ``.grad`` of the leaves and of the module's parameters.
+        They come the way users have them: ``backward()``, then ``.grad`` of the leaves and of the module's parameters. The answer that
+        they are of is held against the one that ``expected`` has: with gradients recorded it may come another way than without.
         """
         module = module or self.module()
         leaves = self.leaves(requires_grad=True)
-        self.backward(self.call(module, *self.form(leaves)), through)
+        reply = self.call(module, *self.form(leaves))
+        if expected is not None and expected.forward is not None:
+            self.agree(reply.arrays(), expected.forward)
+        self.backward(reply, through)
         if not self.case.given_state:
             del leaves["h0"]
             leaves.pop("c0", None)

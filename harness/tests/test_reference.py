@@ -20,7 +20,7 @@ def test_copies_side_by_side_are_what_one_is_alone(through: tuple[str, ...] | No
     alone = reply.tensors()
     if through is not None:
         cotangents = {name: CASE.arrays.cotangents[name] for name in through}
-        alone = oracle.backward(CASE.layer, weights, reply, CASE.valid, cotangents)
+        alone |= oracle.backward(CASE.layer, weights, reply, CASE.valid, cotangents)
     for copy in Question(CASE, through, weights).answered(oracle.exact, copies=3):
         assert set(copy) == set(alone)
         for name, array in copy.items():
@@ -33,6 +33,14 @@ def test_each_copy_has_errors_of_its_own_and_the_first_has_none() -> None:
     np.testing.assert_array_equal(
         answer(CASE).tensors["output"], Question(CASE, None, CASE.arrays.weights).answered(oracle.exact, 1)[0]["output"]
     )
+
+
+def test_gradients_bring_the_answer_that_they_are_of() -> None:
+    forward, alone = gradients(CASE, ("output",)).forward, answer(CASE)
+    assert forward is not None and set(forward.tensors) == set(alone.tensors)
+    for name, array in alone.tensors.items():
+        np.testing.assert_allclose(forward.tensors[name], array, rtol=1e-12, atol=1e-15)
+    assert forward.floors == alone.floors
 
 
 def test_a_state_of_one_number_is_not_judged_by_a_lucky_draw() -> None:

@@ -280,3 +280,13 @@ class TruncatedAt2048(Sound):
         if t and t % 2048 == 0:
             h, c = h.detach(), c.detach()
         return super().step(x, h, c, w, t, slot)
+
+
+@mutant("gradients.sizes")
+class OutputRoundedWithGradients(Sound):
+    """With gradients recorded, the output of 32 units or more is rounded to eleven bits, and the gradients are exact."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        rounded = torch.is_grad_enabled() and self.hidden_size >= 32
+        return (output + ((output * 1024).round() / 1024 - output).detach() if rounded else output), finals
