@@ -191,11 +191,13 @@ _LIFT = 1.0
 def _make_readable(layer: Layer, weights: dict[str, Array]) -> None:
     """Changes the weights of the upper layers in place: direction d answers with an invertible function of features d*H ... d*H + H - 1.
 
+    Of a projection, which has P features in place of H, the upper layers take the first P units as they are.
+
     The first layer keeps random weights; with relu its biases are raised, so that its outputs are positive.
     """
-    if layer.proj_size or not layer.bias:
-        raise ValueError(f"Expected a layer with biases and without projection for readable weights but got {layer.expression()}")
-    size, gates = layer.hidden_size, len(layer.mode.gates)
+    if not layer.bias:
+        raise ValueError(f"Expected a layer with biases for readable weights but got {layer.expression()}")
+    size, width, gates = layer.hidden_size, layer.state_size, len(layer.mode.gates)
     for _, level, direction, suffix in layer.slots():
         if level == 0:
             if layer.mode is Mode.RNN_RELU:
@@ -207,7 +209,9 @@ def _make_readable(layer: Layer, weights: dict[str, Array]) -> None:
             weights[f"{name}{suffix}"] *= 0.0
         # The candidate, which reads the input, is the third block of an LSTM and the last of the others.
         block = slice(2 * size, 3 * size) if layer.mode is Mode.LSTM else slice((gates - 1) * size, gates * size)
-        weights[f"weight_ih{suffix}"][block, direction * size : (direction + 1) * size] = _READ_SCALE * np.eye(size)
+        weights[f"weight_ih{suffix}"][block, direction * width : (direction + 1) * width] = _READ_SCALE * np.eye(size, width)
+        if layer.proj_size:
+            weights[f"weight_hr{suffix}"][:] = np.eye(width, size)
         bias = weights[f"bias_ih{suffix}"]
         if layer.mode is Mode.LSTM:
             bias[:size], bias[size : 2 * size], bias[3 * size :] = _SHUT, -_SHUT, _SHUT

@@ -136,11 +136,14 @@ def _weights(case: Case) -> list[str]:
             names = [f"reference.{kind}" + ("_reverse" if reverse else "") for reverse in range(layer.directions)]
             return f"for p in ({', '.join(names)},): p.data"
 
-        start = 2 * size if mode in (Mode.LSTM, Mode.GRU) else 0
+        start, width = 2 * size if mode in (Mode.LSTM, Mode.GRU) else 0, layer.state_size
         open_ = {Mode.LSTM: "[40.0, -40, 0, 40]", Mode.GRU: "[0.0, -40, 0]"}.get(mode)
+        kept = f'torch.eye({size})[:{width}] if "hr_l1" in name else p.data * ("_l0" in name)'
         return [
-            f'{each}p.data *= "_l0" in name' + (' and "hh" not in name' if mode is Mode.RNN_RELU else ""),
-            f"{of('weight_ih_l1')}[{start}:{start + size}, :{size}] = torch.eye({size}) / 4",
+            f"{each}p.data = {kept}"
+            if layer.proj_size
+            else f'{each}p.data *= "_l0" in name' + (' and "hh" not in name' if mode is Mode.RNN_RELU else ""),
+            f"{of('weight_ih_l1')}[{start}:{start + size}, :{width}] = torch.eye({size})[:, :{width}] / 4",
             *([f"{of('bias_ih_l1')} += torch.tensor({open_}).repeat_interleave({size})"] if open_ else []),
             *([f"{of('bias_ih_l0')} += 2"] if mode is Mode.RNN_RELU else []),
         ]

@@ -16,6 +16,7 @@ from harness.reference import altered, answer, gradients, tensor, to_array
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MAY, MUST, contract
+from suites.conformance.gradients import every_output
 
 _CASES = [
     *every(num_layers=2),
@@ -199,7 +200,8 @@ def _time_major(trial: Trial, output: torch.Tensor) -> dict[str, Any]:
 
 @contract(
     "execution.autocast",
-    "Under autocast to bfloat16 the answer is right to bfloat16's precision, or refused; after it, it is right to float32's again.",
+    "Under autocast to bfloat16 the answer and the gradients are right to bfloat16's precision, or refused; after it, the answer is right "
+    "to float32's again.",
     MAY,
     "torch.amp: autocast; pytorch#45048, pytorch#42605, pytorch#116925",
     [
@@ -211,10 +213,10 @@ def _time_major(trial: Trial, output: torch.Tensor) -> dict[str, Any]:
         hx = None if hx is None else tuple(state.float() for state in hx) if isinstance(hx, tuple) else hx.float()
         layer, x = layer.float(), x.float()
         [p.data.mul_(1.001) for p in layer.parameters()]
-        with torch.no_grad():
-            before = layer(x, hx)[0].data
-            with torch.autocast(x.data.device.type, torch.bfloat16, enabled=layer is not reference): inside, state = layer(x, hx)
-            return inside.data, state, float(inside.data.dtype == torch.float64), (layer(x, hx)[0].data - before).abs().max() * 1000
+        before = layer(x, hx)[0].data
+        with torch.autocast(x.data.device.type, torch.bfloat16, enabled=layer is not reference): inside, state = layer(x, hx)
+        slopes = torch.autograd.grad(10 * inside.data.mean(), [p for _, p in sorted(layer.named_parameters())])
+        return inside.data, state, float(inside.data.dtype == torch.float64), (layer(x, hx)[0].data - before).abs().max() * 1000, slopes
     """,
 )
 def autocast(trial: Trial) -> None:
@@ -235,6 +237,7 @@ def autocast(trial: Trial) -> None:
     if odd:
         raise ContractError(f"Expected bfloat16 or float32 under autocast to bfloat16 but got {', '.join(odd)}")
     trial.agree(found.arrays(), answer(case))
+    _gradients_under_autocast(trial, module)
     # Weights that bfloat16 does not hold: what is kept of them from under autocast is seen afterwards.
     finer = replace(case, dtype="float32")
     leaves = trial.leaves(case=finer)
@@ -243,6 +246,25 @@ def autocast(trial: Trial) -> None:
         with torch.autocast(torch.device(case.device).type, torch.bfloat16):
             trial.call(module, *trial.form(leaves))
     trial.agree(trial.answer(module, leaves).arrays(), answer(finer))
+
+
+def _gradients_under_autocast(trial: Trial, module: torch.nn.Module) -> None:
+    """The gradients of a call under autocast, whose backward pass is outside of it, as the documentation has it."""
+    case = trial.case
+    through = every_output(trial)
+    leaves = {name: value.float().requires_grad_() for name, value in trial.leaves().items()}
+    try:
+        with torch.autocast(torch.device(case.device).type, torch.bfloat16):
+            input, hx = trial.form(leaves)
+            raw = module(input) if hx is None else module(input, hx)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"autocast with gradients: {error}") from error
+    trial.backward(trial.structured(raw, input), through)
+    if not case.given_state:
+        leaves = {"x": leaves["x"]}
+    wanted = {**leaves, **trial.parameters(module)}
+    trial.agree(trial.collect(wanted), gradients(case, through), only=list(wanted))
+    module.zero_grad()
 
 
 @contract(

@@ -1,4 +1,4 @@
-"""What else can be asked of autograd: repeated passes, a part of the gradients, shared and frozen weights and states.
+"""What else can be asked of autograd: repeated passes, part of the output, overflow, shared weights and states.
 
 Derivatives that come another way than by one backward pass are in ``gradients_higher.py``; what lies between a call and its backward
 pass, in ``gradients_graph.py``.
@@ -6,7 +6,7 @@ pass, in ``gradients_graph.py``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,22 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.reference import altered, gradients, tensor, to_array
+from harness.case import Array
+from harness.reference import Expected, altered, gradients, tensor, to_array
+from harness.reproduction import GRADIENTS
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, contract
 from suites.conformance.gradients import every_output
-
-_PLAIN = [*every(num_layers=2, steps=4, batch=2), *every(bidirectional=True, batch_first=True)]
-
-
-def _backward(trial: Trial, module: torch.nn.Module, retain: bool = False, passes: int = 1) -> dict[str, Tensor]:
-    """Calls the module and goes back ``passes`` times through one graph; returns the leaves and parameters with their gradients."""
-    leaves = trial.leaves(requires_grad=True)
-    reply = trial.call(module, *trial.form(leaves))
-    for _ in range(passes):
-        trial.backward(reply, every_output(trial), retain_graph=retain)
-    return {**leaves, **trial.parameters(module)}
+from suites.conformance.gradients_wanted import OUTPUT, PLAIN, backward
 
 
 def _times(trial: Trial, factor: float) -> Any:
@@ -37,42 +29,53 @@ def _times(trial: Trial, factor: float) -> Any:
     return replace(expected, tensors={name: factor * value for name, value in expected.tensors.items()})
 
 
+def _sum(each: Sequence[Expected]) -> Expected:
+    """The gradients of several passes added up, with floors that are as large as all of theirs."""
+    tensors: dict[str, Array] = {name: np.sum([one.tensors[name] for one in each], axis=0) for name in each[0].tensors}
+    absolute = {name: sum(one.floors[name] * np.abs(one.tensors[name]).max() for one in each) for name in tensors}
+    floors = {name: float(absolute[name] / (np.abs(tensor).max() or 1.0)) for name, tensor in tensors.items()}
+    return Expected(tensors, {name: max(floor, each[0].floors[name]) for name, floor in floors.items()})
+
+
 @contract(
     "gradients.repeated_backward",
     "With retain_graph three backward passes through one graph add up to three times the gradient.",
     MUST,
     "torch.Tensor.backward: retain_graph; pytorch#776",
-    _PLAIN,
-    demonstration="""
-        output = layer(x, hx)[0]
-        for _ in range(3):
-            output.backward(torch.ones_like(output), retain_graph=True)
-        return [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
-    """,
+    PLAIN,
+    demonstration=f"""{OUTPUT}
+for _ in range(3):
+    output.backward(torch.ones_like(output), retain_graph=True)
+return {GRADIENTS}
+""",
 )
-def repeated_backward(trial: Trial) -> None:
-    trial.agree(trial.collect(_backward(trial, trial.module(), retain=True, passes=3)), _times(trial, 3))
+def repeatedbackward(trial: Trial) -> None:
+    trial.agree(trial.collect(backward(trial, trial.module(), retain=True, passes=3)), _times(trial, 3))
 
 
 @contract(
     "gradients.accumulated",
-    "Two calls and two backward passes without zero_grad add up in the parameters, and zero_grad takes all of it away.",
+    "Two calls on different data and two backward passes without zero_grad add up in the parameters, and zero_grad takes all of it away.",
     MUST,
     "torch.optim.Optimizer.zero_grad",
-    _PLAIN,
+    PLAIN,
     demonstration="""
-        for _ in range(2):
-            layer(x, hx)[0].sum().backward()
+        for factor in (1, 0.25):
+            given = x * factor if isinstance(x, torch.Tensor) else x._replace(data=x.data * factor)
+            sum(value.sum() for value in layer(given, hx)[1]).backward()
         found = [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
         return found, layer.zero_grad(), [p.grad for p in layer.parameters()]
     """,
 )
 def accumulated(trial: Trial) -> None:
-    module = trial.module()
-    _backward(trial, module)
-    leaves = _backward(trial, module)
-    names = list(trial.case.arrays.weights)
-    trial.agree(trial.collect({name: leaves[name] for name in names}), _times(trial, 2), only=names)
+    module, through = trial.module(), every_output(trial)
+    # Another batch, or a gradient that writes over the first one is not told from the sum.
+    other = replace(trial.case, inputs_seed=1)
+    backward(trial, module)
+    leaves = trial.leaves(requires_grad=True, case=other)
+    trial.backward(trial.call(module, *trial.form(leaves)), through)
+    each = [gradients(trial.case, through), altered(trial.case, inputs=other.arrays.inputs(), through=through)]
+    trial.agree(trial.collect(trial.parameters(module)), _sum(each), only=list(trial.case.arrays.weights))
     with trial.blamed("zero_grad()"):
         module.zero_grad()
     left = [name for name, parameter in trial.parameters(module).items() if parameter.grad is not None and parameter.grad.any()]
@@ -81,59 +84,11 @@ def accumulated(trial: Trial) -> None:
 
 
 @contract(
-    "gradients.some_frozen",
-    "Freezing any kind of parameter, or all but the biases, changes no other gradient, and gives the frozen ones none.",
-    MUST,
-    "torch.Tensor.requires_grad; pytorch#15788",
-    [
-        *every(num_layers=2, steps=4, batch=2),
-        *every(bidirectional=True, steps=4, batch=2),
-        *every(LSTM, proj_size=2, bidirectional=True),
-    ],
-    demonstration="""
-        found = []
-        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight", ""):
-            for name, p in layer.named_parameters():
-                p.requires_grad_(not name.startswith(kind)).grad = None
-            layer(x, hx)[0].sum().backward()
-            found.append([p.grad for _, p in sorted(layer.named_parameters())])
-        return layer(x.detach(), hx)[0].sum().backward(), found, [leaf.grad for leaf in leaves]
-    """,
-)
-def some_frozen(trial: Trial) -> None:
-    expected = gradients(trial.case, every_output(trial))
-    kinds = sorted({name.partition("_l")[0] for name in trial.case.arrays.weights})
-    for frozen in ([kind] for kind in kinds):
-        _freeze_and_compare(trial, expected, lambda name, frozen=frozen: name.startswith(tuple(frozen)))  # type: ignore[misc]
-    _freeze_and_compare(trial, expected, lambda name: "_l0" in name and not name.endswith("_reverse"))
-    _freeze_and_compare(trial, expected, lambda name: not name.startswith("bias"))
-    _freeze_and_compare(trial, expected, lambda name: True)
-    # All of it frozen, as a pretrained layer is, and only what it is started from wants a gradient.
-    module, leaves = trial.module().requires_grad_(False), trial.leaves(requires_grad=True)
-    leaves["x"].requires_grad_(False)
-    trial.backward(trial.call(module, *trial.form(leaves)), every_output(trial))
-    del leaves["x"]
-    trial.agree(trial.collect(leaves), expected, only=list(leaves))
-
-
-def _freeze_and_compare(trial: Trial, expected: Any, frozen: Callable[[str], bool]) -> None:
-    module = trial.module()
-    for name, parameter in trial.parameters(module).items():
-        parameter.requires_grad_(not frozen(name))
-    leaves = _backward(trial, module)
-    given = [name for name in trial.case.arrays.weights if frozen(name) and leaves[name].grad is not None]
-    if given:
-        raise ContractError(f"Expected no gradient for the frozen {', '.join(given)}")
-    kept = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
-    trial.agree(trial.collect(kept), expected, only=list(kept))
-
-
-@contract(
     "gradients.overflow_seen",
     "An infinity in the gradient that comes in is seen in those that go out, so that a GradScaler skips the step.",
     MUST,
     "torch.amp.GradScaler: steps whose gradients hold inf or NaN are skipped",
-    [*every(num_layers=2), *every(bidirectional=True, batch_first=True)],
+    [*every(num_layers=2), *every(bidirectional=True, batch_first=True), *every(dtype="float16"), *every(dtype="bfloat16", num_layers=2)],
     demonstration="""
         (layer(x, hx)[0].flatten()[-1] * float("inf")).backward()
         return [p.grad.isfinite().all().double() for name, p in sorted(layer.named_parameters()) if "_l0" in name and "reverse" not in name]
@@ -153,65 +108,6 @@ def overflow_seen(trial: Trial) -> None:
             raise ContractError(
                 f"Expected {poison} in the gradient of the output to be seen in that of {', '.join(lost)}, but it is finite"
             )
-
-
-@contract(
-    "gradients.in_eval",
-    "Backward works after eval() as it does in training.",
-    MUST,
-    "torch.nn.Module.eval; pytorch#777",
-    _PLAIN,
-    demonstration="""
-        layer.eval()(x, hx)[0].square().sum().backward()
-        return [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
-    """,
-)
-def in_eval(trial: Trial) -> None:
-    trial.agree(trial.collect(_backward(trial, trial.module().eval())), _times(trial, 1))
-
-
-@contract(
-    "gradients.input_without_grad",
-    "The weights get their gradients where neither the input nor the state wants one, as in the first layer of any network.",
-    MUST,
-    "torch.Tensor.requires_grad",
-    _PLAIN,
-    demonstration="""
-        layer(x, hx)[0].square().sum().backward()
-        return [p.grad for _, p in sorted(layer.named_parameters())]
-    """,
-)
-def input_without_grad(trial: Trial) -> None:
-    module = trial.module()
-    trial.backward(trial.call(module, *trial.form(trial.leaves())), every_output(trial))
-    weights = list(trial.case.arrays.weights)
-    trial.agree(trial.collect(trial.parameters(module)), gradients(trial.case, every_output(trial)), only=weights)
-
-
-@contract(
-    "gradients.one_input_alone",
-    "Each of x, h_0 and c_0 gets its gradient where it is the only one of them that wants one.",
-    MUST,
-    "torch.Tensor.requires_grad",
-    _PLAIN,
-    demonstration="""
-        found = []
-        for wanted in leaves:
-            for leaf in leaves:
-                leaf.requires_grad_(leaf is wanted)
-            found.append(torch.autograd.grad(layer(x, hx)[0].square().sum(), wanted))
-        return found
-    """,
-)
-def one_input_alone(trial: Trial) -> None:
-    expected = gradients(trial.case, every_output(trial))
-    for wanted in trial.leaves():
-        module, leaves = trial.module(), trial.leaves()
-        leaves[wanted].requires_grad_()
-        trial.backward(trial.call(module, *trial.form(leaves)), every_output(trial))
-        trial.agree(
-            trial.collect({wanted: leaves[wanted], **trial.parameters(module)}), expected, only=[wanted, *trial.case.arrays.weights]
-        )
 
 
 @contract(
@@ -292,13 +188,14 @@ def part_of_the_output(trial: Trial) -> None:
 
 @contract(
     "gradients.learned_initial_state",
-    "An initial state that is one learned vector, expanded over the batch, gets the gradients of all batch items.",
+    "An initial state that is one learned vector, expanded over the batch or a Parameter for a batch of one, gets the gradients of all "
+    "batch items.",
     MUST,
     "torch.Tensor.expand; a learned initial state",
-    [*every(num_layers=2, batch=4), *every(bidirectional=True, batch_first=True, steps=4)],
+    [*every(num_layers=2, batch=4), *every(bidirectional=True, batch_first=True, steps=4), *every(steps=4, batch=1)],
     demonstration="""
-        learned = [leaf[:, :1].detach().requires_grad_() for leaf in leaves[1:]]
-        states = [one.expand(-1, leaves[1].shape[1], -1) for one in learned]
+        learned = [torch.nn.Parameter(leaf[:, :1].detach()) for leaf in leaves[1:]]
+        states = [one if leaves[1].shape[1] == 1 else one.expand(-1, leaves[1].shape[1], -1) for one in learned]
         layer(x, tuple(states) if isinstance(hx, tuple) else states[0])[0].sum().backward()
         return [one.grad for one in learned]
     """,
@@ -306,8 +203,10 @@ def part_of_the_output(trial: Trial) -> None:
 def learned_initial_state(trial: Trial) -> None:
     case = trial.case
     leaves = trial.leaves(requires_grad=True)
-    learned = {name: value[:, :1].detach().requires_grad_() for name, value in leaves.items() if name != "x"}
-    expanded = {"x": leaves["x"], **{name: value.expand(-1, case.batch, -1) for name, value in learned.items()}}
+    learned = {name: torch.nn.Parameter(value[:, :1].detach()) for name, value in leaves.items() if name != "x"}
+    expanded: dict[str, Tensor] = {"x": leaves["x"]}
+    # Expanded it is no Parameter any more.
+    expanded |= {name: value if case.batch == 1 else value.expand(-1, case.batch, -1) for name, value in learned.items()}
     trial.backward(trial.call(trial.module(), *trial.form(expanded)), ("output",))
     states = {name: to_array(value) for name, value in expanded.items() if name != "x"}
     each = altered(case, inputs=states, through=("output",))

@@ -45,6 +45,38 @@ def weight_changed_before_backward(trial: Trial) -> None:
 
 
 @contract(
+    "gradients.input_changed_before_backward",
+    "Where the input or the state is overwritten between a call and its backward pass, as a buffer that is used again is, the gradients "
+    "are those of the call, or there is an error.",
+    SHOULD,
+    "torch.autograd: In-place correctness checks",
+    [*every(num_layers=2, steps=4, batch=2), *every(batch_first=True, steps=4, batch=2), *every(steps=4, batch=3, lengths=(4, 2, 3))],
+    demonstration="""
+        for buffer in (x if isinstance(x, torch.Tensor) else x.data, *(hx if isinstance(hx, tuple) else (hx,))):
+            loss = sum(value.sum() for value in layer(x, hx)[1])
+            wanted = torch.autograd.grad(loss, list(layer.parameters()), retain_graph=True)
+            buffer.mul_(2)
+            try: found = torch.autograd.grad(loss, list(layer.parameters()))
+            except RuntimeError: continue
+            [torch.testing.assert_close(one, other) for one, other in zip(found, wanted)]
+    """,
+)
+def input_changed_before_backward(trial: Trial) -> None:
+    names = list(trial.case.arrays.weights)
+    for index in range(2 + trial.case.layer.has_cell_state):
+        module = trial.module()
+        input, hx = trial.form(trial.leaves())
+        reply = trial.call(module, input, hx)
+        data = input.data if trial.case.lengths is not None else input
+        (data, *(hx if trial.case.layer.has_cell_state else [hx]))[index].mul_(2)
+        try:
+            trial.backward(reply, every_output(trial))
+        except Raised:
+            continue
+        trial.agree(trial.collect(trial.parameters(module)), gradients(trial.case, every_output(trial)), only=names)
+
+
+@contract(
     "gradients.output_changed_before_backward",
     "Where the output is changed in place before the backward pass, as a residual connection does, the gradients are those of the call, or "
     "there is an error.",

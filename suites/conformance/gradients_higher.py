@@ -19,7 +19,10 @@ from suites.conformance.gradients import as_function
     "A second backward pass, through the gradients of the first, is right or refused with an error.",
     MAY,
     "torch.autograd.gradgradcheck",
-    [*every(input_size=2, hidden_size=2, steps=2, batch=2, dtype="float64")],
+    [
+        *every(input_size=2, hidden_size=2, steps=2, batch=2, dtype="float64"),
+        *every(input_size=2, hidden_size=2, steps=2, batch=1, num_layers=2, bidirectional=True, dtype="float64"),
+    ],
     demonstration="""
         first = torch.autograd.grad(layer(x, hx)[0].square().sum(), leaves, create_graph=True)
         return first, torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
@@ -54,7 +57,10 @@ def of_gradients(trial: Trial) -> None:
     "Forward-mode differentiation (torch.func.jvp) is right or refused with an error, with trainable weights and with frozen ones.",
     MAY,
     "torch.func.jvp",
-    [*every(input_size=2, hidden_size=3, steps=3, batch=2, dtype="float64")],
+    [
+        *every(input_size=2, hidden_size=3, steps=3, batch=2, dtype="float64"),
+        *every(input_size=2, hidden_size=3, steps=3, batch=1, num_layers=2, bidirectional=True, dtype="float64"),
+    ],
     demonstration="""
         def call(x, *states):
             return layer(x, states if len(states) == 2 else states[0])[0]

@@ -106,6 +106,13 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "WeightsFrozenWithTheInput": ("that of weight_ih_l0 zero", "that of every weight_ih zero"),
     "StateGradientOnlyWithTheInput": "that of h0 zero",
     "CellGradientOnlyWithHidden": "that of c0 zero",
+    "PackedStateGradientOnlyWithTheInput": "that of h0 zero",
+    "ParameterStateNeverLearns": ("that of h0 zero", "that of c0 zero"),
+    "BackwardReadsTheInputOfNow": ("that of weight_ih_l0 doubled", "that of every weight_ih doubled"),
+    "FrozenUpperLayerStopsAll": "nothing passed from layer 1 to layer 0",
+    "FrozenReverseAlonePassesNothing": "nothing passed from the reverse direction of",
+    "NoGradientInEvalOfAPack": "that of weight_hh_l0 zero",
+    "PackedWeightsFrozenWithTheInput": "that of weight_ih_l0 zero",
     "SparseCotangentIgnored": "the cotangent of output ignored",
     # dropout
     "ProjectedNotDropped": "dropout left out",

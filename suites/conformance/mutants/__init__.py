@@ -2,6 +2,7 @@
 
 from suites.conformance.mutants import (
     dropout,
+    dropout_masks,
     errors,
     execution,
     execution_compiled,
@@ -11,6 +12,7 @@ from suites.conformance.mutants import (
     gradients_autograd,
     gradients_graph,
     gradients_higher,
+    gradients_wanted,
     invariance,
     layout,
     module,
@@ -36,6 +38,7 @@ __all__ = [
     "SOUND",
     "Sound",
     "dropout",
+    "dropout_masks",
     "errors",
     "execution",
     "execution_compiled",
@@ -45,6 +48,7 @@ __all__ = [
     "gradients_autograd",
     "gradients_graph",
     "gradients_higher",
+    "gradients_wanted",
     "invariance",
     "layout",
     "module",

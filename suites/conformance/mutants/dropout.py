@@ -124,91 +124,6 @@ class ProjectedNotDropped(Sound):
         return x if self.layer.proj_size else super().between(x, level)
 
 
-@mutant("dropout.fresh_mask")
-class SingleStepNotDropped(Sound):
-    """In a call of one step nothing is dropped."""
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        return super().between(x, level) if len(x) > 1 else x
-
-
-@mutant("dropout.fresh_mask")
-class UnbatchedNotDropped(Sound):
-    """Without a batch axis nothing is dropped."""
-
-    _batched = True
-
-    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
-        x, valid, form = super().read(input)
-        self._batched = form.batched
-        return x, valid, form
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        return super().between(x, level) if self._batched else x
-
-
-@mutant("dropout.seeded")
-class OwnRandomState(Sound):
-    """The mask is drawn from a generator that torch.manual_seed does not reach."""
-
-    _generator = torch.Generator().manual_seed(0)
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        if not self.training or not 0 < self.dropout < 1:
-            return super().between(x, level)
-        keep = torch.rand(x.shape, generator=self._generator).to(x) >= self.dropout
-        return x * keep / (1 - self.dropout)
-
-
-@mutant("dropout.fresh_mask")
-class MaskRepeatedOverTheBatch(Sound):
-    """The mask repeats itself after 32 batch items."""
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        if not self.training or not self.dropout:
-            return x
-        mask = dropout(torch.ones_like(x[:, :32]), self.dropout)
-        return x * torch.cat([mask] * (x.shape[1] // 32 + 1), 1)[:, : x.shape[1]]
-
-
-@mutant("dropout.fresh_mask")
-class MaskSharedOverTime(Sound):
-    """One mask for all time steps."""
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        return x * super().between(torch.ones_like(x[:1]), level)
-
-
-@mutant("dropout.fresh_mask")
-class MaskSharedOverBatch(Sound):
-    """One mask for all batch items."""
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        return x * super().between(torch.ones_like(x[:, :1]), level)
-
-
-@mutant("dropout.fresh_mask")
-class MaskSharedOverFeatures(Sound):
-    """Whole steps are dropped."""
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        return x * super().between(torch.ones_like(x[:, :, :1]), level)
-
-
-@mutant("dropout.fresh_mask")
-class MaskOfTheFirstCall(Sound):
-    """The mask of the first call is kept."""
-
-    _mask: Tensor | None = None
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        if not self.training:
-            return x
-        if self._mask is None or self._mask.shape != x.shape:
-            self._mask = super().between(torch.ones_like(x), level).detach()
-        return x * self._mask
-
-
 @mutant("dropout.same_mask_in_backward")
 class BackwardWithoutMask(Sound):
     """The gradient passes as if nothing had been dropped."""
@@ -259,13 +174,26 @@ class TrainingFlagNotKept(Sound):
         return super().train(True)
 
 
-@mutant("dropout.own_mask_between_layers")
-class MaskSharedOverLayers(Sound):
-    """One mask a call: the one between the first layers is used between all."""
-
-    _mask: Tensor | None = None
+@mutant("dropout.scaled")
+class NotScaledInFloat32(Sound):
+    """In float32 what is kept is not scaled up."""
 
     def between(self, x: Tensor, level: int) -> Tensor:
-        if level == 1 or self._mask is None:
-            self._mask = dropout(torch.ones_like(x), self.dropout, self.training)
-        return x * self._mask
+        plain = self.training and x.dtype == torch.float32 and self.dropout < 1
+        return super().between(x, level) * ((1 - self.dropout) if plain else 1)
+
+
+@mutant("dropout.scaled")
+class NothingDroppedInFloat16(Sound):
+    """In float16 nothing is dropped."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x if x.dtype == torch.float16 and self.dropout < 1 else super().between(x, level)
+
+
+@mutant("dropout.one_drops_all")
+class FourthLayerNotDropped(Sound):
+    """Nothing is dropped above the third layer."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return super().between(x, level) if level < 3 else x

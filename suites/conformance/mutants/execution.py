@@ -258,3 +258,12 @@ class ParameterAsStateDetached(Sound):
         if not any(isinstance(state, torch.nn.Parameter) for state in given):
             return super().initial(x, hx, form)
         return [state.detach() for state in super().initial(x, hx, form)]
+
+
+@mutant("execution.autocast")
+class RecurrentWeightConstantUnderAutocast(Sound):
+    """Under autocast the recurrent weight's copy is made without gradient."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "weight_hh": cut(w["weight_hh"])} if torch.is_autocast_enabled("cpu") else w  # type: ignore[arg-type]

@@ -48,74 +48,6 @@ class OverflowCleaned(Sound):
         return w
 
 
-@mutant("gradients.some_frozen")
-class NoGraphForAFrozenLayer(Sound):
-    """Where neither a parameter nor the input requires grad, no gradient reaches the initial state."""
-
-    def forward(self, input: Any, hx: Any = None) -> Any:
-        data = input.data if isinstance(input, PackedSequence) else input
-        idle = not data.requires_grad and not any(parameter.requires_grad for parameter in self.parameters())
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not idle):
-            return super().forward(input, hx)
-
-
-@mutant("gradients.some_frozen")
-class FrozenBiasStopsAll(Sound):
-    """Where a bias is frozen, the input weights get nothing either."""
-
-    def weights(self, slot: int) -> Weights:
-        w = super().weights(slot)
-        bias = w["bias_hh"]
-        return w if bias is None or bias.requires_grad else {**w, "weight_ih": cut(w["weight_ih"])}  # type: ignore[arg-type]
-
-
-@mutant("gradients.some_frozen")
-class FrozenRecurrentWeightCutsTime(Sound):
-    """Where weight_hh is frozen, back-propagation does not go through time."""
-
-    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        frozen = w["weight_hh"] is not None and not w["weight_hh"].requires_grad
-        return super().step(x, h.detach() if frozen and t else h, c, w, t, slot)
-
-
-@mutant("gradients.in_eval")
-class NoGradientInEval(Sound):
-    """After eval() the weights are detached."""
-
-    def weights(self, slot: int) -> Weights:
-        w = super().weights(slot)
-        return w if self.training else {name: value if value is None else value.detach() for name, value in w.items()}
-
-
-@mutant("gradients.input_without_grad")
-class WeightsFrozenWithTheInput(Sound):
-    """Where the input wants no gradient, the input weights get none."""
-
-    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
-        self._wanted = x.requires_grad
-        return super().direction(x, valid, h, c, slot, reverse)
-
-    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        return super().step(x, h, c, w if self._wanted else {**w, "weight_ih": cut(w["weight_ih"])}, t, slot)  # type: ignore[arg-type]
-
-
-@mutant("gradients.one_input_alone")
-class StateGradientOnlyWithTheInput(Sound):
-    """h_0 gets a zero gradient where the input wants none."""
-
-    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        return super().layers(x, valid, states if x.requires_grad else [cut(states[0]), *states[1:]])
-
-
-@mutant("gradients.one_input_alone", Mode.LSTM)
-class CellGradientOnlyWithHidden(Sound):
-    """c_0 gets a zero gradient where h_0 wants none."""
-
-    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
-        h, c = super().initial(x, hx, form)
-        return [h, c if h.requires_grad else cut(c)]
-
-
 @mutant("gradients.tied_weights")
 class TiedWeightsCountOnce(Sound):
     """A Parameter that two slots share gets the first one's gradient alone."""
@@ -148,24 +80,6 @@ class ExpandedStateGradientOfFirstItem(Sound):
         return [one if wide else state for one, state, wide in zip(first, states, spread, strict=True)]
 
 
-@mutant("gradients.some_frozen")
-class FrozenReverseCutsTheInput(Sound):
-    """With every weight frozen the reverse direction passes nothing back to the input."""
-
-    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
-        frozen = not any(parameter.requires_grad for parameter in self.parameters())
-        return super().direction(cut(x) if reverse and frozen else x, valid, h, c, slot, reverse)
-
-
-@mutant("gradients.some_frozen", Mode.GRU)
-class BiasesAloneCutTime(Sound):
-    """Where the biases alone are trained, their gradient does not go through time."""
-
-    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        alone = w["bias_hh"] is not None and w["bias_hh"].requires_grad and not (w["weight_ih"] + w["weight_hh"][:1, :1]).requires_grad  # type: ignore[operator, index]
-        return super().step(x, h.detach() if alone and t else h, c, w, t, slot)
-
-
 @mutant("gradients.accumulated")
 class BiasGradientsKept(Sound):
     """zero_grad() leaves the gradients of the hidden biases."""
@@ -184,3 +98,61 @@ class SameStateCountsOnce(Sound):
     def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
         h, c = super().initial(x, hx, form)
         return [h, cut(c) if c is h else c]
+
+
+class _Handed(torch.autograd.Function):
+    """The identity, whose gradient is handed out in one piece of memory for all backward passes."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, place: Tensor) -> Tensor:
+        ctx.place = place
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None]:
+        return ctx.place.copy_(given[0]).detach(), None
+
+
+@mutant("gradients.accumulated")
+class GradientsInOnePlace(Sound):
+    """The gradient of the recurrent weight lies in memory that the next backward pass writes over."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        weight = w["weight_hh"]
+        assert weight is not None
+        if slot or not torch.is_grad_enabled() or not weight.is_leaf:
+            return w
+        place = self.__dict__.setdefault("_place", torch.empty_like(weight, requires_grad=False))
+        return {**w, "weight_hh": _Handed.apply(weight, place)}
+
+
+@mutant("gradients.overflow_seen")
+class OverflowCleanedInFloat16(Sound):
+    """In float16 what is not finite in a gradient is replaced."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        for value in w.values():
+            if value is not None and value.requires_grad and torch.is_grad_enabled() and value.dtype == torch.float16:
+                value.register_hook(lambda gradient: gradient.nan_to_num(0.0))
+        return w
+
+
+@mutant("gradients.repeated_backward")
+class SecondBackwardOfAPackEmpty(Sound):
+    """A second pass through the graph of a packed call gives zero."""
+
+    def repack(self, output: Tensor, like: PackedSequence) -> PackedSequence:
+        packed, seen = super().repack(output, like), []
+        if packed.data.requires_grad:
+            packed.data.register_hook(lambda g: seen.append(1) or (g if len(seen) == 1 else 0 * g))  # type: ignore[func-returns-value]
+        return packed
+
+
+@mutant("gradients.learned_initial_state")
+class ParameterStateNeverLearns(Sound):
+    """An initial state that is a Parameter gets no gradient."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        return [cut(state) if isinstance(state, torch.nn.Parameter) else state for state in super().initial(x, hx, form)]

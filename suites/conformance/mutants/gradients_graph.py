@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Sound, Weights, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 
 
 class _ReadsLate(torch.autograd.Function):
@@ -110,3 +110,20 @@ class KeptOnTheContext(Sound):
     def weights(self, slot: int) -> Weights:
         given: Weights | None = self.__dict__.get("_given")
         return super().weights(slot) if given is None else given
+
+
+@mutant("gradients.input_changed_before_backward")
+class BackwardReadsTheInputOfNow(Sound):
+    """An input without gradient is read past autograd's checks, and again in the backward pass."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        return (x if x.requires_grad else x.data), valid, form
+
+
+@mutant("gradients.input_changed_before_backward")
+class BackwardReadsTheStateOfNow(Sound):
+    """An initial state without gradient is read past autograd's checks, and again in the backward pass."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        return [state if state.requires_grad else state.data for state in super().initial(x, hx, form)]

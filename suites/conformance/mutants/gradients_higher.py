@@ -111,3 +111,20 @@ class HiddenBiasConstantUnderGrad(Sound):
         w = super().weights(slot)
         bias = w["bias_hh"]
         return {**w, "bias_hh": bias.detach()} if bias is not None and torch._C._functorch.is_gradtrackingtensor(bias) else w
+
+
+@mutant("gradients.of_gradients")
+class SecondDerivativeWrongBothWays(Sound):
+    """In two directions the gradient is right, its own gradient is not."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        return super().direction(_OnceOnly.apply(x) if self.bidirectional else x, valid, h, c, slot, reverse)
+
+
+@mutant("gradients.forward_mode")
+class TangentsLostAboveTheFirstLayer(Sound):
+    """Forward-mode tangents do not reach the second layer."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        ahead = getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0
+        return _WithoutTangent.apply(super().between(x, level)) if ahead else super().between(x, level)

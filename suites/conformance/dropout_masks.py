@@ -1,0 +1,133 @@
+"""Dropout's masks: seeded, and another for each call, step, sequence, feature and layer."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from harness.case import read_back
+from harness.reference import to_array
+from harness.trial import ContractError, Trial
+from suites.conformance.cases import every
+from suites.conformance.declare import MUST, contract
+from suites.conformance.dropout import CASES, READABLE, SOURCE, below, in_training, mask_given
+
+
+@contract(
+    "dropout.seeded",
+    "The same torch.manual_seed gives the same output.",
+    MUST,
+    "torch.manual_seed; Reproducibility",
+    CASES,
+    demonstration="""
+        first, second = ([torch.manual_seed(2), layer(x, hx)[0].data][1] for _ in range(2))
+        assert torch.equal(first, second), (first - second).abs().max()
+    """,
+)
+def seeded(trial: Trial) -> None:
+    module = trial.module()
+    first, again = in_training(trial, 5, module).arrays(), in_training(trial, 5, module).arrays()
+    for name, value in first.items():
+        if not np.array_equal(value, again[name]):
+            raise ContractError(
+                f"Expected the same {name} after the same torch.manual_seed, but it differs by {abs(value - again[name]).max():.3g}"
+            )
+
+
+@contract(
+    "dropout.fresh_mask",
+    "The mask is drawn anew at each call, whatever the form of the input, and differs over time steps, batch items and features.",
+    MUST,
+    "torch.nn.Dropout; pytorch#190056: a mask reused across steps",
+    [
+        *CASES,
+        *every(dropout=0.5, **{**READABLE, "steps": 1, "batch": 70}),
+        *every(dropout=0.5, **{**READABLE, "steps": 70, "batch": 1}, batched=False),
+        *every(dropout=0.5, **{**READABLE, "steps": 3, "batch": 4, "hidden_size": 140, "dtype": "float32"}),
+    ],
+    demonstration="""
+        mask, second = (layer(x, hx)[0].data[..., : reference.hidden_size].abs() < 1e-9 for _ in range(2))
+        pairs = [(mask, second), *((mask, mask.narrow(a, 0, 1).expand_as(mask)) for a in range(mask.dim()) if mask.shape[a] > 1)]
+        pairs += [(mask.narrow(a, g, n - g), mask.narrow(a, 0, n - g)) for a, n in enumerate(mask.shape) for g in (32, 64, 128) if n > g]
+        assert all((one != other).double().mean() > 0.05 for one, other in pairs), "the mask repeats itself"
+    """,
+)
+def fresh_mask(trial: Trial) -> None:
+    module = trial.module().train()
+    torch.manual_seed(3)
+    # Padding has no mask.
+    first, second = (np.where(trial.case.valid[:, :, None], mask_given(trial, trial.answer(module)), np.nan) for _ in range(2))
+    p = trial.case.layer.dropout
+    chance = p**2 + (1 - p) ** 2
+    pairs = {"from call to call": (first, second), "over the features": (first[:, :, 1:], first[:, :, :-1])}
+    pairs |= {"over the time steps": (first[1:], first[:-1]), "over the batch items": (first[:, 1:], first[:, :-1])}
+    for lag in (16, 32, 64, 128):
+        pairs |= {f"over {lag} time steps": (first[lag:], first[:-lag]), f"over {lag} batch items": (first[:, lag:], first[:, :-lag])}
+        pairs[f"over {lag} features"] = (first[:, :, lag:], first[:, :, :-lag])
+    if trial.case.layer.bidirectional:
+        half = first.shape[2] // 2
+        pairs["between the directions"] = (first[:, :, :half], first[:, :, half:])
+    for what, (one, other) in pairs.items():
+        known = ~np.isnan(one) & ~np.isnan(other)
+        if not known.any():
+            continue
+        same = float((one == other)[known].mean())
+        if same > chance + 6 * (chance * (1 - chance) / known.sum()) ** 0.5 + 0.02:
+            raise ContractError(f"Expected the mask to differ {what}: by chance {chance:.0%} of neighbours agree, but {same:.0%} do")
+
+
+@contract(
+    "dropout.no_mask_again",
+    "Of two hundred calls in a row, no two draw the same mask.",
+    MUST,
+    "torch.nn.Dropout: independently on every forward call",
+    [*every(dropout=0.5, **{**READABLE, "steps": 2, "batch": 4})],
+    demonstration="""
+        with torch.no_grad():
+            outputs = torch.stack([layer(x, hx)[0].flatten() for _ in range(200)])
+        assert len(outputs.unique(dim=0)) == 200, "a mask came again"
+    """,
+)
+def no_mask_again(trial: Trial) -> None:
+    module = trial.module().train()
+    input, hx = trial.form(trial.leaves())
+    torch.manual_seed(11)
+    calls: dict[bytes, int] = {}
+    with torch.no_grad():
+        for number in range(200):
+            mask = np.abs(read_back(trial.case.layer, to_array(trial.call(module, input, hx).tensors["output"]))) > 1e-9
+            if (earlier := calls.setdefault(mask.tobytes(), number)) != number:
+                raise ContractError(f"Expected a new mask at each call, but call {number + 1} has that of call {earlier + 1}")
+
+
+@contract(
+    "dropout.own_mask_between_layers",
+    "With three layers or more there is a mask above each but the last, and it is another than those below it.",
+    MUST,
+    SOURCE,
+    [
+        *every(dropout=0.5, **{**READABLE, "num_layers": 3}),
+        *every(dropout=0.3, bidirectional=True, **{**READABLE, "num_layers": 3}),
+        *every(dropout=0.2, **{**READABLE, "num_layers": 6, "steps": 24}),
+    ],
+    demonstration="""
+        layer.eval()
+        return layer(x, hx)
+    """,
+)
+def own_mask_between_layers(trial: Trial) -> None:
+    layer, p = trial.case.layer, trial.case.layer.dropout
+    answered, masks = to_array(in_training(trial, seed=5).tensors["output"]), layer.num_layers - 1
+    dropped = np.zeros(answered.shape, dtype=bool)
+    # What a layer answered, where it was kept, says in turn what it was given.
+    for _ in range(masks):
+        with np.errstate(invalid="ignore"):
+            given = read_back(layer, np.where(dropped, np.nan, answered))
+        dropped |= np.abs(given) < 1e-9
+        answered = given * (1 - p)
+    gone = dropped[np.abs(below(trial.case)) > 1e-4]
+    expected, share = 1 - (1 - p) ** masks, float(gone.mean())
+    if abs(share - expected) > 6 * (expected * (1 - expected) / gone.size) ** 0.5 + 0.02:
+        raise ContractError(
+            f"Expected {masks} masks to drop {expected:.0%} of the features, but {share:.0%} are gone: one mask drops {p:.0%}"
+        )

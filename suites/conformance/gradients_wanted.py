@@ -1,0 +1,198 @@
+"""Which gradients are asked for, and how: of frozen layers, of one input alone, by ``autograd.grad``, with hooks.
+
+Where all are asked for, by one ``backward()``, is in ``gradients.py``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from harness.reference import gradients, tensor, to_array
+from harness.reproduction import GRADIENTS
+from harness.trial import ContractError, Trial
+from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
+from suites.conformance.declare import MUST, contract
+from suites.conformance.gradients import every_output
+
+PLAIN = [
+    *every(num_layers=2, steps=4, batch=2),
+    *every(bidirectional=True, batch_first=True),
+    # The forms that layers take apart before they run, and may do so otherwise where gradients are asked for.
+    *every(steps=4, batch=3, lengths=(2, 4, 1)),
+    *every(GRU, RNN_TANH, RNN_RELU, steps=4, batch=1, batched=False),
+    make(LSTM, steps=4, batch=1, batched=False, proj_size=2),
+]
+#: In a demonstration, the output of any form as one tensor.
+OUTPUT = """
+output = layer(x, hx)[0]
+output = output[0] if isinstance(output, tuple) else output
+"""
+
+
+def backward(trial: Trial, module: torch.nn.Module, retain: bool = False, passes: int = 1) -> dict[str, Tensor]:
+    """Calls the module and goes back ``passes`` times through one graph; returns the leaves and parameters with their gradients."""
+    leaves = trial.leaves(requires_grad=True)
+    reply = trial.call(module, *trial.form(leaves))
+    for _ in range(passes):
+        trial.backward(reply, every_output(trial), retain_graph=retain)
+    return {**leaves, **trial.parameters(module)}
+
+
+@contract(
+    "gradients.some_frozen",
+    "Freezing any kind of parameter, any layer, any direction, or all but the biases, changes no other gradient, and gives the frozen ones "
+    "none.",
+    MUST,
+    "torch.Tensor.requires_grad; pytorch#15788",
+    [
+        *every(num_layers=2, steps=4, batch=2),
+        *every(bidirectional=True, steps=4, batch=2),
+        *every(LSTM, proj_size=2, bidirectional=True),
+    ],
+    demonstration="""
+        found = []
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight", "_l1", "_reverse", ""):
+            for name, p in layer.named_parameters():
+                p.requires_grad_(kind not in name).grad = None
+            layer(x, hx)[0].sum().backward()
+            found.append([p.grad for _, p in sorted(layer.named_parameters())])
+        return layer(x.detach(), hx)[0].sum().backward(), found, [leaf.grad for leaf in leaves]
+    """,
+)
+def some_frozen(trial: Trial) -> None:
+    expected = gradients(trial.case, every_output(trial))
+    kinds = sorted({name.partition("_l")[0] for name in trial.case.arrays.weights})
+    for frozen in ([kind] for kind in kinds):
+        _freeze_and_compare(trial, expected, lambda name, frozen=frozen: name.startswith(tuple(frozen)))  # type: ignore[misc]
+    for _, _, _, suffix in trial.case.layer.slots():
+        _freeze_and_compare(trial, expected, lambda name, suffix=suffix: name.endswith(suffix))  # type: ignore[misc]
+    _freeze_and_compare(trial, expected, lambda name: not name.startswith("bias"))
+    _freeze_and_compare(trial, expected, lambda name: True)
+    # All of it frozen, as a pretrained layer is, and only what it is started from wants a gradient.
+    module, leaves = trial.module().requires_grad_(False), trial.leaves(requires_grad=True)
+    leaves["x"].requires_grad_(False)
+    trial.backward(trial.call(module, *trial.form(leaves)), every_output(trial))
+    del leaves["x"]
+    trial.agree(trial.collect(leaves), expected, only=list(leaves))
+
+
+def _freeze_and_compare(trial: Trial, expected: Any, frozen: Callable[[str], bool]) -> None:
+    module = trial.module()
+    for name, parameter in trial.parameters(module).items():
+        parameter.requires_grad_(not frozen(name))
+    leaves = backward(trial, module)
+    given = [name for name in trial.case.arrays.weights if frozen(name) and leaves[name].grad is not None]
+    if given:
+        raise ContractError(f"Expected no gradient for the frozen {', '.join(given)}")
+    kept = {name: leaf for name, leaf in leaves.items() if leaf.requires_grad}
+    trial.agree(trial.collect(kept), expected, only=list(kept))
+
+
+@contract(
+    "gradients.in_eval",
+    "Backward works after eval() as it does in training.",
+    MUST,
+    "torch.nn.Module.eval; pytorch#777",
+    PLAIN,
+    demonstration=f"""
+layer.eval(){OUTPUT}
+output.square().sum().backward()
+return {GRADIENTS}
+""",
+)
+def in_eval(trial: Trial) -> None:
+    trial.agree(trial.collect(backward(trial, trial.module().eval())), gradients(trial.case, every_output(trial)))
+
+
+@contract(
+    "gradients.input_without_grad",
+    "The weights get their gradients where neither the input nor the state wants one, as in the first layer of any network.",
+    MUST,
+    "torch.Tensor.requires_grad",
+    PLAIN,
+    demonstration=f"""{OUTPUT}
+output.square().sum().backward()
+return [p.grad for _, p in sorted(layer.named_parameters())]
+""",
+)
+def input_without_grad(trial: Trial) -> None:
+    module = trial.module()
+    trial.backward(trial.call(module, *trial.form(trial.leaves())), every_output(trial))
+    weights = list(trial.case.arrays.weights)
+    trial.agree(trial.collect(trial.parameters(module)), gradients(trial.case, every_output(trial)), only=weights)
+
+
+@contract(
+    "gradients.one_input_alone",
+    "Each of x, h_0 and c_0 gets its gradient where it is the only one of them that wants one.",
+    MUST,
+    "torch.Tensor.requires_grad",
+    PLAIN,
+    demonstration="""
+        found = []
+        for wanted in leaves:
+            [leaf.requires_grad_(leaf is wanted) for leaf in leaves]
+            given = x if wanted is leaves[0] or x is leaves[0] else x._replace(data=x.data.detach())
+            output = layer(given, hx)[0]
+            found.append(torch.autograd.grad((output[0] if isinstance(output, tuple) else output).square().sum(), wanted))
+        return found
+    """,
+)
+def one_input_alone(trial: Trial) -> None:
+    expected = gradients(trial.case, every_output(trial))
+    for wanted in trial.leaves():
+        module, leaves = trial.module(), trial.leaves()
+        leaves[wanted].requires_grad_()
+        trial.backward(trial.call(module, *trial.form(leaves)), every_output(trial))
+        trial.agree(
+            trial.collect({wanted: leaves[wanted], **trial.parameters(module)}), expected, only=[wanted, *trial.case.arrays.weights]
+        )
+
+
+@contract(
+    "gradients.asked_of_autograd",
+    "torch.autograd.grad gives the gradients of the weights and leaves .grad alone; in backward() the hooks of every weight are called, "
+    "and what they return counts.",
+    MUST,
+    "torch.autograd.grad; torch.Tensor.register_hook, register_post_accumulate_grad_hook: what DDP and fused optimisers rely on",
+    PLAIN,
+    demonstration="""
+        loss, weights, calls = sum(value.sum() for value in layer(x, hx)[1]), [p for _, p in sorted(layer.named_parameters())], []
+        found = torch.autograd.grad(loss, weights)
+        [p.register_hook(lambda gradient: 2 * gradient) for p in weights]
+        [p.register_post_accumulate_grad_hook(lambda p: calls.append(1)) for p in weights]
+        sum(value.sum() for value in layer(x, hx)[1]).backward()
+        return found, [p.grad for p in weights], float(len(calls))
+    """,
+)
+def asked_of_autograd(trial: Trial) -> None:
+    case, through = trial.case, every_output(trial)
+    module, expected = trial.module(), gradients(case, through)
+    parameters = trial.parameters(module)
+    leaves = trial.leaves()
+    reply = trial.call(module, *trial.form(leaves))
+    cotangents = [tensor(case.arrays.cotangents[name], case) for name in through]
+    with trial.blamed("autograd.grad"):
+        found = torch.autograd.grad([reply.tensors[name] for name in through], list(parameters.values()), cotangents, allow_unused=True)
+    none = [name for name, gradient in zip(parameters, found, strict=True) if gradient is None]
+    if none:
+        raise ContractError(f"Expected autograd.grad to give a gradient of {', '.join(none)} but it gave None")
+    trial.agree({name: to_array(g) for name, g in zip(parameters, found, strict=True)}, expected, only=list(parameters))
+    touched = [name for name, parameter in parameters.items() if parameter.grad is not None]
+    if touched:
+        raise ContractError(f"Expected autograd.grad to leave .grad alone, but it has set that of {', '.join(touched)}")
+    called: list[str] = []
+    for name, parameter in parameters.items():
+        parameter.register_hook(lambda gradient: 2 * gradient)
+        parameter.register_post_accumulate_grad_hook(lambda _, name=name: called.append(name))
+    trial.backward(trial.call(module, *trial.form(leaves)), through)
+    missed = [name for name in parameters if name not in called]
+    if missed:
+        raise ContractError(f"Expected backward() to call the hook after accumulation of {', '.join(missed)}, but it did not")
+    doubled = replace(expected, tensors={name: 2 * value for name, value in expected.tensors.items()})
+    trial.agree(trial.collect(parameters), doubled, only=list(parameters))

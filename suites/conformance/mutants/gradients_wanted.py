@@ -1,0 +1,189 @@
+"""Right where every gradient is asked for by one backward pass, wrong where some are, or by another way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from harness.layer import Mode
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant
+from suites.conformance.mutants.gradients import cut, scaled
+
+
+class _Writes(torch.autograd.Function):
+    """The identity, whose backward pass adds to the weight's .grad itself."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.value = value
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> None:
+        ctx.value.grad = given[0].clone() if ctx.value.grad is None else ctx.value.grad + given[0]
+
+
+@mutant("gradients.some_frozen")
+class NoGraphForAFrozenLayer(Sound):
+    """Where neither a parameter nor the input requires grad, no gradient reaches the initial state."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        data = input.data if isinstance(input, PackedSequence) else input
+        idle = not data.requires_grad and not any(parameter.requires_grad for parameter in self.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not idle):
+            return super().forward(input, hx)
+
+
+@mutant("gradients.some_frozen")
+class FrozenBiasStopsAll(Sound):
+    """Where a bias is frozen, the input weights get nothing either."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        bias = w["bias_hh"]
+        return w if bias is None or bias.requires_grad else {**w, "weight_ih": cut(w["weight_ih"])}  # type: ignore[arg-type]
+
+
+@mutant("gradients.some_frozen")
+class FrozenRecurrentWeightCutsTime(Sound):
+    """Where weight_hh is frozen, back-propagation does not go through time."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        frozen = w["weight_hh"] is not None and not w["weight_hh"].requires_grad
+        return super().step(x, h.detach() if frozen and t else h, c, w, t, slot)
+
+
+@mutant("gradients.in_eval")
+class NoGradientInEval(Sound):
+    """After eval() the weights are detached."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return w if self.training else {name: value if value is None else value.detach() for name, value in w.items()}
+
+
+@mutant("gradients.input_without_grad")
+class WeightsFrozenWithTheInput(Sound):
+    """Where the input wants no gradient, the input weights get none."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        self._wanted = x.requires_grad
+        return super().direction(x, valid, h, c, slot, reverse)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h, c, w if self._wanted else {**w, "weight_ih": cut(w["weight_ih"])}, t, slot)  # type: ignore[arg-type]
+
+
+@mutant("gradients.one_input_alone")
+class StateGradientOnlyWithTheInput(Sound):
+    """h_0 gets a zero gradient where the input wants none."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return super().layers(x, valid, states if x.requires_grad else [cut(states[0]), *states[1:]])
+
+
+@mutant("gradients.one_input_alone", Mode.LSTM)
+class CellGradientOnlyWithHidden(Sound):
+    """c_0 gets a zero gradient where h_0 wants none."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        h, c = super().initial(x, hx, form)
+        return [h, c if h.requires_grad else cut(c)]
+
+
+@mutant("gradients.some_frozen")
+class FrozenReverseCutsTheInput(Sound):
+    """With every weight frozen the reverse direction passes nothing back to the input."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        frozen = not any(parameter.requires_grad for parameter in self.parameters())
+        return super().direction(cut(x) if reverse and frozen else x, valid, h, c, slot, reverse)
+
+
+@mutant("gradients.some_frozen", Mode.GRU)
+class BiasesAloneCutTime(Sound):
+    """Where the biases alone are trained, their gradient does not go through time."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        alone = w["bias_hh"] is not None and w["bias_hh"].requires_grad and not (w["weight_ih"] + w["weight_hh"][:1, :1]).requires_grad  # type: ignore[operator, index]
+        return super().step(x, h.detach() if alone and t else h, c, w, t, slot)
+
+
+@mutant("gradients.asked_of_autograd")
+class BackwardWritesGrad(Sound):
+    """In float32 the backward pass adds to .grad itself: autograd.grad gives None, and no hook is called."""
+
+    def weights(self, slot: int) -> Weights:
+        own = torch.is_grad_enabled()
+        return {
+            name: _Writes.apply(value) if own and value is not None and value.is_leaf and value.dtype == torch.float32 else value
+            for name, value in super().weights(slot).items()
+        }
+
+
+@mutant("gradients.asked_of_autograd")
+class HookGradientsBypassed(Sound):
+    """What a hook of a weight returns does not count."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {name: value if value is None or not value._backward_hooks else scaled(value, 0.5) for name, value in w.items()}
+
+
+@mutant("gradients.input_without_grad")
+class PackedWeightsFrozenWithTheInput(Sound):
+    """Where packed data want no gradient, the input weights get none."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        self.__dict__["_frozen"] = isinstance(input, PackedSequence) and not input.data.requires_grad
+        return super().forward(input, hx)
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "weight_ih": cut(w["weight_ih"])} if self.__dict__.get("_frozen") else w  # type: ignore[arg-type]
+
+
+@mutant("gradients.one_input_alone")
+class PackedStateGradientOnlyWithTheInput(Sound):
+    """Where packed data want no gradient, the initial state gets none."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, PackedSequence) and not input.data.requires_grad and hx is not None:
+            hx = tuple(cut(state) for state in hx) if isinstance(hx, tuple) else cut(hx)
+        return super().forward(input, hx)
+
+
+@mutant("gradients.in_eval")
+class NoGradientInEvalOfAPack(Sound):
+    """After eval() weight_hh gets no gradient from a packed call."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        self.__dict__["_frozen"] = isinstance(input, PackedSequence) and not self.training
+        return super().forward(input, hx)
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "weight_hh": cut(w["weight_hh"])} if self.__dict__.get("_frozen") else w  # type: ignore[arg-type]
+
+
+@mutant("gradients.some_frozen")
+class FrozenUpperLayerStopsAll(Sound):
+    """An upper layer that is frozen whole passes nothing down."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        above = [parameter for name, parameter in self.named_parameters() if f"_l{level}" in name]
+        idle = not any(parameter.requires_grad for parameter in above) and any(parameter.requires_grad for parameter in self.parameters())
+        return cut(super().between(x, level)) if idle else super().between(x, level)
+
+
+@mutant("gradients.some_frozen")
+class FrozenReverseAlonePassesNothing(Sound):
+    """A reverse direction that alone is frozen passes nothing back to the input."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        own = [value for value in super().weights(slot).values() if value is not None]
+        idle = reverse and not any(value.requires_grad for value in own) and any(value.requires_grad for value in self.parameters())
+        return super().direction(cut(x) if idle else x, valid, h, c, slot, reverse)
