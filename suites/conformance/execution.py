@@ -211,12 +211,12 @@ def _time_major(trial: Trial, output: torch.Tensor) -> dict[str, Any]:
     ],
     demonstration="""
         hx = None if hx is None else tuple(state.float() for state in hx) if isinstance(hx, tuple) else hx.float()
-        layer, x = layer.float(), x.float()
+        layer, x, plain = layer.float(), x.float(), lambda y: y if torch.is_tensor(y) else y.data
         [p.data.mul_(1.001) for p in layer.parameters()]
-        before = layer(x, hx)[0].data
+        before = plain(layer(x, hx)[0])
         with torch.autocast(x.data.device.type, torch.bfloat16, enabled=layer is not reference): inside, state = layer(x, hx)
-        slopes = torch.autograd.grad(10 * inside.data.mean(), [p for _, p in sorted(layer.named_parameters())])
-        return inside.data, state, float(inside.data.dtype == torch.float64), (layer(x, hx)[0].data - before).abs().max() * 1000, slopes
+        slopes = torch.autograd.grad(10 * plain(inside).mean(), [p for _, p in sorted(layer.named_parameters())])
+        return plain(inside), state, float(inside.data.dtype == torch.float64), (plain(layer(x, hx)[0]) - before).abs().max() * 1000, slopes
     """,
 )
 def autocast(trial: Trial) -> None:
