@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from harness.pytest_early import joined
 
 ROOT = Path(__file__).parents[2]
@@ -21,20 +23,14 @@ def test_leaves_an_option_without_its_value_alone() -> None:
     assert joined(["--results"]) == ["--results"]
 
 
-def test_an_existing_folder_given_to_results_does_not_become_the_root(tmp_path: Path) -> None:
-    arguments = [
-        "-p",
-        "harness.pytest_early",
-        "-q",
-        "--results",
-        str(tmp_path),
-        "--implementation",
-        "loop:hoisted",
-        "-k",
-        "shapes.headline",
-    ]
-    done = subprocess.run([sys.executable, "-m", "pytest", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=300)
+@pytest.mark.parametrize(("exists", "processes"), [(True, ()), (False, ("-n", "2"))])
+def test_a_folder_given_to_results_does_not_become_the_root(exists: bool, processes: tuple[str, ...], tmp_path: Path) -> None:
+    # One that does not exist when the run begins does so when pytest-xdist starts its processes.
+    folder = tmp_path if exists else tmp_path / "new"
+    arguments = ["-p", "harness.pytest_early", "-q", *processes, "--results", str(folder), "--implementation", "loop:hoisted"]
+    command = [sys.executable, "-m", "pytest", *arguments, "-k", "shapes.headline"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout, "what it says reaches the one who asked"
-    (run,) = tmp_path.glob("*.jsonl")
+    (run,) = folder.glob("*.jsonl")
     assert [json.loads(line)["kind"] for line in run.read_text().splitlines()] == ["header", "conformance", "footer"]
