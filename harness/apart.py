@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
-import sys
 import time
 import traceback
 from collections import Counter
@@ -22,18 +20,16 @@ from typing import Any
 
 import torch
 
+from harness.child import Child
 from harness.implementation import Implementation
-from harness.isolation import PATIENCE, STARTUP, death
+from harness.isolation import PATIENCE
 from harness.limit import Limits
 from harness.measure import Interrupted, empty, measure
 from harness.outcome import Outcome
 from harness.record import Throughput
-from harness.registry import FOLDERS, builtin, resolve_all
+from harness.registry import builtin, resolve_all
 from harness.sampling import Budget
 from harness.workload import Workload
-
-#: Seconds that a process which has closed its end of the pipe is given to end.
-_FAREWELL = 5.0
 
 #: Seconds between two looks at whether a call has taken too long: rare enough to disturb none.
 _LOOK = 1.0
@@ -59,10 +55,9 @@ class Apart:
 
     def __init__(self, references: Sequence[str], limit: float) -> None:
         self._references, self._limit = tuple(references), limit
-        self._process: Any = None
-        self._pipe: Connection | None = None
-        self._board: Any = None
-        self._ready = False
+        self._child = Child("process that measures", _serve)
+        # Who is being called, and since when.
+        self._board: Any = multiprocessing.get_context("spawn").RawArray("d", [_NOBODY, 0.0])
         self._hung: Counter[str] = Counter()
 
     def measure(
@@ -100,48 +95,24 @@ class Apart:
 
     def start(self) -> None:
         """Starts the process if there is none, and does not wait for it."""
-        if self._pipe is not None:
-            return
-        # Not fork: torch's thread pools do not survive it.
-        context = multiprocessing.get_context("spawn")
-        self._board = context.RawArray("d", [_NOBODY, 0.0])
-        self._pipe, theirs = context.Pipe()
-        arguments = (theirs, self._board, self._references, torch.get_num_threads())
-        self._process = context.Process(target=_serve, args=arguments, daemon=True)
-        # A file that is called like a module of the standard library must not stand in for it while the process starts.
-        path = list(sys.path)
-        sys.path[:] = [folder for folder in path if folder not in FOLDERS]
-        try:
-            self._process.start()
-        finally:
-            sys.path[:] = path
-        theirs.close()
+        self._child.start(self._board, self._references, torch.get_num_threads())
 
     def stop(self) -> None:
         """Ends the process, if there is one."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.join()
-        if self._pipe is not None:
-            self._pipe.close()
-        self._process = self._pipe = None
-        self._ready = False
+        self._child.stop()
 
     def _ask(self, asked: Sequence[Implementation], request: tuple[Any, ...]) -> list[Throughput]:
         """What came of a request to measure ``asked``. Raises :class:`_Ended`, :class:`~harness.measure.Interrupted`, and what the
         harness raised there."""
+        self._board[:] = [_NOBODY, 0.0]
         self.start()
-        assert self._pipe is not None
         try:
-            self._await_start()
-            self._pipe.send(request)
+            self._child.await_ready()
+            self._child.pipe.send(request)
             kind, answer = self._await([i.reference not in builtin() for i in asked])
         except (EOFError, OSError):
             called = int(self._board[0])
-            self._process.join(_FAREWELL)
-            died = death(self._process.exitcode)
-            self.stop()
-            raise _Ended(Outcome.CRASHED, f"the process that ran it {died}", called) from None
+            raise _Ended(Outcome.CRASHED, f"the process that ran it {self._child.buried()}", called) from None
         if kind == "fault":
             raise RuntimeError(f"The harness failed in the process that measures:\n{answer}")
         records: list[Throughput] = answer
@@ -149,28 +120,16 @@ class Apart:
             raise Interrupted(records)
         return records
 
-    def _await_start(self) -> None:
-        # Loading torch and everybody's modules is no part of the time that a call takes.
-        if self._ready:
-            return
-        assert self._pipe is not None
-        if not self._pipe.poll(STARTUP):
-            self.stop()
-            raise RuntimeError(f"The process that measures was not ready within {STARTUP:g} s")
-        self._pipe.recv()
-        self._ready = True
-
     def _await(self, limited: Sequence[bool]) -> Any:
         """The answer; ``limited`` says of each whether its calls are.
 
         An interrupt from the keyboard is handed on, and the answer still waited for; a second one ends the process.
         """
-        assert self._pipe is not None
         interrupted = False
         while True:
             try:
-                if self._pipe.poll(min(_LOOK, self._limit)):
-                    return self._pipe.recv()
+                if self._child.pipe.poll(min(_LOOK, self._limit)):
+                    return self._child.pipe.recv()
                 called, since = self._board
                 if called != _NOBODY and limited[int(called)] and time.monotonic() - since > self._limit:
                     self.stop()
@@ -181,7 +140,7 @@ class Apart:
                     self.stop()
                     raise
                 interrupted = True
-                os.kill(self._process.pid, signal.SIGINT)
+                self._child.interrupt()
 
 
 def _blamed(left: Sequence[Implementation], end: _Ended) -> list[tuple[Implementation, str]]:

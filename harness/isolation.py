@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 import signal
-import sys
-import threading
 import traceback
 from collections import Counter
 from collections.abc import Sequence
@@ -16,22 +13,14 @@ from typing import Any
 
 import torch
 
+from harness.child import Child
 from harness.contract import Check, finding, run
 from harness.outcome import Outcome
 from harness.record import Conformance
-from harness.registry import FOLDERS, resolve_all
+from harness.registry import resolve_all
 
 #: How many checks of one implementation may hang before the rest are given up.
 PATIENCE = 3
-
-#: Seconds that a new process is given to import torch and everybody's modules.
-STARTUP = 120.0
-
-#: Held while the path of imports is another one than it was: workers side by side start in threads.
-_PATH = threading.Lock()
-
-#: Seconds that a process which has closed its end of the pipe is given to end.
-_FAREWELL = 5.0
 
 
 class Worker:
@@ -44,9 +33,7 @@ class Worker:
 
     def __init__(self, references: Sequence[str], limit: float, hung: Counter[str] | None = None) -> None:
         self._references, self._limit = tuple(references), limit
-        self._process: Any = None
-        self._pipe: Connection | None = None
-        self._ready = False
+        self._child = Child("worker process", _serve)
         self._hung: Counter[str] = Counter() if hung is None else hung
 
     def run(self, check: Check) -> Conformance:
@@ -56,68 +43,31 @@ class Worker:
         limit = self._limit * check.contract.time_limits
         try:
             self.start()
-            assert self._pipe is not None
-            self._await()
-            self._pipe.send((check.contract, check.implementation.id, check.case))
-            if not self._pipe.poll(limit):
+            self._child.await_ready()
+            self._child.pipe.send((check.contract, check.implementation.id, check.case))
+            if not self._child.pipe.poll(limit):
                 self.stop()
                 self._hung[check.implementation.id] += 1
                 message = f"no answer within {limit:g} s; the process was ended (--time-limit gives it longer)"
                 return replace(finding(check, Outcome.TIMED_OUT, message), seconds=limit)
-            answer = self._pipe.recv()
+            answer = self._child.pipe.recv()
         except (EOFError, OSError):
-            self._process.join(_FAREWELL)
-            died = death(self._process.exitcode)
-            self.stop()
-            return finding(check, Outcome.CRASHED, f"the process that ran it {died}")
+            return finding(check, Outcome.CRASHED, f"the process that ran it {self._child.buried()}")
         if isinstance(answer, Conformance):
             return answer
         raise RuntimeError(f"The suite failed in the worker process:\n{answer}")
 
+    def start(self) -> None:
+        """Starts the process if there is none, and does not wait for it."""
+        self._child.start(self._references, torch.get_num_threads())
+
     def kill(self) -> None:
-        """Ends the process, if there is one, from another thread than the one that waits for its answer: that will see it dead."""
-        if self._process is not None:
-            self._process.kill()
+        """Ends the process from another thread than the one that waits for its answer."""
+        self._child.kill()
 
     def stop(self) -> None:
         """Ends the process, if there is one."""
-        self.kill()
-        if self._process is not None:
-            self._process.join()
-        if self._pipe is not None:
-            self._pipe.close()
-        self._process = self._pipe = None
-        self._ready = False
-
-    def start(self) -> None:
-        """Starts the process if there is none, and does not wait for it: it loads torch while its parent has other things to do."""
-        if self._pipe is not None:
-            return
-        # Not fork: torch's thread pools do not survive it.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, self._references, torch.get_num_threads()), daemon=True)
-        # A file that is called like a module of the standard library must not stand in for it while the process starts; the process
-        # puts the folders of these files on its path itself, when it loads them.
-        with _PATH:
-            path = list(sys.path)
-            sys.path[:] = [folder for folder in path if folder not in FOLDERS]
-            try:
-                self._process.start()
-            finally:
-                sys.path[:] = path
-        theirs.close()
-
-    def _await(self) -> None:
-        # Loading torch and everybody's modules is no part of the time that a check takes.
-        if self._ready:
-            return
-        assert self._pipe is not None
-        if not self._pipe.poll(STARTUP):
-            self.stop()
-            raise RuntimeError(f"The worker process was not ready within {STARTUP:g} s")
-        self._pipe.recv()
-        self._ready = True
+        self._child.stop()
 
 
 def _serve(pipe: Connection, references: Sequence[str], threads: int) -> None:
@@ -138,15 +88,3 @@ def _serve(pipe: Connection, references: Sequence[str], threads: int) -> None:
         except Exception:  # whatever it is, the parent raises it
             answer = traceback.format_exc()
         pipe.send(answer)
-
-
-def death(code: int | None) -> str:
-    """How a process ended, by its exit code as :mod:`multiprocessing` and :mod:`subprocess` give it: what comes after 'the process'."""
-    if code is None:
-        return "closed its connection"
-    if code >= 0:
-        return f"ended with exit status {code}"
-    try:
-        return f"was ended by {signal.Signals(-code).name}"
-    except ValueError:
-        return f"was ended by signal {-code}"

@@ -31,9 +31,9 @@ import torch
 
 import harness
 from harness import environment, watch
+from harness.child import FAREWELL, STARTUP, death
 from harness.clock import Clock, HostClock, Timing
 from harness.implementation import Implementation
-from harness.isolation import STARTUP, death
 from harness.measure import concluding
 from harness.outcome import Outcome
 from harness.passes import Cell, agreement, build, kernels
@@ -49,9 +49,6 @@ spec.loader.exec_module(module)
 from harness.remote import serve
 serve(int(sys.argv[2]))
 """
-
-#: Seconds that a process which has closed its end is given to end.
-_FAREWELL = 5.0
 
 #: Up to so many bytes are added to the environment of a new process: its size shifts the stack, and with it times (Mytkowicz et al. 2009,
 #: "Producing wrong data without doing anything obviously wrong!"). Paths of two lengths would do so in every process alike.
@@ -160,7 +157,7 @@ class Remote:
     def _died(self) -> None:
         assert self._process is not None
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_FAREWELL)
+            self._process.wait(FAREWELL)
         message = f"the process that ran it {death(self._process.returncode)}"
         last = self._last_line()
         self.stop()

@@ -75,8 +75,8 @@ def test_two_who_end_it_are_both_named(worker: Apart) -> None:
 
 def test_one_process_measures_workload_after_workload(worker: Apart) -> None:
     _measured(worker, "loop:textbook")
-    process = worker._process.pid
-    assert _measured(worker, "torch:onednn")["torch:onednn"].outcome == "passed" and worker._process.pid == process
+    process = worker._child._process.pid
+    assert _measured(worker, "torch:onednn")["torch:onednn"].outcome == "passed" and worker._child._process.pid == process
 
 
 def test_calls_that_are_long_together_and_short_alone_are_not_taken_for_a_hang(worker: Apart) -> None:
@@ -118,14 +118,14 @@ def test_a_second_interrupt_ends_it_at_once(worker: Apart) -> None:
     with pytest.raises(KeyboardInterrupt):
         # What is sampled comes to the end of its round at the first.
         worker.measure(WORKLOAD, [_ALL["sample:stubborn"]], BUDGET)
-    assert worker._process is None
+    assert worker._child._process is None
 
 
 def test_after_some_hangs_the_rest_is_given_up() -> None:
     one = Apart(_REFERENCES, limit=0.01)
     one._hung["sample:hangs"] = PATIENCE
     (record,) = one.measure(WORKLOAD, [_ALL["sample:hangs"]], BUDGET)
-    assert (record.outcome, one._process) == ("timed-out", None)
+    assert (record.outcome, one._child._process) == ("timed-out", None)
     assert record.message == "not run: 3 calls of it did not end within 0.01 s before"
 
 

@@ -50,8 +50,8 @@ def test_restarts_after_a_layer_that_never_answered(worker: Worker, implementati
 
 def test_one_process_answers_check_after_check(worker: Worker) -> None:
     _sound(worker)
-    process = worker._process.pid
-    assert _sound(worker) == "passed" and worker._process.pid == process
+    process = worker._child._process.pid
+    assert _sound(worker) == "passed" and worker._child._process.pid == process
 
 
 @pytest.mark.parametrize(("contract", "error"), [(samples.is_broken_itself, "KeyError"), (samples.hidden, "not_there")])
@@ -64,7 +64,7 @@ def test_a_fault_of_the_suite_is_raised_here_and_blamed_on_nobody(worker: Worker
 def test_a_stopped_worker_can_be_stopped_again_and_used_again(worker: Worker) -> None:
     worker.stop()
     worker.stop()
-    assert worker._process is None
+    assert worker._child._process is None
 
 
 def test_classes_from_files_are_there_in_the_process_even_under_the_names_of_known_modules(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ def _checks(contract: Contract, count: int, **of: Any) -> list[Check]:
 
 
 def _pids(pool: Workers) -> list[int]:
-    return [worker._process.pid for worker in pool._workers if worker._process is not None]
+    return [worker._child._process.pid for worker in pool._workers if worker._child._process is not None]
 
 
 def test_the_checks_of_two_contracts_are_answered_in_two_processes_and_each_answer_belongs_to_its_check(two: Workers) -> None:

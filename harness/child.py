@@ -1,0 +1,109 @@
+"""A Python process beside this one that is asked over a pipe: started without waiting for it, told apart from its death, and ended."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+from harness.registry import FOLDERS
+
+#: Seconds that a new process is given to import torch and everybody's modules.
+STARTUP = 120.0
+
+#: Seconds that a process which has closed its end of the pipe is given to end.
+FAREWELL = 5.0
+
+#: Held while the path of imports is another one than it was: processes side by side start in threads.
+_PATH = threading.Lock()
+
+
+class Child:
+    """A process that runs ``serve(pipe, *arguments)``, which sends 'ready' once all is loaded and then answers what it is sent.
+
+    ``name``: what the process is, after 'The'. It is started by :meth:`start`, and again after its end.
+    """
+
+    def __init__(self, name: str, serve: Callable[..., None]) -> None:
+        self._name, self._serve = name, serve
+        self._process: Any = None
+        self._pipe: Connection | None = None
+        self._ready = False
+
+    @property
+    def pipe(self) -> Connection:
+        """Where it is asked; there is one from :meth:`start` to :meth:`stop`."""
+        assert self._pipe is not None
+        return self._pipe
+
+    def start(self, *arguments: Any) -> None:
+        """Starts the process if there is none, and does not wait for it: it loads torch while its parent has other things to do."""
+        if self._pipe is not None:
+            return
+        # Not fork: torch's thread pools do not survive it.
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=self._serve, args=(theirs, *arguments), daemon=True)
+        # A file that is called like a module of the standard library must not stand in for it while the process starts; the process
+        # puts the folders of these files on its path itself, when it loads them.
+        with _PATH:
+            path = list(sys.path)
+            sys.path[:] = [folder for folder in path if folder not in FOLDERS]
+            try:
+                self._process.start()
+            finally:
+                sys.path[:] = path
+        theirs.close()
+
+    def await_ready(self) -> None:
+        """Waits until all is loaded, which is no part of the time that an answer takes. Raises RuntimeError where it takes too long."""
+        if self._ready:
+            return
+        if not self.pipe.poll(STARTUP):
+            self.stop()
+            raise RuntimeError(f"The {self._name} was not ready within {STARTUP:g} s")
+        self.pipe.recv()
+        self._ready = True
+
+    def interrupt(self) -> None:
+        """Hands an interrupt from the keyboard on."""
+        os.kill(self._process.pid, signal.SIGINT)
+
+    def kill(self) -> None:
+        """Ends the process, if there is one, from another thread than the one that waits for its answer: that will see it dead."""
+        if self._process is not None:
+            self._process.kill()
+
+    def buried(self) -> str:
+        """How the process ended that has closed its connection, to stand after 'the process'; there is none afterwards."""
+        self._process.join(FAREWELL)
+        died = death(self._process.exitcode)
+        self.stop()
+        return died
+
+    def stop(self) -> None:
+        """Ends the process, if there is one."""
+        self.kill()
+        if self._process is not None:
+            self._process.join()
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+        self._ready = False
+
+
+def death(code: int | None) -> str:
+    """How a process ended, by its exit code as :mod:`multiprocessing` and :mod:`subprocess` give it: what comes after 'the process'."""
+    if code is None:
+        return "closed its connection"
+    if code >= 0:
+        return f"ended with exit status {code}"
+    try:
+        return f"was ended by {signal.Signals(-code).name}"
+    except ValueError:
+        return f"was ended by signal {-code}"
