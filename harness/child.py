@@ -33,7 +33,9 @@ class Child:
         self._name, self._serve = name, serve
         self._process: Any = None
         self._pipe: Connection | None = None
-        self._ready = False
+        self._ready = self._given_up = False
+        #: Held while the process is started or ended: who ends it may be another thread.
+        self._changing = threading.Lock()
 
     @property
     def pipe(self) -> Connection:
@@ -42,9 +44,17 @@ class Child:
         return self._pipe
 
     def start(self, *arguments: Any) -> None:
-        """Starts the process if there is none, and does not wait for it: it loads torch while its parent has other things to do."""
-        if self._pipe is not None:
-            return
+        """Starts the process if there is none, and does not wait for it: it loads torch while its parent has other things to do.
+
+        Raises EOFError where it was ended before it began.
+        """
+        with self._changing:
+            if self._given_up:
+                raise EOFError(f"The {self._name} was ended before it began")
+            if self._pipe is None:
+                self._begin(arguments)
+
+    def _begin(self, arguments: tuple[Any, ...]) -> None:
         # Not fork: torch's thread pools do not survive it.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
@@ -75,26 +85,29 @@ class Child:
         os.kill(self._process.pid, signal.SIGINT)
 
     def kill(self) -> None:
-        """Ends the process, if there is one, from another thread than the one that waits for its answer: that will see it dead."""
-        if self._process is not None:
-            self._process.kill()
+        """Ends the process, or keeps it from beginning, from another thread than the one that waits for it, which will see it dead."""
+        with self._changing:
+            self._given_up = True
+            if self._process is not None:
+                self._process.kill()
 
     def buried(self) -> str:
         """How the process ended that has closed its connection, to stand after 'the process'; there is none afterwards."""
-        self._process.join(FAREWELL)
-        died = death(self._process.exitcode)
+        if self._process is not None:
+            self._process.join(FAREWELL)
+        died = death(None if self._process is None else self._process.exitcode)
         self.stop()
         return died
 
     def stop(self) -> None:
-        """Ends the process, if there is one."""
+        """Ends the process, if there is one; another may be started."""
         self.kill()
         if self._process is not None:
             self._process.join()
         if self._pipe is not None:
             self._pipe.close()
         self._process = self._pipe = None
-        self._ready = False
+        self._ready = self._given_up = False
 
 
 def death(code: int | None) -> str:

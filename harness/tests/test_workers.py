@@ -90,6 +90,14 @@ def test_stopping_gives_up_what_was_not_asked_for() -> None:
     assert not _pids(pool) and not any(thread.is_alive() for thread in pool._threads)
 
 
+def test_stopping_before_anything_has_begun_ends_at_once() -> None:
+    for _ in range(20):
+        pool = Workers(_REFERENCES, 60.0, 2)
+        pool.expect(_checks(samples.agrees, 2, implementation=samples.HANGS))
+        pool.stop()
+        assert not _pids(pool) and not any(thread.is_alive() for thread in pool._threads)
+
+
 @pytest.mark.parametrize(("cores", "threads", "count"), [(1, 1, 1), (2, 1, 2), (2, 2, 1), (2, 3, 1), (64, 1, AT_MOST), (8, 0, 4)])
 def test_no_more_processes_run_than_there_are_cores_for(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int, count: int) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)), raising=False)
