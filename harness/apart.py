@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import time
 import traceback
 from collections import Counter
@@ -164,6 +165,8 @@ def _serve(pipe: Connection, board: Any, references: Sequence[str], threads: int
     if hasattr(os, "setsid"):
         # An interrupt from the keyboard reaches the parent alone, which hands it on once.
         os.setsid()
+    # A program that a shell starts in the background ignores interrupts, and so would this one: those handed on are meant.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(threads)
     implementations = {implementation.id: implementation for implementation in resolve_all(references)}
     limits = Limits()

@@ -21,7 +21,7 @@ from harness.diagnosis import hint
 from harness.implementation import Implementation
 from harness.layer import Layer
 from harness.reference import Expected, tensor, to_array
-from harness.tolerance import Comparison, compare, explain
+from harness.tolerance import Comparison, allowance, compare, explain
 
 
 class ContractError(AssertionError):
@@ -170,7 +170,7 @@ class Trial:
             if actual[name].shape != right.shape:
                 messages.append(f"{name}: Expected the shape {tuple(right.shape)} but got {tuple(actual[name].shape)}")
                 continue
-            comparison = compare(name, actual[name], right, expected.floors[name])
+            comparison = compare(name, actual[name], right, expected.floors[name], allowance(self.case))
             self.comparisons.append(comparison)
             if not comparison.close:
                 messages.append(explain(comparison, actual[name], right, self.case.layer))

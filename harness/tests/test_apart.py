@@ -94,6 +94,15 @@ def test_what_was_taken_before_is_gone_on_from(worker: Apart) -> None:
         assert len(record.samples) > len(first[record.implementation].samples)
 
 
+@pytest.fixture
+def _interrupts() -> Iterator[None]:
+    """Where these tests run in the background of a shell, interrupts are ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interrupts")
 def test_an_interrupt_is_handed_on_and_what_was_taken_until_then_is_kept(worker: Apart) -> None:
     _measured(worker, "loop:textbook")
     # Once the rounds have begun, which takes some tenths of a second at the most.
@@ -106,6 +115,7 @@ def test_an_interrupt_is_handed_on_and_what_was_taken_until_then_is_kept(worker:
     assert _measured(worker, "loop:textbook")["loop:textbook"].outcome == "passed", "the process goes on"
 
 
+@pytest.mark.usefixtures("_interrupts")
 def test_a_second_interrupt_ends_it_at_once(worker: Apart) -> None:
     _measured(worker, "loop:textbook")
 

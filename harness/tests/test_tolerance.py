@@ -8,9 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.case import EPS
+from harness.case import EPS, Case
 from harness.layer import Layer, Mode
-from harness.tolerance import FLOORS, LEAST_FLOOR_EPS, Comparison, compare, explain, floor_of, scaled_error, signal
+from harness.tolerance import (
+    APPROXIMATE_FLOORS,
+    FLOORS,
+    LEAST_FLOOR_EPS,
+    Comparison,
+    allowance,
+    compare,
+    explain,
+    floor_of,
+    scaled_error,
+    signal,
+)
 
 LSTM = Layer(Mode.LSTM, 3, 4, num_layers=2, bidirectional=True)
 
@@ -109,3 +120,17 @@ def test_the_message_names_the_first_value_that_is_not_finite(bad: float) -> Non
     message = explain(compare("output", actual, expected, 1e-7), actual, expected, LSTM)
     assert f"1 are not finite, the first at output[1, 0, 5] (time step 1, batch item 0, reverse direction, unit 1): {bad}" in message
     assert "worst at output[2, 0, 0]" in message
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "mode", "floors"),
+    [
+        ("cuda", "float32", Mode.LSTM, APPROXIMATE_FLOORS),
+        ("cuda:1", "float32", Mode.RNN_TANH, APPROXIMATE_FLOORS),
+        ("cuda", "float32", Mode.RNN_RELU, FLOORS),
+        ("cuda", "float64", Mode.LSTM, FLOORS),
+        ("cpu", "float32", Mode.LSTM, FLOORS),
+    ],
+)
+def test_more_passes_where_a_gpu_approximates_tanh_and_sigmoid(device: str, dtype: Any, mode: Mode, floors: float) -> None:
+    assert allowance(Case(Layer(mode, 3, 5), device=device, dtype=dtype)) == floors

@@ -56,7 +56,7 @@ def batch_items_alone(trial: Trial) -> None:
 def batch_permuted(trial: Trial) -> None:
     order = np.random.Generator(np.random.PCG64(1)).permutation(trial.case.batch)
     whole = answer(trial.case)
-    permuted = _given(trial, {name: array[:, order] for name, array in trial.case.arrays.inputs().items()})
+    permuted = _given(trial, {name: np.ascontiguousarray(array[:, order]) for name, array in trial.case.arrays.inputs().items()})
     trial.agree(permuted, replace(whole, tensors={name: value[:, order] for name, value in whole.tensors.items()}))
 
 
@@ -89,7 +89,8 @@ def hidden_units_permuted(trial: Trial) -> None:
     rows = np.concatenate([gate * layer.hidden_size + order for gate in range(len(layer.mode.gates))])
     weights = {name: weight[rows] for name, weight in arrays.weights.items()}
     weights = {name: weight[:, order] if name.startswith("weight_hh") else weight for name, weight in weights.items()}
-    inputs = {name: array if name == "x" else array[:, :, order] for name, array in arrays.inputs().items()}
+    # Laid out anew, because this is not about states that are not contiguous.
+    inputs = {name: array if name == "x" else np.ascontiguousarray(array[:, :, order]) for name, array in arrays.inputs().items()}
     leaves = {name: tensor(array, trial.case) for name, array in inputs.items()}
     actual = trial.answer(trial.module(weights=weights), leaves).arrays()
     columns = np.concatenate([direction * layer.hidden_size + order for direction in range(layer.directions)])

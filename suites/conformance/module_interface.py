@@ -136,7 +136,7 @@ def positional_arguments(trial: Trial) -> None:
     told = layer.options().keys() <= {"num_layers"}
     for given in [first] * told + [first + rest]:
         with trial.blamed(f"{layer.mode.class_name}({', '.join(map(repr, given))})"):
-            module = _constructed(trial, *given)
+            module = _constructed(trial, *given).to(trial.case.device)
         load(trial, module, trial.case.arrays.weights)
         trial.agree(trial.answer(module.eval()).arrays(), answer(trial.case))
         if getattr(module, "dropout", layer.dropout) != layer.dropout:

@@ -7,7 +7,7 @@ import numpy as np
 from harness.case import Array, Case, rounded
 from harness.reference import altered, answer, gradients, tensor
 from harness.reproduction import BACKWARD
-from harness.tolerance import Comparison, typical_error
+from harness.tolerance import FLOORS, Comparison, allowance, typical_error
 from harness.trial import Mismatch, Trial
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, every
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
@@ -100,7 +100,7 @@ def typical(trial: Trial) -> None:
     expected, actual = answer(trial.case), trial.answer().arrays()
     for name, right in expected.tensors.items():
         error, floor = typical_error(actual[name], right), expected.typical[name]
-        most = _TYPICAL[trial.case.dtype]
+        most = _TYPICAL[trial.case.dtype] * allowance(trial.case) / FLOORS
         trial.comparisons.append(Comparison(f"{name}, root mean square", error, floor, right.size, most))
         if not error <= most * floor:
             raise Mismatch(
