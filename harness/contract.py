@@ -20,7 +20,7 @@ from harness.outcome import Outcome, Severity
 from harness.record import Conformance, Mutation
 from harness.reference import answer
 from harness.reproduction import FORWARD, script
-from harness.tolerance import SIGNAL, signal
+from harness.tolerance import SIGNAL, allowance, signal
 from harness.trial import ContractError, Trial
 
 
@@ -96,14 +96,17 @@ def _named(module: str, name: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-def blind_spots(contract: Contract, case: Case) -> list[str]:
-    """The wrong answers that ``case`` could not tell from the right one, each as a sentence; empty for a case fit for use."""
+def blind_spots(contract: Contract, case: Case, device: str = "") -> list[str]:
+    """The wrong answers that ``case`` could not tell from the right one, each as a sentence; empty for a case fit for use.
+
+    ``device``: with as much let pass as there, where that is not the case's own (:func:`harness.tolerance.allowance`).
+    """
     if contract.alternatives is None:
         return []
     expected = answer(case)
     found = []
     for name, wrong in contract.alternatives(case).items():
-        strength = signal(expected.tensors, wrong, expected.floors)
+        strength = signal(expected.tensors, wrong, expected.floors, allowance(replace(case, device=device or case.device)))
         if not strength >= SIGNAL:
             found.append(
                 f"{contract.id} on {case.id}: '{name}' moves the answer by {strength:.3g} allowances, expected at least {SIGNAL:g}"

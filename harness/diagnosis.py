@@ -22,7 +22,7 @@ from harness.hypotheses.base import Evidence, Hypotheses
 from harness.hypotheses.gradients import GRADIENTS
 from harness.hypotheses.values import VALUES
 from harness.reference import Expected, Question
-from harness.tolerance import FLOORS, SIGNAL, compare, signal
+from harness.tolerance import SIGNAL, allowance, compare, signal
 
 #: Where one run of the oracle takes more steps of cells than the first, or makes more numbers than the second, no hypothesis is tried that
 #: needs such a run: a search is some hundred of them. All or none, because a fault named while others were not tried could be another.
@@ -52,12 +52,13 @@ def hint(actual: Mapping[str, NDArray[Any]], expected: Expected, only: Sequence[
         # What was made from the oracle's answer, by a factor or a permutation, cannot be made again here.
         if not all(name in right and np.array_equal(right[name], expected.tensors[name]) for name in names):
             return ""
-        off = tuple(name for name in names if not compare(name, actual[name], right[name], expected.floors[name]).close)
+        allowed, floors = allowance(question.case), expected.floors
+        off = tuple(name for name in names if not compare(name, actual[name], right[name], floors[name], allowed).close)
         if not off:
             return ""
         given, wanted = {name: actual[name] for name in names}, {name: right[name] for name in names}
         evidence = Evidence(question.case, asking.inputs, wanted, given, off)
-        found = list(dict.fromkeys(_explaining(evidence, asking, right, expected.floors, GRADIENTS if question.through else VALUES)))
+        found = list(dict.fromkeys(_explaining(evidence, asking, right, floors, GRADIENTS if question.through else VALUES)))
     if not found:
         return ""
     named = " or ".join(found[:NAMED]) + (", or another that this case cannot tell from it" if len(found) > NAMED else "")
@@ -107,22 +108,22 @@ def _explaining(
     families: Sequence[Callable[[Evidence], Hypotheses]],
 ) -> Iterator[str]:
     """The names of the hypotheses that explain what was given."""
-    may_ask = _may_ask(evidence.case)
+    may_ask, allowed = _may_ask(evidence.case), allowance(evidence.case)
     for hypothesis in itertools.chain.from_iterable(family(evidence) for family in families):
         if hypothesis.changes and not may_ask:
             continue
         wrong = hypothesis.then(dict(asking.ask(**{**asking.inputs, **hypothesis.changes})) if hypothesis.changes else dict(right))
         wrong = {name: wrong[name] for name in evidence.right}
-        if not all(_close(given, wrong[name], right[name], floors[name]) for name, given in evidence.actual.items()):
+        if not all(_close(given, wrong[name], right[name], allowed * floors[name]) for name, given in evidence.actual.items()):
             continue
-        if signal(evidence.right, wrong, floors) >= SIGNAL:
+        if signal(evidence.right, wrong, floors, allowed) >= SIGNAL:
             yield hypothesis.name
 
 
-def _close(given: NDArray[Any], wrong: Array, right: Array, floor: float) -> bool:
-    """Whether ``given`` is the wrong answer, within as many floors as are let pass, of the larger of the two answers.
+def _close(given: NDArray[Any], wrong: Array, right: Array, error: float) -> bool:
+    """Whether ``given`` is the wrong answer, to within an ``error`` relative to the larger of the two answers.
 
     A floor is an error relative to the right answer, and one that is wrong by being small need not be made of small numbers.
     """
     scale = max(np.abs(wrong).max(), np.abs(right).max()) or 1.0
-    return bool(np.abs(given - wrong).max() / scale <= FLOORS * floor)
+    return bool(np.abs(given - wrong).max() / scale <= error)

@@ -217,6 +217,7 @@ def _policy(config: pytest.Config, session: Session) -> dict[str, Any]:
     """What counts as close, and how samples are taken and read."""
     policy = {
         "floors": tolerance.FLOORS,
+        "approximate_floors": tolerance.APPROXIMATE_FLOORS,
         "least_floor_eps": tolerance.LEAST_FLOOR_EPS,
         "sum_floor_eps": tolerance.SUM_FLOOR_EPS,
         "tf32": False,

@@ -101,9 +101,9 @@ def compare(quantity: str, actual: NDArray[Any], expected: Array, floor: float, 
     return Comparison(quantity, scaled_error(actual, expected), floor, expected.size, allowed)
 
 
-def signal(answers: Mapping[str, Array], others: Mapping[str, Array], floors: Mapping[str, float]) -> float:
-    """How far two answers lie apart, in allowances, in the tensor where they do so most."""
-    return max(scaled_error(others[name], answers[name]) / (FLOORS * floors[name]) for name in answers)
+def signal(answers: Mapping[str, Array], others: Mapping[str, Array], floors: Mapping[str, float], allowed: float = FLOORS) -> float:
+    """How far two answers lie apart, in allowances of ``allowed`` floors, in the tensor where they do so most."""
+    return max(scaled_error(others[name], answers[name]) / (allowed * floors[name]) for name in answers)
 
 
 def explain(comparison: Comparison, actual: NDArray[Any], expected: Array, layer: Layer) -> str:

@@ -77,7 +77,7 @@ def test_the_policy_of_a_conformance_run_says_nothing_of_samples(tmp_path: Path)
     pytest_options.make_session(config)
     writer = pytest_options.open_run(config, pytest_options.session_of(config))
     assert writer is not None
-    assert set(read(writer.close(0)).header.policy) == {"floors", "least_floor_eps", "sum_floor_eps", "tf32"}
+    assert set(read(writer.close(0)).header.policy) == {"floors", "approximate_floors", "least_floor_eps", "sum_floor_eps", "tf32"}
 
 
 def test_a_results_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:

@@ -80,6 +80,7 @@ def test_signal_is_that_of_the_tensor_that_moves_most() -> None:
     wrong = {"output": np.ones(3), "h_n": np.full(3, 3.0)}
     assert signal(right, wrong, {"output": 1.0, "h_n": 0.01}) == pytest.approx(0.5 / (FLOORS * 0.01))
     assert signal(right, right, {"output": 1.0, "h_n": 0.01}) == 0
+    assert signal(right, wrong, {"output": 1.0, "h_n": 0.01}, 64.0) == pytest.approx(0.5 / (64 * 0.01))
 
 
 PLACES = [

@@ -54,7 +54,8 @@ def test_lets_the_sound_layer_pass(contract: Contract, large: bool) -> None:
 
 @pytest.mark.parametrize("contract", [c for c in CATALOGUE if c.alternatives], ids=lambda contract: contract.id)
 def test_uses_only_cases_that_can_see(contract: Contract) -> None:
-    blind = [sentence for case in contract.cases for sentence in blind_spots(contract, case)]
+    # With as much let pass as on a GPU, which is more than on a CPU.
+    blind = [sentence for case in contract.cases for sentence in blind_spots(contract, case, "cuda")]
     assert not blind, "\n".join(blind)
 
 
