@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -181,7 +182,7 @@ def two_threads(trial: Trial) -> None:
     # The threads take turns every few operations, not every 5 ms.
     sys.setswitchinterval(1e-5)
     try:
-        _run([lambda index=index: work(index) for index in range(2)])  # type: ignore[misc]
+        _run([partial(work, index) for index in range(2)])
     finally:
         sys.setswitchinterval(interval)
     if errors:

@@ -201,7 +201,7 @@ class Sound(nn.Module):
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         """One step at time ``t``."""
-        from_x, from_h = linear(x, _present(w["weight_ih"]), w["bias_ih"]), linear(h, _present(w["weight_hh"]), w["bias_hh"])
+        from_x, from_h = linear(x, present(w["weight_ih"]), w["bias_ih"]), linear(h, present(w["weight_hh"]), w["bias_hh"])
         if self.layer.mode is Mode.LSTM:
             m, c = self.lstm(from_x + from_h, c)
             return self.project(m, w["weight_hr"]), c
@@ -257,7 +257,7 @@ class Fused(Sound):
         return output, (h_n, c_n)
 
 
-def _present(value: Tensor | None) -> Tensor:
+def present(value: Tensor | None) -> Tensor:
     assert value is not None
     return value
 

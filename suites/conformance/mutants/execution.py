@@ -201,7 +201,7 @@ class GradientSlightlyShort(Sound):
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        return {**w, "weight_hh": scaled(w["weight_hh"], 1 - 1e-6)}  # type: ignore[arg-type]
+        return {**w, "weight_hh": scaled(w["weight_hh"], 1 - 1e-6)}
 
 
 @mutant("composition.learns")
@@ -266,4 +266,4 @@ class RecurrentWeightConstantUnderAutocast(Sound):
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        return {**w, "weight_hh": cut(w["weight_hh"])} if torch.is_autocast_enabled("cpu") else w  # type: ignore[arg-type]
+        return {**w, "weight_hh": cut(w["weight_hh"])} if torch.is_autocast_enabled("cpu") else w

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Form, Sound, Weights, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant, present
 
 
 class _Scaled(torch.autograd.Function):
@@ -24,13 +24,13 @@ class _Scaled(torch.autograd.Function):
         return ctx.factor * gradient, None
 
 
-def scaled(value: Tensor, factor: float) -> Tensor:
-    """``value``, whose gradient comes out multiplied by ``factor``."""
-    result: Tensor = _Scaled.apply(value, factor)
+def scaled(value: Tensor | None, factor: float) -> Tensor:
+    """``value``, a tensor that is there, whose gradient comes out multiplied by ``factor``."""
+    result: Tensor = _Scaled.apply(present(value), factor)
     return result
 
 
-def cut(value: Tensor) -> Tensor:
+def cut(value: Tensor | None) -> Tensor:
     """``value``, whose gradient is zero, not None."""
     return scaled(value, 0.0)
 
@@ -67,7 +67,7 @@ class InputWeightGradientMissesLastStep(Sound):
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         if t == self._steps - 1:
-            w = {**w, "weight_ih": w["weight_ih"].detach()}  # type: ignore[union-attr]
+            w = {**w, "weight_ih": present(w["weight_ih"]).detach()}
         return super().step(x, h, c, w, t, slot)
 
     def order(self, steps: int, reverse: bool) -> Any:
@@ -85,7 +85,7 @@ class InputWeightGradientMeanOverBatch(Sound):
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        return {**w, "weight_ih": scaled(w["weight_ih"], 1 / self._batch) if hasattr(self, "_batch") else w["weight_ih"]}  # type: ignore[arg-type]
+        return {**w, "weight_ih": scaled(w["weight_ih"], 1 / self._batch) if hasattr(self, "_batch") else w["weight_ih"]}
 
 
 @mutant("gradients.weight_ih")
@@ -94,7 +94,7 @@ class SecondLayerInputWeightFrozen(Sound):
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        return {**w, "weight_ih": cut(w["weight_ih"])} if slot // self.layer.directions == 1 else w  # type: ignore[arg-type]
+        return {**w, "weight_ih": cut(w["weight_ih"])} if slot // self.layer.directions == 1 else w
 
 
 @mutant("gradients.weight_hh")
@@ -102,7 +102,7 @@ class RecurrentWeightGradientMissesFirstStep(Sound):
     """The step from the initial state adds nothing to the gradient of weight_hh."""
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        return super().step(x, h, c, {**w, "weight_hh": w["weight_hh"].detach()} if t == 0 else w, t, slot)  # type: ignore[union-attr]
+        return super().step(x, h, c, {**w, "weight_hh": present(w["weight_hh"]).detach()} if t == 0 else w, t, slot)
 
 
 @mutant("gradients.weight_hh")
@@ -111,7 +111,7 @@ class ReverseRecurrentWeightFrozen(Sound):
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        return {**w, "weight_hh": cut(w["weight_hh"])} if slot % self.layer.directions else w  # type: ignore[arg-type]
+        return {**w, "weight_hh": cut(w["weight_hh"])} if slot % self.layer.directions else w
 
 
 @mutant("gradients.biases")
@@ -120,7 +120,7 @@ class HiddenBiasGradientHalved(Sound):
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        return {**w, **{n: scaled(w[n], 0.5) for n in ("bias_ih", "bias_hh") if w[n] is not None}}  # type: ignore[arg-type]
+        return {**w, **{n: scaled(w[n], 0.5) for n in ("bias_ih", "bias_hh") if w[n] is not None}}
 
 
 @mutant("gradients.biases")
@@ -223,7 +223,7 @@ class GradientWrongWithoutBias(Sound):
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        return w if self.layer.bias else {**w, "weight_hh": scaled(w["weight_hh"], 1.1)}  # type: ignore[arg-type]
+        return w if self.layer.bias else {**w, "weight_hh": scaled(w["weight_hh"], 1.1)}
 
 
 @mutant("gradients.sizes")
@@ -269,7 +269,7 @@ class GradientAThousandthTooLarge(Sound):
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        return {**w, "weight_hh": scaled(w["weight_hh"], 1.001)}  # type: ignore[arg-type]
+        return {**w, "weight_hh": scaled(w["weight_hh"], 1.001)}
 
 
 @mutant("gradients.through_time")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,15 +15,20 @@ from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 from suites.conformance.mutants.gradients import cut
 
 
+def _first_alone() -> Callable[[Tensor], Tensor]:
+    """A hook through which the first gradient comes, and zeros after it."""
+    passes = itertools.count()
+    return lambda gradient: gradient * (next(passes) == 0)
+
+
 @mutant("gradients.repeated_backward")
 class SecondBackwardEmpty(Sound):
     """A second pass through the same graph gives zero."""
 
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         output, finals = super().layers(x, valid, states)
-        seen: list[int] = []
         if output.requires_grad:
-            output.register_hook(lambda g: g * (not seen or 0) if seen.append(1) is None and len(seen) == 1 else 0 * g)  # type: ignore[func-returns-value]
+            output.register_hook(_first_alone())
         return output, finals
 
 
@@ -55,7 +62,7 @@ class TiedWeightsCountOnce(Sound):
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
         earlier = [super(TiedWeightsCountOnce, self).weights(other)["weight_hh"] for other in range(slot)]
-        return {**w, "weight_hh": cut(w["weight_hh"])} if any(w["weight_hh"] is other for other in earlier) else w  # type: ignore[arg-type]
+        return {**w, "weight_hh": cut(w["weight_hh"])} if any(w["weight_hh"] is other for other in earlier) else w
 
 
 @mutant("gradients.part_of_the_output")
@@ -144,9 +151,9 @@ class SecondBackwardOfAPackEmpty(Sound):
     """A second pass through the graph of a packed call gives zero."""
 
     def repack(self, output: Tensor, like: PackedSequence) -> PackedSequence:
-        packed, seen = super().repack(output, like), []
+        packed = super().repack(output, like)
         if packed.data.requires_grad:
-            packed.data.register_hook(lambda g: seen.append(1) or (g if len(seen) == 1 else 0 * g))  # type: ignore[func-returns-value]
+            packed.data.register_hook(_first_alone())
         return packed
 
 

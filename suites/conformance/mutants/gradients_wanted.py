@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Form, Sound, Weights, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant, present
 from suites.conformance.mutants.gradients import cut, scaled
 
 
@@ -44,7 +44,7 @@ class FrozenBiasStopsAll(Sound):
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
         bias = w["bias_hh"]
-        return w if bias is None or bias.requires_grad else {**w, "weight_ih": cut(w["weight_ih"])}  # type: ignore[arg-type]
+        return w if bias is None or bias.requires_grad else {**w, "weight_ih": cut(w["weight_ih"])}
 
 
 @mutant("gradients.some_frozen")
@@ -74,7 +74,7 @@ class WeightsFrozenWithTheInput(Sound):
         return super().direction(x, valid, h, c, slot, reverse)
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        return super().step(x, h, c, w if self._wanted else {**w, "weight_ih": cut(w["weight_ih"])}, t, slot)  # type: ignore[arg-type]
+        return super().step(x, h, c, w if self._wanted else {**w, "weight_ih": cut(w["weight_ih"])}, t, slot)
 
 
 @mutant("gradients.one_input_alone")
@@ -108,7 +108,8 @@ class BiasesAloneCutTime(Sound):
     """Where the biases alone are trained, their gradient does not go through time."""
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        alone = w["bias_hh"] is not None and w["bias_hh"].requires_grad and not (w["weight_ih"] + w["weight_hh"][:1, :1]).requires_grad  # type: ignore[operator, index]
+        bias, trained = w["bias_hh"], [present(w[name]).requires_grad for name in ("weight_ih", "weight_hh")]
+        alone = bias is not None and bias.requires_grad and not any(trained)
         return super().step(x, h.detach() if alone and t else h, c, w, t, slot)
 
 
@@ -143,7 +144,7 @@ class PackedWeightsFrozenWithTheInput(Sound):
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        return {**w, "weight_ih": cut(w["weight_ih"])} if self.__dict__.get("_frozen") else w  # type: ignore[arg-type]
+        return {**w, "weight_ih": cut(w["weight_ih"])} if self.__dict__.get("_frozen") else w
 
 
 @mutant("gradients.one_input_alone")
@@ -166,7 +167,7 @@ class NoGradientInEvalOfAPack(Sound):
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        return {**w, "weight_hh": cut(w["weight_hh"])} if self.__dict__.get("_frozen") else w  # type: ignore[arg-type]
+        return {**w, "weight_hh": cut(w["weight_hh"])} if self.__dict__.get("_frozen") else w
 
 
 @mutant("gradients.some_frozen")

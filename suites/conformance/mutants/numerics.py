@@ -98,7 +98,7 @@ class LargeSumsStagnate(Sound):
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        return {**w, "weight_hh": scaled(w["weight_hh"], 0.875)} if self._many else w  # type: ignore[arg-type]
+        return {**w, "weight_hh": scaled(w["weight_hh"], 0.875)} if self._many else w
 
 
 @mutant("numerics.float16")
