@@ -20,7 +20,7 @@ from harness.implementation import Capabilities, ExpectedFailure, switched
 from harness.layer import Layer, Mode
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance
-from harness.reference import answer
+from harness.reference import Expected, Question, answer
 from harness.tests import samples
 from harness.tests.samples import CASE, Doubled, implementation, label
 from harness.trial import Mismatch, Trial
@@ -306,3 +306,17 @@ def test_what_takes_gibibytes_is_checked_only_by_those_who_ask_and_have_them(mon
 def test_the_memory_that_is_free_is_told_in_bytes() -> None:
     free = environment.available_memory()
     assert free is None or (1 << 20) < free < (1 << 50)
+
+
+@pytest.mark.parametrize(("dtype", "passes"), [("float32", True), ("float64", False)])
+def test_what_passes_follows_from_the_case_that_the_oracle_was_asked_about(dtype: Any, passes: bool) -> None:
+    # On a GPU more floors pass in float32 than in bfloat16: an answer that is float32 again after autocast is held to those.
+    asked = Question(replace(CASE, device="cuda", dtype=dtype), None, {})
+    expected = Expected({"output": np.ones(3)}, {"output": 1e-7}, question=asked)
+    trial = Trial(implementation(nn.GRU), replace(CASE, device="cuda", dtype="bfloat16"), diagnose=False)
+    found = {"output": np.ones(3) + 30e-7}
+    if passes:
+        trial.agree(found, expected)
+    else:
+        with pytest.raises(Mismatch, match="30 floors, at most 4 pass"):
+            trial.agree(found, expected)
