@@ -194,19 +194,21 @@ def dtype(trial: Trial) -> None:
     "pytorch: 'Input and parameter tensors are not at the same device'",
     [*every(**_SIZES)],
     demonstration="""
-        states = tuple(state.to("meta") for state in hx) if isinstance(hx, tuple) else hx.to("meta")
-        for wrong in ((x.to("meta"), hx), (x, states)):
+        other = "meta" if x.device.type == "cpu" else "cpu"
+        states = tuple(state.to(other) for state in hx) if isinstance(hx, tuple) else hx.to(other)
+        for wrong in ((x.to(other), hx), (x, states)):
             try: layer(*wrong)
             except Exception: continue
-            raise AssertionError("an input or a state on the meta device was answered")
+            raise AssertionError(f"an input or a state on {other} was answered")
     """,
 )
 def device(trial: Trial) -> None:
     module = trial.module()
     input, hx = trial.form(trial.leaves())
     states = list(hx) if isinstance(hx, tuple) else [hx]
-    # The meta device is on every machine.
-    trial.refuses("an input on the meta device", module, input.to("meta"), hx)
+    # What is forgotten on the CPU is what users hand to a GPU; beside the CPU itself, only the meta device is on every machine.
+    other = "meta" if input.device.type == "cpu" else "cpu"
+    trial.refuses(f"an input on {other}", module, input.to(other), hx)
     for index, name in enumerate(("h_0", "c_0")[: len(states)]):
-        changed = [state.to("meta") if i == index else state for i, state in enumerate(states)]
-        trial.refuses(f"{name} on the meta device", module, input, _like(hx, changed))
+        changed = [state.to(other) if i == index else state for i, state in enumerate(states)]
+        trial.refuses(f"{name} on {other}", module, input, _like(hx, changed))

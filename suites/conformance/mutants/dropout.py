@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import dropout
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Form, Sound, mutant
+from suites.conformance.mutants.base import Form, Sound, mutant, present
 from suites.conformance.mutants.gradients import scaled
 
 
@@ -148,6 +148,24 @@ class BackwardNotScaled(Sound):
     def between(self, x: Tensor, level: int) -> Tensor:
         forward = super().between(x, level)
         return scaled(forward, 1 - self.dropout) if self.training else forward
+
+
+@mutant("dropout.same_mask_in_backward")
+class GradientOfOtherDirectionUndropped(Sound):
+    """The gradient of a direction's input weights takes what the other direction handed up as if nothing had been dropped of it."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        self.__dict__["_undropped"] = x
+        return super().between(x, level)
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        ys, h, c = super().direction(x, valid, h, c, slot, reverse)
+        if slot >= self.layer.directions == 2 and torch.is_grad_enabled():
+            weight, width = present(self.weights(slot)["weight_ih"]), self.layer.state_size
+            columns = slice(0, width) if reverse else slice(width, None)
+            more = (self.__dict__["_undropped"] - x).detach()[..., columns].sum() * weight[:, columns].sum()
+            ys = ys + (more - more.detach())
+        return ys, h, c
 
 
 @mutant("dropout.attribute_is_live")

@@ -151,3 +151,16 @@ class FourthLayerNotDroppedInPart(Sound):
 
     def between(self, x: Tensor, level: int) -> Tensor:
         return super().between(x, level) if level < 3 or self.dropout == 1 else x
+
+
+@mutant("dropout.one_mask_for_both_directions")
+class MaskForEachDirection(Sound):
+    """Each direction drops its own input."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        if slot >= self.layer.directions:
+            x = dropout(x, self.dropout, self.training)
+        return super().direction(x, valid, h, c, slot, reverse)
