@@ -143,10 +143,12 @@ def _measure(request: pytest.FixtureRequest, workload: Workload) -> None:
     known = session.earlier.get(workload.id, {})
     # Rounds pair the implementations of a workload: without one of them the others cannot be gone on from.
     known = known if all(i.id in known for i in beside) else {}
+    timed = [p["workload"].id for p in wanted if "workload" in p]
     if session.progress is None:
-        session.progress = Progress(len({p["workload"].id for p in wanted if "workload" in p}))
+        session.progress = Progress(len(set(timed)))
     _tell(config, session.progress.begin(workload.id))
-    budget = Budget(seconds=config.getoption("sampling_time"))
+    # Each implementation of a workload is compared with one of them.
+    budget = Budget(seconds=config.getoption("sampling_time"), family=max(1, len(timed) - len(set(timed))))
     given: dict[str, Any] = {"baseline": session.baseline, "cold": config.getoption("cold"), "before": known}
     try:
         if session.bench is not None and any(isolated(config, implementation) for implementation in beside):

@@ -25,7 +25,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 from harness.clock import Clock, Timing
-from harness.statistics import STRETCHES, Effect, Verdict, effect
+from harness.statistics import LEVEL, STRETCHES, Effect, Verdict, effect
 
 
 class Sampled(Protocol):
@@ -79,7 +79,8 @@ class Budget:
 
     ``seconds``: at most, for each comparison with the baseline (what its calls and the baseline's take); less where it is decided
     before. ``least_rounds``: at least, whatever they take. ``sample_seconds``: a sample of the fastest takes as many calls as fill this.
-    ``decide``: whether a comparison ends where it is decided; otherwise all of its time is spent.
+    ``decide``: whether a comparison ends where it is decided; otherwise all of its time is spent. ``family``: of how many comparisons
+    this is one: a verdict that ends a comparison is to hold among them all (:func:`harness.statistics.verdicts`).
 
     Samples are short, because on a busy machine a long one is seldom spared a wait for its core: with six to nine processes on two cores
     an LSTM forward pass of 0.5 ms was found slower by 2 % in 13 of 24 comparisons where it had three calls to a sample, and in 24 of 24
@@ -91,6 +92,7 @@ class Budget:
     sample_seconds: float = 3e-4
     warmup_seconds: float = 0.02
     decide: bool = True
+    family: int = 1
 
 
 #: A sample of what is slower has as many calls as one of the fastest, unless it would last so many times as long.
@@ -105,14 +107,14 @@ _LEAST_SAMPLES, _LONG_WARMUP = 4, 1.0
 #: Seconds of sampling where there is nothing to compare with.
 ALONE = 0.5
 
-#: A comparison is looked at first after so many rounds and seconds, then whenever its time has grown by this factor.
-_FIRST_LOOK, _LOOKS = (2 * STRETCHES, 0.25), 1.3
+#: A comparison is looked at first after so many rounds and seconds, then ten times while its time grows tenfold.
+_FIRST_LOOK, _LOOKS = (2 * STRETCHES, 0.25), 10**0.1
 
 #: Rounds after which the garbage of other people's calls is collected, between two of them.
 _COLLECTED_EVERY = 64
 
-#: The level at which a look ends a comparison. Each look is another chance of a false alarm: twelve of them add a quarter of a per cent.
-_EARLY = 0.9998
+#: The share of false alarms at which a look ends a comparison, unless its family asks for less. Each look is another chance of one.
+_EARLY = 0.001
 
 
 class Stop(StrEnum):
@@ -270,7 +272,8 @@ class Contest:
     def _decided(self) -> bool:
         assert self._baseline is not None
         found = self._estimate(self._own.seconds, self._baseline.seconds[: len(self._own.seconds)])
-        return found.verdict(_EARLY) is not Verdict.UNDECIDED or found.verdict() is Verdict.SAME
+        level = 1 - min(_EARLY, (1 - LEVEL) / self._budget.family)
+        return found.verdict(level) is not Verdict.UNDECIDED or found.verdict() is Verdict.SAME
 
 
 @contextmanager

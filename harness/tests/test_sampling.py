@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from harness.clock import FakeClock, Timing
-from harness.sampling import Budget, Replay, Samples, Subject, calibrate, interleave, paced
+from harness.sampling import Budget, Contest, Replay, Samples, Subject, calibrate, interleave, paced
+from harness.statistics import Effect, Verdict, verdicts
 
 
 class Timed:
@@ -172,6 +173,22 @@ def test_a_decided_comparison_leaves_the_rounds_and_the_close_one_goes_on() -> N
 def test_a_comparison_that_is_not_to_be_decided_goes_on_until_its_time_is_spent() -> None:
     taken, _, _ = _interleaved(0, Budget(seconds=3.0, decide=False), base=1e-2, slow=2e-2)
     assert taken["slow"].stopped == "time" and 3.0 <= taken["base"].spent + taken["slow"].spent < 3.1
+
+
+@pytest.mark.parametrize(("family", "stopped"), [(1, "decided"), (10, "decided"), (100, "time")])
+def test_a_comparison_ends_early_only_by_a_verdict_that_holds_in_its_family(family: int, stopped: str) -> None:
+    # Two equal things would differ as much in 5 of 10,000 comparisons.
+    found = Effect(0.02, 0.004, 15, 100, 0.0025)
+    assert 4e-4 < found.p < 6e-4
+    own, base = Samples(), Samples()
+    contest = Contest(own, base, Budget(seconds=2.0, family=family), lambda *given: found)
+    while not own.stopped:
+        own.seconds.append(0.01)
+        base.seconds.append(0.01)
+        contest.over()
+    assert own.stopped == stopped
+    others = {str(number): Effect(0.0, 0.004, 15, 100) for number in range(family - 1)}
+    assert (verdicts({"it": found, **others})["it"] is Verdict.SLOWER) == (stopped == "decided")
 
 
 def test_the_named_baseline_is_the_one_that_stays() -> None:
