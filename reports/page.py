@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,55 +16,77 @@ from harness.workload import Pass
 from reports import metrics, view_changes, view_conformance, view_runs, view_speed, view_verdict
 from reports.analysis import WORST_FIRST, Findings
 from reports.changes import Changes, changes
-from reports.figures import FIGURES, Drawing, change, style
-from reports.inline import classed, inline
+from reports.drawers import Result, drawers
+from reports.figures import FIGURES, Plan, change, style
+from reports.inline import classed
 from reports.load import Frames
 
 
-def write(frames: Frames, directory: Path, base: Frames | None = None) -> Path:
+def write(frames: Frames, directory: Path, base: Frames | None = None, processes: int = 1) -> Path:
     """Writes ``index.html`` and ``figures/*.png``, ``*.svg`` into ``directory``; returns the path of the page.
 
-    ``base``: what the frames are set beside, in a section of its own.
+    ``base``: what the frames are set beside, in a section of its own. ``processes``: in how many figures are drawn; with more than one,
+    the main module of the program must be one that can be imported, as :mod:`multiprocessing` says. The page is the same.
     """
-    findings = Findings(frames)
-    before = None if base is None else Findings(base)
-    changed = None if before is None else changes(before, findings)
-    figures = directory / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
-    drawn = []
-    for number, (section, drawing) in enumerate(_drawn(findings, changed)):
-        text = style.svg(drawing.figure)
-        (figures / f"{drawing.name}.svg").write_text(text, encoding="utf-8")
-        (figures / f"{drawing.name}.png").write_bytes(style.png(drawing.figure))
-        drawn.append(_figure(section, drawing, text, f"f{number}"))
+    with drawers(processes) as drawing:
+        findings = Findings(frames)
+        before = None if base is None else Findings(base)
+        changed = None if before is None else changes(before, findings)
+        begun = [(section, drawing.draw(plan, f"f{k}")) for k, (section, plan) in enumerate(_plans(findings, changed))]
+        said = _said(findings, before, changed)
+        figures = list(_kept(begun, directory / "figures"))
     page = directory / "index.html"
-    page.write_text(render(findings, drawn, before, changed), encoding="utf-8")
+    page.write_text(_rendered(said, figures), encoding="utf-8")
     return page
 
 
-def _drawn(findings: Findings, changed: Changes | None) -> Iterator[tuple[str, Drawing]]:
-    """Every figure with its section, machine by machine, each with a name of its own."""
+def _plans(findings: Findings, changed: Changes | None) -> Iterator[tuple[str, Plan]]:
+    """Every figure with its section, machine by machine."""
+    for section, plans in FIGURES:
+        for part in findings.parts:
+            yield from ((section, plan) for plan in plans(part))
+    for side in changed.beside if changed else ():
+        yield from ((f"changes {side.machine}", plan) for plan in change.plans(side))
+
+
+def _kept(begun: list[tuple[str, Result]], directory: Path) -> Iterator[dict[str, Any]]:
+    """Writes every figure, under a name of its own; what the page prints of each."""
+    directory.mkdir(parents=True, exist_ok=True)
     names: set[str] = set()
-    for section, drawing in chain(_of_findings(findings), _of_changes(changed)):
-        name, count = drawing.name, 1
+    for section, result in begun:
+        drawn = result()
+        name, count = drawn.name, 1
         # Two names of users may be one file name.
         while name in names:
             count += 1
-            name = f"{drawing.name}-{count}"
+            name = f"{drawn.name}-{count}"
         names.add(name)
-        yield section, replace(drawing, name=name)
+        (directory / f"{name}.svg").write_text(drawn.svg, encoding="utf-8")
+        (directory / f"{name}.png").write_bytes(drawn.png)
+        yield {"section": section, "name": name, **drawn.entry}
 
 
-def _of_findings(findings: Findings) -> Iterator[tuple[str, Drawing]]:
-    return ((section, drawing) for section, draw in FIGURES for part in findings.parts for drawing in draw(part))
+def _said(findings: Findings, before: Findings | None, changed: Changes | None) -> dict[str, Any]:
+    """All that the page says but its figures. ``changed``: what became of ``before``."""
+    title, lead = view_verdict.headline(findings)
+    return {
+        "title": title,
+        "lead": lead,
+        "several": len(findings.machines) > 1,
+        "problems": [*findings.frames.problems, *(f"BASE: {problem}" for problem in (before.frames.problems if before else ()))],
+        "level": f"{statistics.LEVEL:.0%}",
+        "margin": f"{statistics.MARGIN:.0%}",
+        "glyphs": [str(outcome) for outcome in Outcome],
+        **_verdict(findings),
+        **_changes(changed),
+        **_conformance(findings),
+        **_speed(findings),
+        **_provenance(findings, before),
+    }
 
 
-def _of_changes(changed: Changes | None) -> Iterator[tuple[str, Drawing]]:
-    return ((f"changes {side.machine}", drawing) for side in (changed.beside if changed else []) for drawing in change.draw(side))
-
-
-def render(findings: Findings, drawn: list[dict[str, Any]], before: Findings | None = None, changed: Changes | None = None) -> str:
-    """The page as HTML. ``drawn``: its figures, as :func:`write` prepares them; ``changed``: what became of ``before``."""
+def _rendered(said: dict[str, Any], drawn: list[dict[str, Any]]) -> str:
+    """The page as HTML."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -77,24 +97,10 @@ def render(findings: Findings, drawn: list[dict[str, Any]], before: Findings | N
     sheet, svgs = classed([figure["svg"] for figure in drawn])
     # The SVG is matplotlib's own output, in which it has escaped every text.
     figures = [{**figure, "svg": Markup(svg)} for figure, svg in zip(drawn, svgs, strict=True)]
-    of = {section: [figure for figure in figures if figure["section"] == section] for section in dict(FIGURES)}
-    title, lead = view_verdict.headline(findings)
-    return environment.get_template("page.html.j2").render(
-        title=title,
-        lead=lead,
-        sheet=Markup(sheet),
-        several=len(findings.machines) > 1,
-        problems=[*findings.frames.problems, *(f"BASE: {problem}" for problem in (before.frames.problems if before else ()))],
-        level=f"{statistics.LEVEL:.0%}",
-        margin=f"{statistics.MARGIN:.0%}",
-        glyphs=[str(outcome) for outcome in Outcome],
-        figures=of,
-        **_verdict(findings),
-        **_changes(changed, figures),
-        **_conformance(findings),
-        **_speed(findings, of["speed"]),
-        **_provenance(findings, before),
-    )
+    of: dict[str, list[dict[str, Any]]] = {section: [] for section in dict(FIGURES)}
+    for figure in figures:
+        of.setdefault(figure["section"], []).append(figure)
+    return environment.get_template("page.html.j2").render(**said, sheet=Markup(sheet), figures=of, speed_figures=_by_pass(of["speed"]))
 
 
 def _verdict(findings: Findings) -> dict[str, Any]:
@@ -106,13 +112,10 @@ def _verdict(findings: Findings) -> dict[str, Any]:
     }
 
 
-def _changes(changed: Changes | None, figures: list[dict[str, Any]]) -> dict[str, Any]:
+def _changes(changed: Changes | None) -> dict[str, Any]:
     if changed is None:
         return {"sides": None, "machines_appeared": [], "machines_vanished": []}
-    sides = view_changes.sides(changed)
-    for side in sides:
-        side["figures"] = [figure for figure in figures if figure["section"] == f"changes {side['machine']}"]
-    return {"sides": sides, "machines_appeared": changed.appeared, "machines_vanished": changed.vanished}
+    return {"sides": view_changes.sides(changed), "machines_appeared": changed.appeared, "machines_vanished": changed.vanished}
 
 
 def _conformance(findings: Findings) -> dict[str, Any]:
@@ -131,11 +134,10 @@ def _conformance(findings: Findings) -> dict[str, Any]:
     }
 
 
-def _speed(findings: Findings, figures: list[dict[str, Any]]) -> dict[str, Any]:
+def _speed(findings: Findings) -> dict[str, Any]:
     cells, more_cells = view_speed.cell_rows(findings)
     costs, more_costs = view_speed.cost_rows(findings)
     return {
-        "speed_figures": _by_pass(figures),
         "unplotted": view_speed.unplotted(findings),
         "passes": view_speed.passes(findings),
         "machines": view_speed.machines(findings),
@@ -171,18 +173,3 @@ def _by_pass(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for name, own in groups
         if own
     ]
-
-
-def _figure(section: str, drawing: Drawing, text: str, prefix: str) -> dict[str, Any]:
-    return {
-        "section": section,
-        "name": drawing.name,
-        "id": prefix,
-        "title": drawing.title,
-        "caption": drawing.caption,
-        "alternative": drawing.alternative,
-        "timed_pass": drawing.timed_pass,
-        "svg": inline(drawing, text, prefix),
-        "csv": drawing.data.to_csv(index=False, float_format="%.6g"),
-        "rows": len(drawing.data),
-    }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reports import page
+from reports import drawers, page
 from reports.commands.shared import RUN, Commands, read
 
 
@@ -21,5 +21,5 @@ def add(commands: Commands) -> None:
 
 def _run(chosen: argparse.Namespace) -> int:
     base = read(*chosen.base) if chosen.base else None
-    print(page.write(read(*chosen.runs), chosen.out, base))
+    print(page.write(read(*chosen.runs), chosen.out, base, drawers.cores()))
     return 0

@@ -1,4 +1,4 @@
-"""The figures of the page. A new one is a file beside this one, with a function from findings to drawings, and a line in the list."""
+"""The figures of the page. A new one is a file beside this one, whose ``plans`` make plans of findings, and a line in the list."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Callable
 
 from reports.analysis import Findings
 from reports.figures import costs, fastest, matrix, numerics, numerics_length, relative, throughput
-from reports.figures.style import Drawing
+from reports.figures.style import Drawing, Plan
 
-__all__ = ["FIGURES", "Drawing"]
+__all__ = ["FIGURES", "Drawing", "Plan"]
 
-FIGURES: tuple[tuple[str, Callable[[Findings], list[Drawing]]], ...] = (
-    ("conformance", matrix.draw),
-    ("numerics", numerics.draw),
-    ("numerics", numerics_length.draw),
-    ("speed", fastest.draw),
-    ("speed", throughput.draw),
-    ("speed", relative.draw),
-    ("speed", costs.draw),
+FIGURES: tuple[tuple[str, Callable[[Findings], list[Plan]]], ...] = (
+    ("conformance", matrix.plans),
+    ("numerics", numerics.plans),
+    ("numerics", numerics_length.plans),
+    ("speed", fastest.plans),
+    ("speed", throughput.plans),
+    ("speed", relative.plans),
+    ("speed", costs.plans),
 )
-"""Section of the page in which it stands, and the function that draws it."""
+"""Section of the page in which it stands, and the function that plans it."""

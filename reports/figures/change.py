@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -14,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from harness.statistics import LEVEL, MARGIN, Verdict
 from reports import comparison
 from reports.changes import Beside
-from reports.figures import style, throughput
+from reports.figures import layout, style
 from reports.tables import counted
 
 _LOOKS = {
@@ -25,18 +26,18 @@ _LOOKS = {
 }
 
 
-def draw(beside: Beside) -> list[style.Drawing]:
+def plans(beside: Beside) -> list[style.Plan]:
     """One figure, if any time can be compared; without verdicts where the environments do not match."""
     changes = beside.speed.changes
-    if not changes:
-        return []
-    judged = not beside.speed.mismatches
+    return [partial(_draw, beside.machine, changes, not beside.speed.mismatches)] if changes else []
+
+
+def _draw(machine: str, changes: list[comparison.Change], judged: bool) -> style.Drawing:
     names = list(dict.fromkeys(change.implementation for change in changes))
-    title = style.titled("Times in HEAD over those in BASE, each beside its control", beside.machine)
+    title = style.titled("Times in HEAD over those in BASE, each beside its control", machine)
     hover: dict[str, list[str]] = {}
     with style.house_style():
-        figure = Figure(figsize=(11.0, 0.9 * len(names) + 1.6), layout="constrained")
-        style.heading(figure, title)
+        figure = Figure(figsize=(11.0, 0.9 * len(names) + 1.6))
         panel = figure.subplots()
         _axes(panel, names)
         for place, name in enumerate(names):
@@ -48,19 +49,17 @@ def draw(beside: Beside) -> list[style.Drawing]:
                     gid = f"change-{place}-{verdict}"
                     _marks(panel, shown, [heights[id(change)] for change in shown], colour, marker, verdict == Verdict.UNDECIDED, gid)
                     hover[gid] = [_told(change, judged) for change in shown]
-        throughput.legend(figure, _handles(changes, judged))
-    return [
-        style.Drawing(
-            name=style.slug("change", beside.machine),
-            title=title,
-            caption=f"Above 1 it became slower. One mark per workload, sorted; bars: {LEVEL:.0%} interval. Grey: within {MARGIN:.0%}. "
-            + ("Hollow: undecided." if judged else "Hollow: not judged, because the environments do not match."),
-            alternative=_alternative(changes, names, judged),
-            figure=figure,
-            data=pd.DataFrame([{**change.as_json(), "verdict": change.verdict if judged else "not judged"} for change in changes]),
-            hover=hover,
-        )
-    ]
+        layout.finish(figure, title, "", _handles(changes, judged), layout.Room(layout.labels([panel]), above=0.08))
+    return style.Drawing(
+        name=style.slug("change", machine),
+        title=title,
+        caption=f"Above 1 it became slower. One mark per workload, sorted; bars: {LEVEL:.0%} interval. Grey: within {MARGIN:.0%}. "
+        + ("Hollow: undecided." if judged else "Hollow: not judged, because the environments do not match."),
+        alternative=_alternative(changes, names, judged),
+        figure=figure,
+        data=pd.DataFrame([{**change.as_json(), "verdict": change.verdict if judged else "not judged"} for change in changes]),
+        hover=hover,
+    )
 
 
 def _axes(panel: Axes, names: list[str]) -> None:
@@ -78,9 +77,14 @@ def _axes(panel: Axes, names: list[str]) -> None:
 
 
 def _marks(panel: Axes, changes: list[comparison.Change], heights: list[float], colour: str, marker: str, hollow: bool, gid: str) -> None:
-    for change, height in zip(changes, heights, strict=True):
-        if change.low is not None and change.high is not None:
-            panel.plot([change.low, change.high], [height] * 2, color=colour, linewidth=0.9, alpha=0.6)
+    known = [
+        (change.low, change.high, height)
+        for change, height in zip(changes, heights, strict=True)
+        if change.low is not None and change.high is not None
+    ]
+    if known:
+        lows, highs, places = zip(*known, strict=True)
+        panel.hlines(places, lows, highs, color=colour, linewidth=0.9, alpha=0.6)
     panel.plot(
         [change.ratio for change in changes], heights, linestyle="none", marker=marker, markersize=4.5, color=colour,
         markerfacecolor=style.PAPER if hollow else colour, markeredgewidth=1.0, gid=gid,

@@ -16,7 +16,7 @@ from matplotlib.ticker import NullLocator
 from harness.statistics import Verdict
 from reports import metrics
 from reports.analysis import Findings
-from reports.figures import style, throughput
+from reports.figures import layout, style, throughput
 from reports.tables import counted, rows
 from reports.words import duration, size
 
@@ -31,55 +31,71 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def draw(findings: Findings) -> list[style.Drawing]:
+_GAP = 0.9
+"""Rows between two recurrences."""
+
+
+def plans(findings: Findings) -> list[style.Plan]:
     """One figure for each pass, place and configuration of which anything but times is known."""
     known = findings.costs[["setup", "warm_up_cost", "memory_bytes"]].notna().any(axis=1)
     groups = findings.costs.assign(known=known).groupby(KEYS, sort=False)
     found = [(dict(zip(KEYS, map(str, keys), strict=True)), group) for keys, group in groups if group["known"].any()]
-    return throughput.some(found, partial(_figure, findings))
+    return throughput.some(found, lambda keys, group: partial(_draw, findings.timed, keys, group[COLUMNS]))
 
 
-def _figure(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> style.Drawing:
-    looks = style.series(findings.timed)
+def _draw(timed: list[str], keys: dict[str, str], group: pd.DataFrame) -> style.Drawing:
+    looks = style.series(timed)
     modes = style.modes(list(group["mode"]))
     present = set(group["implementation"])
-    names = [name for name in findings.timed if name in present]
+    names = [name for name in timed if name in present]
     title = f"What a call costs: {keys['timed_pass']} on {keys['place']}"
-    hover: dict[str, list[str]] = {}
     with style.house_style():
-        figure = Figure(figsize=(13.0, len(modes) * (0.24 * len(names) + 0.75) + 1.25), layout="constrained")
-        style.heading(figure, title, keys["configuration"])
-        grid = figure.subplots(len(modes), len(PANELS), squeeze=False, sharex="col", sharey=True)
-        for panel, what in zip(grid[0], PANELS, strict=True):
-            panel.set_title(what)
-        for number, (line, mode) in enumerate(zip(grid, modes, strict=True)):
-            line[0].set_ylabel(style.MODE_NAMES.get(mode, mode), color=style.INK, fontweight="bold")
-            line[0].set_yticks(range(len(names)), [style.shorten(name, 22) for name in names])
-            line[0].set_ylim(len(names) - 0.4, -0.6)
-            for panel in line:
-                _axis(panel)
-            for row in rows(group[group["mode"] == mode]):
-                y = names.index(row.implementation)
-                hover |= _row(line, row, _Line(y, looks[row.implementation], f"costs-{number}-{y}"))
-        _limits(grid)
-        throughput.legend(figure, _handles(group))
+        figure = Figure(figsize=(13.0, len(modes) * (0.24 * len(names) + 0.75) + 1.25))
+        panels = dict(zip(PANELS, figure.subplots(1, len(PANELS), sharey=True), strict=True))
+        _rows(panels, names, modes)
+        marks = {what: _Marks(panel, f"costs-{number}") for number, (what, panel) in enumerate(panels.items())}
+        for row in rows(group):
+            y = modes.index(row.mode) * (len(names) + _GAP) + names.index(row.implementation)
+            _row(tuple(marks.values()), row, _At(y, looks[row.implementation]))
+        hover = {gid: texts for one in marks.values() for gid, texts in one.draw().items()}
+        for what, panel in panels.items():
+            _limits(panel, what, bool(marks[what].drawn))
+        first = panels[PANELS[0]]
+        room = layout.Room(layout.labels([first]) + layout.NAMED, below=layout.TICKS)
+        layout.finish(figure, title, keys["configuration"], _handles(group), room)
+        for number, mode in enumerate(modes):
+            middle = number * (len(names) + _GAP) + (len(names) - 1) / 2
+            first.annotate(
+                style.MODE_NAMES.get(mode, mode), (0, middle), xycoords=first.get_yaxis_transform(), xytext=(-72 * room.left + 8, 0),
+                textcoords="offset points", rotation=90, ha="center", va="center", fontweight="bold", annotation_clip=False,
+            )  # fmt: skip
     return style.Drawing(
         name=style.slug("costs", keys["timed_pass"], keys["place"], keys["configuration"]),
         title=title,
         caption=_caption(keys, group),
         alternative=_alternative(f"{keys['timed_pass']} on {keys['place']}", group, modes),
         figure=figure,
-        data=group[COLUMNS].assign(lost=["; ".join(lost) for lost in group["lost"]]).sort_values(["mode", "implementation"]),
+        data=group.assign(lost=["; ".join(lost) for lost in group["lost"]]).sort_values(["mode", "implementation"]),
         hover=hover,
         timed_pass=keys["timed_pass"],
         configuration=keys["configuration"],
     )
 
 
-def _axis(panel: Axes) -> None:
-    panel.set_xscale("log")
-    panel.grid(axis="y", visible=False)
-    panel.tick_params(axis="y", labelcolor=style.INK, length=0)
+def _rows(panels: dict[str, Axes], names: list[str], modes: list[str]) -> None:
+    """The axes: a row per implementation, below each other by recurrence, with a rule between two of these."""
+    step = len(names) + _GAP
+    places = [number * step + k for number in range(len(modes)) for k in range(len(names))]
+    for what, panel in panels.items():
+        panel.set_title(what)
+        panel.set_xscale("log")
+        panel.grid(axis="y", visible=False)
+        panel.tick_params(axis="y", labelcolor=style.INK, length=0)
+        for number in range(1, len(modes)):
+            panel.axhline(number * step - 0.5 - _GAP / 2, color=style.RULE, linewidth=0.8)
+    first = panels[PANELS[0]]
+    first.set_yticks(places, [style.shorten(name, 22) for name in names] * len(modes))
+    first.set_ylim(places[-1] + 0.6, -0.6)
 
 
 def _ticks(panel: Axes, binary: bool) -> None:
@@ -98,72 +114,108 @@ def _ticks(panel: Axes, binary: bool) -> None:
 
 
 @dataclass(frozen=True)
-class _Line:
-    """Where the marks of one implementation go, how they look, and what they are called."""
+class _At:
+    """Where the marks of one implementation go, and how they look."""
 
-    y: int
+    y: float
     look: style.Series
-    gid: str
 
-    def mark(self, panel: Axes, x: float, what: str, filled: bool = True) -> None:
-        fill = self.look.colour if filled else style.PAPER
-        panel.plot([x], [self.y], linestyle="none", marker=self.look.marker, markersize=6, color=self.look.colour, markerfacecolor=fill,
-                   markeredgewidth=1.2, gid=f"{self.gid}-{what}")  # fmt: skip
 
-    def at_most(self, panel: Axes, x: float, what: str) -> None:
+class _Marks:
+    """The marks of one panel, of which all that look alike are drawn at once.
+
+    ``drawn``: (how a mark looks, what it says) -> its places and texts.
+    """
+
+    def __init__(self, panel: Axes, gid: str) -> None:
+        self.panel, self._gid = panel, gid
+        self.drawn: dict[tuple[style.Series, str], list[tuple[float, float, str]]] = {}
+        self._lines: list[tuple[float, float, float, str, float]] = []
+        self._arrows: list[tuple[float, float, str]] = []
+
+    def mark(self, at: _At, x: float, told: str, filled: bool = True) -> None:
+        self._add(at, "filled" if filled else "hollow", x, told)
+
+    def interval(self, at: _At, low: float, high: float) -> None:
+        self._lines.append((at.y, low, high, at.look.colour, 1.6))
+
+    def at_most(self, at: _At, x: float, told: str) -> None:
         """An upper end with an arrow to the left: no more than that."""
-        panel.plot([x / 2, x], [self.y] * 2, color=self.look.colour, linewidth=1.2)
-        panel.plot([x / 2], [self.y], linestyle="none", marker=_ARROW, markersize=6, color=self.look.colour)
-        panel.plot([x], [self.y], linestyle="none", marker="|", markersize=8, markeredgewidth=1.6, color=self.look.colour,
-                   gid=f"{self.gid}-{what}")  # fmt: skip
+        self._lines.append((at.y, x / 2, x, at.look.colour, 1.2))
+        self._arrows.append((x / 2, at.y, at.look.colour))
+        self._add(at, "end", x, told)
 
-    def word(self, panel: Axes, text: str) -> None:
-        panel.text(0.02, self.y, text, transform=panel.get_yaxis_transform(), fontsize=8, color=style.MUTED, va="center_baseline",
-                   style="italic")  # fmt: skip
+    def lost(self, at: _At, told: str) -> None:
+        """A mark at the right end: some lengths have no time."""
+        self._add(at, "lost", 0.97, told)
+
+    def word(self, at: _At, text: str) -> None:
+        self.panel.text(0.02, at.y, text, transform=self.panel.get_yaxis_transform(), fontsize=8, color=style.MUTED,
+                        va="center_baseline", style="italic")  # fmt: skip
+
+    def note(self, at: _At, x: float, text: str) -> None:
+        """A word at the right of a mark."""
+        self.panel.annotate(text, (x, at.y), xytext=(7, 0), textcoords="offset points", fontsize=8, color=style.MUTED,
+                            va="center_baseline")  # fmt: skip
+
+    def _add(self, at: _At, kind: str, x: float, told: str) -> None:
+        # One look for all that is lost.
+        look = style.Series(style.SEVERE, "s", "") if kind == "lost" else at.look
+        self.drawn.setdefault((look, kind), []).append((x, at.y, told))
+
+    def draw(self) -> dict[str, list[str]]:
+        """Draws what was gathered; returns the hover texts."""
+        if self._lines:
+            ys, lows, highs, colours, widths = zip(*self._lines, strict=True)
+            self.panel.hlines(ys, lows, highs, colors=colours, linewidth=widths)
+        for colour in dict.fromkeys(colour for _, _, colour in self._arrows):
+            own = [(x, y) for x, y, found in self._arrows if found == colour]
+            self.panel.plot(*zip(*own, strict=True), linestyle="none", marker=_ARROW, markersize=6, color=colour)
+        hover = {}
+        for number, ((look, kind), found) in enumerate(self.drawn.items()):
+            gid = f"{self._gid}-{number}"
+            xs, heights, texts = zip(*found, strict=True)
+            hover[gid] = list(texts)
+            self.panel.plot(xs, heights, linestyle="none", color=look.colour, gid=gid, **self._shape(look, kind))
+        return hover
+
+    def _shape(self, look: style.Series, kind: str) -> dict[str, Any]:
+        if kind == "end":
+            return {"marker": "|", "markersize": 8, "markeredgewidth": 1.6}
+        if kind == "lost":
+            return {"marker": look.marker, "markersize": 5, "transform": self.panel.get_yaxis_transform()}
+        fill = look.colour if kind == "filled" else style.PAPER
+        return {"marker": look.marker, "markersize": 6, "markerfacecolor": fill, "markeredgewidth": 1.2}
 
 
-def _row(panels: Any, row: Any, line: _Line) -> dict[str, list[str]]:
-    """Draws the four marks of one implementation, with a word wherever there is none; returns the hover texts."""
-    setup, step, warm_up, memory = panels
-    told = [_told(row)]
-    drawn = []
-    for what, panel, value, low, high in (
-        ("setup", setup, row.setup, row.setup_low, row.setup_high),
-        ("step", step, row.step, row.step_low, row.step_high),
-    ):
+def _row(marks: tuple[_Marks, ...], row: Any, at: _At) -> None:
+    """Draws the four marks of one implementation, with a word wherever there is none."""
+    setup, step, warm_up, memory = marks
+    told = _told(row)
+    for what, value, low, high in ((setup, row.setup, row.setup_low, row.setup_high), (step, row.step, row.step_low, row.step_high)):
         if math.isnan(value):
-            line.word(panel, f"fewer than {metrics.LEAST_LENGTHS} lengths" if row.sequence_length else "; ".join(row.lost) or "no time")
-            continue
+            what.word(at, f"fewer than {metrics.LEAST_LENGTHS} lengths" if row.sequence_length else "; ".join(row.lost) or "no time")
         # Below a picosecond there is rounding alone.
-        if high < 1e-12:
-            line.word(panel, "none seen")
-            continue
-        if low <= 0:
-            line.at_most(panel, high, what)
+        elif high < 1e-12:
+            what.word(at, "none seen")
+        elif low <= 0:
+            what.at_most(at, high, told)
         else:
-            panel.plot([low, high], [line.y] * 2, color=line.look.colour, linewidth=1.6)
-            line.mark(panel, value, what, filled=row.misfit <= metrics.LINE_FITS)
-        drawn.append(what)
+            what.interval(at, low, high)
+            what.mark(at, value, told, filled=row.misfit <= metrics.LINE_FITS)
     if row.warm_up_cost > 0:
-        line.mark(warm_up, row.warm_up_cost, "warm-up")
-        warm_up.annotate(_pays(row), (row.warm_up_cost, line.y), xytext=(7, 0), textcoords="offset points", fontsize=8, color=style.MUTED,
-                         va="center_baseline")  # fmt: skip
-        drawn.append("warm-up")
+        warm_up.mark(at, row.warm_up_cost, told)
+        warm_up.note(at, row.warm_up_cost, _pays(row))
     else:
-        line.word(warm_up, "not known" if math.isnan(row.warm_up_cost) else ", ".join(filter(None, ("none seen", _pays(row)))))
+        warm_up.word(at, "not known" if math.isnan(row.warm_up_cost) else ", ".join(filter(None, ("none seen", _pays(row)))))
     if math.isnan(row.memory_bytes):
-        line.word(memory, "not measured")
+        memory.word(at, "not measured")
     elif metrics.peak(row.memory_bytes, row.memory_resolution).bounded:
-        line.at_most(memory, row.memory_resolution, "memory")
-        drawn.append("memory")
+        memory.at_most(at, row.memory_resolution, told)
     else:
-        line.mark(memory, row.memory_bytes, "memory")
-        drawn.append("memory")
+        memory.mark(at, row.memory_bytes, told)
     if row.lost:
-        memory.plot([0.97], [line.y], transform=memory.get_yaxis_transform(), linestyle="none", marker="s", markersize=5,
-                    color=style.SEVERE, gid=f"{line.gid}-lost")  # fmt: skip
-        drawn.append("lost")
-    return {f"{line.gid}-{what}": told for what in drawn}
+        memory.lost(at, told)
 
 
 def _pays(row: Any) -> str:
@@ -179,16 +231,15 @@ def _pays(row: Any) -> str:
     return f"pays after {counted(math.ceil(row.pays_after), 'call')}" if row.pays_after > 0 else "pays at once"
 
 
-def _limits(grid: Any) -> None:
+def _limits(panel: Axes, what: str, marked: bool) -> None:
     """Room at the right of the warm-ups for their words, and the labels."""
-    for column, what in enumerate(PANELS):
-        if not any(line.get_transform() == panel.transData for panel in grid[:, column] for line in panel.lines):
-            grid[0][column].set_xscale("linear")
-            grid[0][column].set_xticks([])
-            continue
-        low, high = grid[0][column].get_xlim()
-        grid[0][column].set_xlim(low / 1.2, high * (high / low) ** (0.7 if what == "warm-up" else 0.1) * 1.2)
-        _ticks(grid[-1][column], binary=column == len(PANELS) - 1)
+    if not marked:
+        panel.set_xscale("linear")
+        panel.set_xticks([])
+        return
+    low, high = panel.get_xlim()
+    panel.set_xlim(low / 1.2, high * (high / low) ** (0.7 if what == "warm-up" else 0.1) * 1.2)
+    _ticks(panel, binary=what == PANELS[-1])
 
 
 def _handles(group: pd.DataFrame) -> list[Line2D]:

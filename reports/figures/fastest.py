@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch, Rectangle
+from matplotlib.patches import Patch
 
 from harness import statistics
 from harness.outcome import Outcome
 from reports.analysis import WORST_FIRST, Findings
-from reports.figures import style, throughput
+from reports.figures import layout, style, throughput
 from reports.tables import listed, rows
 from reports.words import times
 
@@ -27,16 +30,26 @@ COLUMNS = [
     "ratio", "low", "high", "standing", "without_a_time",
 ]  # fmt: skip
 
+_DRAWN = [*(name for name in COLUMNS if name != "without_a_time"), "sizes", "length", "outcomes"]
+
 _WORDS = {"undecided": "undecided", "same": "the same", "none": "none conforms", "alone": "the only one"}
 
 
-def draw(findings: Findings) -> list[style.Drawing]:
+def plans(findings: Findings) -> list[style.Plan]:
     """One map for each pass, place and configuration but for B and H that was timed."""
     if findings.fastest_of_each.empty:
         return []
     known = findings.fastest_of_each.assign(sequence_length=findings.fastest_of_each["length"].astype("int64"))
     return [
-        _map(findings, str(timed_pass), str(place), str(rest), group)
+        partial(
+            _map,
+            findings.timed,
+            throughput.names(findings, set(group["leader"]) - {""}),
+            str(timed_pass),
+            str(place),
+            str(rest),
+            group[_DRAWN],
+        )
         for (timed_pass, place, rest), group in known.groupby(["timed_pass", "place", "rest"], sort=False)
     ]
 
@@ -52,8 +65,8 @@ def kind(row: Any) -> str:
     return "same" if row.standing == statistics.Verdict.SAME else "undecided"
 
 
-def _map(findings: Findings, timed_pass: str, place: str, rest: str, group: pd.DataFrame) -> style.Drawing:
-    looks = style.series(findings.timed)
+def _map(timed: list[str], labels: dict[str, str], timed_pass: str, place: str, rest: str, group: pd.DataFrame) -> style.Drawing:
+    looks = style.series(timed)
     modes = style.modes(list(group["mode"]))
     lengths = sorted(set(group["sequence_length"]))
     parts = [group[group["mode"] == mode] for mode in modes]
@@ -61,16 +74,13 @@ def _map(findings: Findings, timed_pass: str, place: str, rest: str, group: pd.D
     title = f"The fastest at every T, B and H: {timed_pass} on {place}"
     hover: dict[str, list[str]] = {}
     with style.house_style():
-        figure, axes = _panels(len(lengths), [len(labels) for labels in sizes])
-        style.heading(figure, title, rest)
-        for number, (panel, mode, own, labels) in enumerate(zip(axes, modes, parts, sizes, strict=True)):
-            _axes(panel, style.MODE_NAMES.get(mode, mode), lengths, labels)
-            for row in rows(own):
-                x, y = lengths.index(row.sequence_length), labels.index(row.sizes)
-                gid = f"map-{number}-{x}-{y}"
-                _cell(panel, row, x, y, looks, gid)
-                hover[gid] = [_told(row, mode)]
-        throughput.legend(figure, _handles(findings, group, looks))
+        figure, axes = _panels(len(lengths), [len(own) for own in sizes])
+        for number, (panel, mode, own, here) in enumerate(zip(axes, modes, parts, sizes, strict=True)):
+            _axes(panel, style.MODE_NAMES.get(mode, mode), lengths, here)
+            cells = [_Cell(row, lengths.index(row.sequence_length), here.index(row.sizes), looks) for row in rows(own)]
+            hover |= _cells(panel, cells, mode, f"map-{number}")
+        names = layout.labels(axes)
+        layout.finish(figure, title, rest, _handles(labels, group, looks), layout.Room(names, across=names + 0.1))
     return style.Drawing(
         name=style.slug("fastest", timed_pass, place, rest),
         title=title,
@@ -96,8 +106,8 @@ def _panels(across: int, down: list[int]) -> tuple[Figure, list[Axes]]:
     """A figure with a panel for each number of rows in ``down``, ``across`` cells wide, as many beside each other as there is room for."""
     width = across * WIDE + 1.35
     columns = max(1, min(len(down), int(13 // width)))
-    heights = [max(down[k : k + columns]) * HIGH + 0.95 for k in range(0, len(down), columns)]
-    figure = Figure(figsize=(max(columns * width, 7.0), sum(heights) + 1.0), layout="constrained")
+    heights = [max(down[k : k + columns]) * HIGH for k in range(0, len(down), columns)]
+    figure = Figure(figsize=(max(columns * width, 7.0), sum(heights) + 0.95 * len(heights) + 1.0))
     axes = list(figure.subplots(len(heights), columns, squeeze=False, height_ratios=heights).flat)
     for unused in axes[len(down) :]:
         unused.set_visible(False)
@@ -117,38 +127,60 @@ def _axes(panel: Axes, title: str, lengths: list[int], labels: list[str]) -> Non
     panel.spines[:].set_visible(False)
 
 
-def _cell(panel: Axes, row: Any, x: int, y: int, looks: dict[str, style.Series], gid: str) -> None:
-    what = kind(row)
-    look = looks.get(row.leader)
-    decided = what in ("won", "alone")
-    colour = look.colour if look and decided else style.RULE
-    panel.add_patch(
-        Rectangle(
-            (x - 0.46, y - 0.44),
-            0.92,
-            0.88,
-            facecolor=colour if decided else "none",
-            edgecolor=colour,
-            alpha=0.3 if decided else 1.0,
-            linewidth=0.8,
-            hatch="" if decided else "////",
-            zorder=0.6,
-        )
+class _Cell:
+    """A cell of the map: where it is, what is said of it, and how its mark looks."""
+
+    def __init__(self, row: Any, x: int, y: int, looks: dict[str, style.Series]) -> None:
+        self.row, self.x, self.y, self.what = row, x, y, kind(row)
+        self.decided = self.what in ("won", "alone")
+        look = looks.get(row.leader)
+        self.marker, self.ink = (look.marker, look.colour) if look else ("x", style.MUTED)
+        self.tint = look.colour if look and self.decided else style.RULE
+
+    @property
+    def box(self) -> list[tuple[float, float]]:
+        left, right, low, high = self.x - 0.46, self.x + 0.46, self.y - 0.44, self.y + 0.44
+        return [(left, low), (right, low), (right, high), (left, high)]
+
+    @property
+    def text(self) -> str:
+        ratio = self.row.ratio
+        return {"same": "=", "none": "none", "alone": "alone"}.get(self.what) or (f"{ratio:.2f}×" if ratio < 10 else f"{ratio:.0f}×")
+
+
+def _cells(panel: Axes, cells: list[_Cell], mode: str, gid: str) -> dict[str, list[str]]:
+    """Draws the cells of a panel, all that look alike at once; returns the hover texts."""
+    decided, open_ = ([cell for cell in cells if cell.decided == which] for which in (True, False))
+    tints = [to_rgba(cell.tint, 0.3) for cell in decided]
+    panel.add_collection(
+        PolyCollection([cell.box for cell in decided], facecolors=tints, edgecolors=tints, linewidths=0.8, zorder=0.6), autolim=False
     )
-    marker, ink = (look.marker, look.colour) if look else ("x", style.MUTED)
-    fill = ink if decided else style.PAPER
-    panel.plot(
-        [x - 0.27], [y], marker=marker, markersize=6, color=ink, markerfacecolor=fill, markeredgewidth=1.2, linestyle="none", gid=gid
-    )
-    text = {"same": "=", "none": "none", "alone": "alone"}.get(what) or (f"{row.ratio:.2f}×" if row.ratio < 10 else f"{row.ratio:.0f}×")
-    panel.text(
-        x - 0.08, y, text, fontsize=8, va="center_baseline", color=style.INK if decided else style.MUTED,
-        bbox=None if decided else {"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.6},
-    )  # fmt: skip
-    worst = next((outcome for outcome in WORST_FIRST if outcome in row.outcomes.values()), None)
-    if worst is not None:
-        glyph = style.GLYPHS[worst]
-        panel.plot([x + 0.4], [y + 0.3], marker=glyph.marker, markersize=4, color=style.MUTED, linestyle="none")
+    hatched: dict[str, Any] = {"facecolors": "none", "edgecolors": style.RULE, "hatch": "////", "linewidths": 0.8, "zorder": 0.6}
+    panel.add_collection(PolyCollection([cell.box for cell in open_], **hatched), autolim=False)
+    alike: dict[tuple[str, str, bool], list[_Cell]] = {}
+    corners: dict[Outcome, list[_Cell]] = {}
+    for cell in cells:
+        alike.setdefault((cell.marker, cell.ink, cell.decided), []).append(cell)
+        worst = next((outcome for outcome in WORST_FIRST if outcome in cell.row.outcomes.values()), None)
+        if worst is not None:
+            corners.setdefault(worst, []).append(cell)
+        panel.text(
+            cell.x - 0.08, cell.y, cell.text, fontsize=8, va="center_baseline", color=style.INK if cell.decided else style.MUTED,
+            bbox=None if cell.decided else {"facecolor": style.PAPER, "edgecolor": "none", "pad": 0.6},
+        )  # fmt: skip
+    hover = {}
+    for number, ((marker, ink, filled), own) in enumerate(alike.items()):
+        panel.plot(
+            [cell.x - 0.27 for cell in own], [cell.y for cell in own], marker=marker, markersize=6, color=ink,
+            markerfacecolor=ink if filled else style.PAPER, markeredgewidth=1.2, linestyle="none", gid=f"{gid}-{number}",
+        )  # fmt: skip
+        hover[f"{gid}-{number}"] = [_told(cell.row, mode) for cell in own]
+    for outcome, own in corners.items():
+        panel.plot(
+            [cell.x + 0.4 for cell in own], [cell.y + 0.3 for cell in own], marker=style.GLYPHS[outcome].marker, markersize=4,
+            color=style.MUTED, linestyle="none",
+        )  # fmt: skip
+    return hover
 
 
 def _lost(row: Any) -> str:
@@ -166,8 +198,7 @@ def _told(row: Any, mode: str) -> str:
     return f"{told}. Without a time: {_lost(row)}" if row.outcomes else told
 
 
-def _handles(findings: Findings, group: pd.DataFrame, looks: dict[str, style.Series]) -> list[Any]:
-    labels = throughput.names(findings, set(group["leader"]) - {""})
+def _handles(labels: dict[str, str], group: pd.DataFrame, looks: dict[str, style.Series]) -> list[Any]:
     handles: list[Any] = [
         Line2D([], [], linestyle="none", color=looks[name].colour, marker=looks[name].marker, markersize=6, label=label)
         for name, label in labels.items()

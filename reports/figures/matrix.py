@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -18,25 +20,29 @@ ACROSS = 8
 """Glyphs in a row of one box."""
 
 
-def draw(findings: Findings) -> list[style.Drawing]:
+def plans(findings: Findings) -> list[style.Plan]:
     """One figure, if anything was checked."""
     matrix = findings.matrix
     if matrix.empty:
         return []
     checked = set(matrix["implementation"])
     columns = [name for name in findings.implementations if name in checked]
-    contracts = findings.frames.contracts
+    verdicts = findings.verdicts[["implementation", "verdict", "contracts", "broken"]]
+    return [partial(_draw, findings.machine, matrix, columns, findings.frames.contracts[["contract", "topic"]], verdicts)]
+
+
+def _draw(machine: str, matrix: pd.DataFrame, columns: list[str], contracts: pd.DataFrame, judged: pd.DataFrame) -> style.Drawing:
     topics = list(dict.fromkeys(contracts["topic"]))
     order = {name: list(contracts.loc[contracts["topic"] == name, "contract"]) for name in topics}
     outcomes = {(row.contract, row.implementation): Outcome(row.outcome) for row in rows(matrix)}
-    verdicts = {row.implementation: row for row in rows(findings.verdicts)}
+    verdicts = {row.implementation: row for row in rows(judged)}
     lines = {name: math.ceil(len(order[name]) / ACROSS) for name in topics}
     step, gap, left = 0.155, 0.30, 1.75
     box = ACROSS * step + 0.35
     height = sum(lines.values()) * step + gap * len(topics)
     width = left + box * len(columns) + 0.1
     head, foot = 1.0, 0.65
-    title = style.titled(TITLE, findings.machine)
+    title = style.titled(TITLE, machine)
     with style.house_style():
         figure = Figure(figsize=(max(width, 6.5), height + head + foot))
         size = figure.get_size_inches()
@@ -86,13 +92,11 @@ def draw(findings: Findings) -> list[style.Drawing]:
     for name in columns:
         counts = matrix.loc[matrix["implementation"] == name, "outcome"].value_counts()
         spoken.append(f"{name}: {', '.join(f'{count} {outcome}' for outcome, count in counts.items())}.")
-    return [
-        style.Drawing(
-            name=style.slug("conformance", findings.machine),
-            title=title,
-            caption="One glyph per contract: the worst outcome among its cases. The number beside a topic counts its contracts.",
-            alternative="Matrix of outcomes, topics down and implementations across. " + " ".join(spoken),
-            figure=figure,
-            data=matrix.drop(columns=["severity"]),
-        )
-    ]
+    return style.Drawing(
+        name=style.slug("conformance", machine),
+        title=title,
+        caption="One glyph per contract: the worst outcome among its cases. The number beside a topic counts its contracts.",
+        alternative="Matrix of outcomes, topics down and implementations across. " + " ".join(spoken),
+        figure=figure,
+        data=matrix.drop(columns=["severity"]),
+    )

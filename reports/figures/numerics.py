@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from reports.analysis import Findings
-from reports.figures import style
+from reports.figures import layout, style
 from reports.tables import rows
 
 TITLE = "Error over the noise floor"
@@ -27,52 +28,50 @@ def rank(dtype: str) -> tuple[int, str]:
     return _ORDER.get(dtype, len(_ORDER)), dtype
 
 
-def draw(findings: Findings) -> list[style.Drawing]:
+def plans(findings: Findings) -> list[style.Plan]:
     """One figure, if any tensor was compared."""
     errors = findings.current.errors
     if errors.empty:
         return []
-    summary = _summary(errors)
     measured = set(errors["implementation"])
     names = [name for name in findings.implementations if name in measured]
-    dtypes = sorted(errors["dtype"].unique(), key=rank)
     high = float(np.nanmax([errors["ratio"].max(), errors["allowance"].max(), 4.0])) * 1.6
-    title = style.titled(TITLE, findings.machine)
+    pairs = errors[["dtype", "allowance"]].dropna().drop_duplicates()
+    allowances = {str(dtype): sorted(own["allowance"]) for dtype, own in pairs.groupby("dtype")}
+    return [partial(_draw, findings.machine, _summary(errors), names, allowances, high)]
+
+
+def _draw(machine: str, summary: pd.DataFrame, names: list[str], allowances: dict[str, list[float]], high: float) -> style.Drawing:
+    dtypes = sorted(summary["dtype"].unique(), key=rank)
+    title = style.titled(TITLE, machine)
     with style.house_style():
-        figure = Figure(figsize=(2.2 + 3.6 * len(dtypes), 0.4 * len(names) + 1.9), layout="constrained")
-        style.heading(figure, title)
-        for panel, dtype in zip(figure.subplots(1, len(dtypes), squeeze=False, sharey=True).flat, dtypes, strict=True):
+        figure = Figure(figsize=(2.2 + 3.6 * len(dtypes), 0.4 * len(names) + 1.9))
+        axes = list(figure.subplots(1, len(dtypes), squeeze=False, sharey=True).flat)
+        for panel, dtype in zip(axes, dtypes, strict=True):
             panel.set_title(dtype)
-            _panel(panel, summary[summary["dtype"] == dtype], errors[errors["dtype"] == dtype], names, high)
+            _panel(panel, summary[summary["dtype"] == dtype], allowances.get(dtype, []), names, high)
             panel.set_yticks(range(len(names)), [style.shorten(name, 22) for name in names])
             panel.tick_params(axis="y", labelcolor=style.INK, length=0)
             panel.set_ylim(len(names) - 0.4, -0.6)
-        figure.legend(
-            handles=[
-                Line2D([], [], color=style.MUTED, linewidth=1.2, label="5 % to 95 %"),
-                Line2D([], [], color="#56b4e9", linewidth=7, alpha=0.75, label="quartiles"),
-                Line2D([], [], color=style.INK, linestyle="none", marker="|", markersize=9, markeredgewidth=2, label="median"),
-                Line2D([], [], color=style.MUTED, linestyle="none", marker="o", markersize=4, label="largest"),
-                Line2D([], [], color="#d55e00", linestyle="none", marker="X", markersize=7, label="largest, beyond the allowance"),
-                Line2D([], [], color=style.SEVERE, linestyle="none", marker="*", markersize=9, label="not finite (count)"),
-            ],
-            loc="outside lower left",
-            ncols=6 if len(dtypes) > 2 else 3,
-            fontsize=9,
-            labelcolor=style.INK,
-        )
+        handles = [
+            Line2D([], [], color=style.MUTED, linewidth=1.2, label="5 % to 95 %"),
+            Line2D([], [], color="#56b4e9", linewidth=7, alpha=0.75, label="quartiles"),
+            Line2D([], [], color=style.INK, linestyle="none", marker="|", markersize=9, markeredgewidth=2, label="median"),
+            Line2D([], [], color=style.MUTED, linestyle="none", marker="o", markersize=4, label="largest"),
+            Line2D([], [], color="#d55e00", linestyle="none", marker="X", markersize=7, label="largest, beyond the allowance"),
+            Line2D([], [], color=style.SEVERE, linestyle="none", marker="*", markersize=9, label="not finite (count)"),
+        ]
+        layout.finish(figure, title, "", handles, layout.Room(layout.labels(axes[:1])))
     spoken = [f"{row.implementation} {row.dtype}: median {row.median:.2g}, largest {row.largest:.3g} floors." for row in rows(summary)]
-    return [
-        style.Drawing(
-            name=style.slug("numerics", findings.machine),
-            title=title,
-            caption="Error against the float64 oracle, in units of the error that a plain eager loop makes in the same dtype on the "
-            "same case: 1 is as good as the loop. Dashed: the allowance. One value per compared tensor, outputs and gradients alike.",
-            alternative="Distribution of error over noise floor per implementation and dtype. " + " ".join(spoken),
-            figure=figure,
-            data=summary,
-        )
-    ]
+    return style.Drawing(
+        name=style.slug("numerics", machine),
+        title=title,
+        caption="Error against the float64 oracle, in units of the error that a plain eager loop makes in the same dtype on the "
+        "same case: 1 is as good as the loop. Dashed: the allowance. One value per compared tensor, outputs and gradients alike.",
+        alternative="Distribution of error over noise floor per implementation and dtype. " + " ".join(spoken),
+        figure=figure,
+        data=summary,
+    )
 
 
 def _summary(errors: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +86,7 @@ def _summary(errors: pd.DataFrame) -> pd.DataFrame:
     return counts.join(quantiles).join(groups["ratio"].max().rename("largest")).join(beyond).reset_index()
 
 
-def _panel(panel: Axes, summary: pd.DataFrame, errors: pd.DataFrame, names: list[str], high: float) -> None:
+def _panel(panel: Axes, summary: pd.DataFrame, allowances: list[float], names: list[str], high: float) -> None:
     panel.set_xscale("log")
     panel.set_xlim(LEAST * 0.8, high * 2.5)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1000 else style.engineering(value)))
@@ -95,7 +94,7 @@ def _panel(panel: Axes, summary: pd.DataFrame, errors: pd.DataFrame, names: list
     panel.set_xlabel("error / floor", color=style.MUTED)
     panel.grid(axis="y", visible=False)
     panel.axvline(1, color=style.INK, linewidth=1)
-    for allowance in sorted(errors["allowance"].dropna().unique()):
+    for allowance in allowances:
         panel.axvline(allowance, color=style.MUTED, linewidth=1, linestyle=(0, (4, 3)))
     for row in rows(summary):
         y = names.index(row.implementation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
 from reports.analysis import Findings
-from reports.figures import numerics, style, throughput
+from reports.figures import layout, numerics, style
 from reports.tables import counted, rows
 
 TITLE = "Error over the noise floor, by sequence length"
@@ -22,24 +23,28 @@ _OF_A_GRADIENT = r"^(?:x|h0|c0|weight_\w+|bias_\w+)$"
 """Tensors that are compared as gradients: what goes into a layer. What comes out of it is compared as it is."""
 
 
-def draw(findings: Findings) -> list[style.Drawing]:
+def plans(findings: Findings) -> list[style.Plan]:
     """One figure, if tensors of two lengths or more were compared."""
     errors = _errors(findings)
     known = errors[errors["length"] > 0]
     if known["length"].nunique() < 2:
         return []
-    summary = summarised(known)
     measured = set(known["implementation"])
     names = [name for name in findings.implementations if name in measured]
-    looks = style.series(findings.drawn)
-    dtypes = sorted(known["dtype"].unique(), key=numerics.rank)
-    directions = [name for name in DIRECTIONS if name in set(known["direction"])]
+    looks = {name: look for name, look in style.series(findings.drawn).items() if name in measured}
     high = float(np.nanmax([known["ratio"].max(), known["allowance"].max(), 4.0])) * 1.6
-    title = style.titled(TITLE, findings.machine)
+    return [partial(_draw, findings.machine, summarised(known), names, looks, high, len(errors) - len(known))]
+
+
+def _draw(
+    machine: str, summary: pd.DataFrame, names: list[str], looks: dict[str, style.Series], high: float, unknown: int
+) -> style.Drawing:
+    dtypes = sorted(summary["dtype"].unique(), key=numerics.rank)
+    directions = [name for name in DIRECTIONS if name in set(summary["direction"])]
+    title = style.titled(TITLE, machine)
     hover: dict[str, list[str]] = {}
     with style.house_style():
-        figure = Figure(figsize=(max(1.2 + 3.4 * len(dtypes), 7.0), 2.6 * len(directions) + 1.5), layout="constrained")
-        style.heading(figure, title)
+        figure = Figure(figsize=(max(1.2 + 3.4 * len(dtypes), 7.0), 2.6 * len(directions) + 1.5))
         grid = figure.subplots(len(directions), len(dtypes), squeeze=False, sharey=True)
         for line, direction in zip(grid, directions, strict=True):
             line[0].set_ylabel(direction, color=style.INK, fontweight="bold")
@@ -55,30 +60,29 @@ def draw(findings: Findings) -> list[style.Drawing]:
                         gid = f"length-{directions.index(direction)}-{dtypes.index(dtype)}-{position}"
                         shift = 2 ** (0.5 * ((position + 0.5) / len(names) - 0.5))
                         hover |= _curve(panel, shown, looks[name], shift, high, gid)
-        throughput.legend(figure, _handles(names, looks, summary))
+        room = layout.Room(layout.labels(list(grid[:, 0])) + layout.NAMED)
+        layout.finish(figure, title, "", _handles(names, looks, summary), room)
     beyond = int(summary["beyond"].sum())
     told = f"which {counted(beyond, 'tensor')} {'is' if beyond == 1 else 'are'} beyond" if beyond else "which nothing is beyond"
-    unknown = int((errors["length"] <= 0).sum())
-    return [
-        style.Drawing(
-            name=style.slug("numerics-by-length", findings.machine),
-            title=title,
-            caption="The largest error over floor at each length, and the median as a thin line; lengths from a power of two to the "
-            f"next are one point. Dashed: the allowance, {told}."
-            + (f" {counted(unknown, 'compared tensor')} of no stated length are not in it." if unknown else ""),
-            alternative=_alternative(summary, names),
-            figure=figure,
-            data=summary,
-            hover=hover,
-        )
-    ]
+    return style.Drawing(
+        name=style.slug("numerics-by-length", machine),
+        title=title,
+        caption="The largest error over floor at each length, and the median as a thin line; lengths from a power of two to the "
+        f"next are one point. Dashed: the allowance, {told}."
+        + (f" {counted(unknown, 'compared tensor')} of no stated length are not in it." if unknown else ""),
+        alternative=_alternative(summary, names),
+        figure=figure,
+        data=summary,
+        hover=hover,
+    )
 
 
 def _errors(findings: Findings) -> pd.DataFrame:
     """The compared tensors with the length of their case (0 where it does not say) and the direction."""
     current = findings.current
-    lengths = {row.line: row.parameters.get("steps") for row in rows(current.conformance)}
-    found = [lengths[line] for line in current.errors["line"]]
+    checked = current.conformance[["line", "parameters"]]
+    lengths = {line: parameters.get("steps") for line, parameters in zip(*(checked[name].tolist() for name in checked), strict=True)}
+    found = [lengths[line] for line in current.errors["line"].tolist()]
     gradient = current.errors["quantity"].str.fullmatch(_OF_A_GRADIENT)
     return current.errors.assign(
         length=pd.Series([steps if isinstance(steps, int) else 0 for steps in found], index=current.errors.index, dtype="int64"),

@@ -2,42 +2,50 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.statistics import MARGIN, Verdict
 from reports import speed
 from reports.analysis import Findings
-from reports.figures import strip, style, throughput
+from reports.figures import layout, strip, style, throughput
 from reports.tables import counted, rows
 
 _ALONE = "timed without the baseline beside it"
+_DRAWN = ["mode", "sequence_length", "implementation", "outcome", "fits_batch", "message"]
+"""What is drawn of cells; of those with a ratio, all that is known of it."""
 
 
-def draw(findings: Findings) -> list[style.Drawing]:
+def plans(findings: Findings) -> list[style.Plan]:
     """One figure per sweep that has a baseline and something beside it."""
     ratios = dict(iter(findings.relative.groupby(throughput.SWEEP, sort=False)))
     sweeps = throughput.sweeps(speed.latest(findings.cells, findings.frames.runs))
     found = [(keys, cells) for keys, cells in sweeps if tuple(keys.values()) in ratios]
-    return throughput.some(found, lambda keys, cells: _sweep(findings, keys, ratios[tuple(keys.values())], cells))
+
+    def plan(keys: dict[str, str], cells: pd.DataFrame) -> style.Plan:
+        group = ratios[tuple(keys.values())]
+        return partial(_sweep, findings.timed, throughput.names(findings, set(group["implementation"])), keys, group, cells[_DRAWN])
+
+    return throughput.some(found, plan)
 
 
-def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame, cells: pd.DataFrame) -> style.Drawing:
-    looks = style.series(findings.timed)
+def _sweep(timed: list[str], labels: dict[str, str], keys: dict[str, str], group: pd.DataFrame, cells: pd.DataFrame) -> style.Drawing:
+    looks = style.series(timed)
     modes = style.modes(list(cells["mode"]))
-    labels = throughput.names(findings, set(group["implementation"]))
     lengths = [int(value) for value in sorted(cells["sequence_length"].unique())]
-    missing = _missing(group, cells)
+    # In lists and not in frames: a small frame for each line takes a hundred times as long as its rows.
+    ratios = sorted(rows(group), key=lambda row: int(row.sequence_length))
+    missing = sorted(rows(_missing(group, cells)), key=lambda row: int(row.sequence_length))
     hover: dict[str, list[str]] = {}
     what = f"{keys['timed_pass']} on {keys['place']}"
     title = f"Speed relative to the baseline: {what}"
     with style.house_style():
         figure, axes = throughput.panels(modes)
-        style.heading(figure, title, keys["configuration"])
         for panel, mode in zip(axes, modes, strict=True):
-            own = group[group["mode"] == mode]
+            own = [row for row in ratios if row.mode == mode]
             style.length_axis(panel, lengths)
             panel.set_yscale("log")
             panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
@@ -45,41 +53,46 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame, cells:
             panel.yaxis.set_minor_locator(NullLocator())
             panel.axhspan(1 / (1 + MARGIN), 1 + MARGIN, color=style.RULE, alpha=0.6, linewidth=0)
             panel.axhline(1, color=style.INK, linewidth=1.2)
-            if len(own):
+            if own:
                 panel.set_title(
-                    f"1 = {style.shorten(own['baseline'].iloc[0], 24)}", loc="right", fontsize=9, fontweight="normal", color=style.MUTED
+                    f"1 = {style.shorten(own[0].baseline, 24)}", loc="right", fontsize=9, fontweight="normal", color=style.MUTED
                 )
+            bars: list[tuple[float, float, float, str]] = []
             for position, name in enumerate(labels):
-                line = own[own["implementation"] == name].sort_values("sequence_length")
-                if line.empty:
+                line = [row for row in own if row.implementation == name]
+                if not line:
                     continue
-                gid = f"ratio-{findings.timed.index(name)}-{modes.index(mode)}"
+                gid = f"ratio-{timed.index(name)}-{modes.index(mode)}"
                 # Side by side around each T, because intervals that lie on each other cannot be told apart.
                 shift = 2 ** (0.11 * (position - (len(labels) - 1) / 2))
-                look, x = looks[name], line["sequence_length"] * shift
-                panel.plot(x, line["ratio"], color=look.colour, linestyle=look.line, linewidth=1.0, alpha=0.55)
-                panel.vlines(x, line["low"], line["high"], color=look.colour, linewidth=1.6)
+                look, x = looks[name], [row.sequence_length * shift for row in line]
+                panel.plot(x, [row.ratio for row in line], color=look.colour, linestyle=look.line, linewidth=1.0, alpha=0.55)
+                bars += [(place, row.low, row.high, look.colour) for place, row in zip(x, line, strict=True)]
                 for decided, fill in ((True, look.colour), (False, style.PAPER)):
-                    shown = line[(line["standing"] != Verdict.UNDECIDED) == decided]
-                    panel.plot(
-                        shown["sequence_length"] * shift,
-                        shown["ratio"],
-                        linestyle="none",
-                        marker=look.marker,
-                        markersize=5.5,
-                        color=look.colour,
-                        markerfacecolor=fill,
-                        markeredgewidth=1.2,
-                        gid=f"{gid}-{decided}",
-                    )
+                    shown = [row for row in line if (row.standing != Verdict.UNDECIDED) == decided]
                     hover[f"{gid}-{decided}"] = [
                         f"{name} · {mode} · T={row.sequence_length}: {row.ratio:.2f}× ({row.low:.2f} to {row.high:.2f}), {row.standing}"
-                        for row in rows(shown)
+                        for row in shown
                     ]
-        lost, texts = strip.mark(axes, [missing[missing["mode"] == mode] for mode in modes], findings.timed, looks, _ALONE)
+                    if shown:
+                        panel.plot(
+                            [row.sequence_length * shift for row in shown],
+                            [row.ratio for row in shown],
+                            linestyle="none",
+                            marker=look.marker,
+                            markersize=5.5,
+                            color=look.colour,
+                            markerfacecolor=fill,
+                            markeredgewidth=1.2,
+                            gid=f"{gid}-{decided}",
+                        )
+            if bars:
+                places, lows, highs, colours = zip(*bars, strict=True)
+                panel.vlines(places, lows, highs, colors=colours, linewidth=1.6)
+        lost, texts = strip.mark(axes, [[row for row in missing if row.mode == mode] for mode in modes], timed, looks, _ALONE)
         hover |= texts
-        figure.supylabel("relative speed", color=style.MUTED, fontsize=10)
-        _legend(figure, labels, looks, strip.handles(lost, {}, passed=_ALONE))
+        handles = [*_handles(labels, looks), *strip.handles(lost, {}, passed=_ALONE)]
+        layout.finish(figure, title, keys["configuration"], handles, layout.Room(layout.labels(axes[:1])), "relative speed")
     undecided = int((group["standing"] == Verdict.UNDECIDED).sum())
     return style.Drawing(
         name=style.slug("relative", keys["timed_pass"], keys["place"], keys["configuration"]),
@@ -105,7 +118,7 @@ def _missing(ratios: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     return cells[found]
 
 
-def _legend(figure: Figure, labels: dict[str, str], looks: dict[str, style.Series], others: list[Line2D]) -> None:
+def _handles(labels: dict[str, str], looks: dict[str, style.Series]) -> list[Line2D]:
     handles = [
         Line2D([], [], color=looks[name].colour, linestyle=looks[name].line, marker=looks[name].marker, markersize=5.5, label=label)
         for name, label in labels.items()
@@ -113,7 +126,7 @@ def _legend(figure: Figure, labels: dict[str, str], looks: dict[str, style.Serie
     hollow = Line2D(
         [], [], linestyle="none", marker="o", color=style.MUTED, markerfacecolor=style.PAPER, markersize=5.5, label="hollow: undecided"
     )
-    throughput.legend(figure, [*handles, hollow, *others])
+    return [*handles, hollow]
 
 
 def _alternative(what: str, group: pd.DataFrame, modes: list[str]) -> str:

@@ -12,18 +12,17 @@ from matplotlib.patches import Rectangle
 from harness.outcome import Outcome
 from reports import costs
 from reports.figures import style
-from reports.tables import rows
 
 
 def mark(
-    axes: list[Axes], missing: list[pd.DataFrame], order: list[str], looks: dict[str, style.Series], passed: str = ""
+    axes: list[Axes], missing: list[list[Any]], order: list[str], looks: dict[str, style.Series], passed: str = ""
 ) -> tuple[set[str], dict[str, list[str]]]:
-    """Marks the ``missing`` cells of each panel on a strip below its curves, a row per implementation.
+    """Marks the ``missing`` cells of each panel, shortest T first, on a strip below its curves, a row per implementation.
 
     ``passed``: what is said of those that passed. Returns the outcomes seen, and the hover texts.
     """
-    lost = [own.sort_values("sequence_length") for own in missing]
-    affected = [[name for name in order if name in set(own["implementation"])] for own in lost]
+    present = [{row.implementation for row in own} for own in missing]
+    affected = [[name for name in order if name in names] for names in present]
     height = 0.055 * max(map(len, affected)) + 0.03
     hover: dict[str, list[str]] = {}
     if not any(affected):
@@ -31,24 +30,30 @@ def mark(
     # The panels share their axis, so room is made once, for the panel that needs most.
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(low * (low / high) ** (height / (1 - height)), high)
-    for number, (panel, own, names_here) in enumerate(zip(axes, lost, affected, strict=True)):
+    for number, (panel, own, names_here) in enumerate(zip(axes, missing, affected, strict=True)):
         panel.add_patch(Rectangle((0, 0), 1, height, transform=panel.transAxes, facecolor=style.RULE, alpha=0.6, linewidth=0, zorder=0.4))
         for position, name in enumerate(names_here):
             y = 0.04 + 0.055 * position
-            for outcome, cells in own[own["implementation"] == name].groupby("outcome"):
+            lost: dict[str, list[Any]] = {}
+            for row in own:
+                if row.implementation == name:
+                    lost.setdefault(row.outcome, []).append(row)
+            for outcome, cells in sorted(lost.items()):
                 gid = f"lost-{order.index(name)}-{number}-{outcome}"
                 panel.plot(
-                    cells["sequence_length"],
+                    [row.sequence_length for row in cells],
                     [y] * len(cells),
                     transform=panel.get_xaxis_transform(),
                     linestyle="none",
                     color=looks[name].colour,
-                    marker=style.GLYPHS[Outcome(str(outcome))].marker,
+                    marker=style.GLYPHS[Outcome(outcome)].marker,
                     markersize=6,
                     gid=gid,
                 )
-                hover[gid] = [_lost(row, passed) for row in rows(cells)]
-                for row in rows(cells[cells["fits_batch"].notna()]):
+                hover[gid] = [_lost(row, passed) for row in cells]
+                for row in cells:
+                    if pd.isna(row.fits_batch):
+                        continue
                     panel.annotate(
                         str(row.fits_batch),
                         (row.sequence_length, y),
@@ -60,7 +65,7 @@ def mark(
                         fontsize=7,
                         color=style.INK,
                     )
-    return {str(outcome) for own in lost for outcome in own["outcome"]}, hover
+    return {str(row.outcome) for own in missing for row in own}, hover
 
 
 def handles(outcomes: set[str], notes: dict[str, str], passed: str = "") -> list[Line2D]:

@@ -6,11 +6,13 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
+from itertools import groupby
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -18,7 +20,7 @@ from harness.outcome import Outcome
 from harness.workload import Pass
 from reports import costs, metrics, speed
 from reports.analysis import Findings, Verdict
-from reports.figures import strip, style
+from reports.figures import layout, strip, style
 from reports.tables import counted, rows
 
 SWEEP = ["timed_pass", "place", "configuration"]
@@ -31,6 +33,7 @@ COLUMNS = [
     "mode", "timed_pass", "place", "configuration", "sequence_length", "implementation", "outcome", "fits_batch", "rate", "rate_low",
     "rate_high", "limit_rate", "limit_bound", "limit_share", "host_share",
 ]  # fmt: skip
+_DRAWN = [*COLUMNS, "samples", "message"]
 
 _LIMIT: dict[str, Any] = {"color": style.INK, "linewidth": 1.3, "marker": ".", "markersize": 3}
 _RING: dict[str, Any] = {"linestyle": "none", "marker": "o", "markersize": 8.5, "markerfacecolor": "none", "markeredgewidth": 0.8}
@@ -48,7 +51,7 @@ def panels(modes: list[str]) -> tuple[Figure, list[Axes]]:
     """A figure with one panel per mode, in one row up to three and else in two, with room for a legend at its foot."""
     columns = len(modes) if len(modes) <= 3 else 2
     lines = -(-len(modes) // columns)
-    figure = Figure(figsize=(max(4.1 * columns, 7.0), 3.6 * lines + 1.3), layout="constrained")
+    figure = Figure(figsize=(max(4.1 * columns, 7.0), 3.6 * lines + 1.3))
     grid = figure.subplots(lines, columns, squeeze=False, sharey=True)
     axes = list(grid.flat)
     for unused in axes[len(modes) :]:
@@ -68,35 +71,28 @@ def names(findings: Findings, present: set[str]) -> dict[str, str]:
     return answer
 
 
-def legend(figure: Figure, handles: list[Line2D]) -> None:
-    """A legend below the panels, where it covers nothing, in as many columns as there is room for."""
-    width, labels = figure.get_size_inches()[0], [str(handle.get_label()) for handle in handles]
-    # In inches at 9 points: the width of a letter, of a handle with its padding, and of the space between columns.
-    letter, handle, space = 0.064, 0.5, 0.25
-    columns = 4
-    while columns > 1:
-        parts = [part for part in np.array_split(np.array(labels, dtype=object), columns) if len(part)]
-        if sum(letter * max(map(len, part)) + handle + space for part in parts) - space <= width:
-            break
-        columns -= 1
-    # A long legend makes the figure higher and not its panels lower.
-    figure.set_figheight(figure.get_figheight() + 0.21 * max(0, -(-len(labels) // columns) - 3))
-    figure.legend(handles=handles, loc="outside lower left", ncols=columns, fontsize=9, handlelength=3.2, labelcolor=style.INK)
-
-
-def draw(findings: Findings) -> list[style.Drawing]:
+def plans(findings: Findings) -> list[style.Plan]:
     """The throughput figures of every sweep."""
-    return some(list(sweeps(speed.latest(findings.cells, findings.frames.runs))), partial(_sweep, findings))
+
+    def plan(keys: dict[str, str], group: pd.DataFrame) -> style.Plan:
+        return partial(_sweep, findings.timed, names(findings, set(group["implementation"])), keys, group[_DRAWN])
+
+    return some(list(sweeps(speed.latest(findings.cells, findings.frames.runs))), plan)
 
 
-def some(found: list[Sweep], draw: Callable[[dict[str, str], pd.DataFrame], style.Drawing]) -> list[style.Drawing]:
-    """The drawings of sweeps, if need be of the first :data:`EXAMPLES_DRAWN`; the last of them says how many there are besides."""
-    answer = [draw(keys, group) for keys, group in found[: SWEEPS_DRAWN if len(found) <= SWEEPS_DRAWN else EXAMPLES_DRAWN]]
+def some(found: list[Sweep], plan: Callable[[dict[str, str], pd.DataFrame], style.Plan]) -> list[style.Plan]:
+    """The figures of sweeps, if need be of the first :data:`EXAMPLES_DRAWN`; the last of them says how many there are besides."""
+    answer = [plan(keys, group) for keys, group in found[: SWEEPS_DRAWN if len(found) <= SWEEPS_DRAWN else EXAMPLES_DRAWN]]
     rest = len(found) - len(answer)
     if rest > 0:
         more = f" {counted(rest, 'more configuration')} with a pass, not drawn here: the run files and the table of cells have them."
-        answer[-1] = replace(answer[-1], caption=answer[-1].caption + more)
+        answer[-1] = partial(_saying, answer[-1], more)
     return answer
+
+
+def _saying(plan: style.Plan, more: str) -> style.Drawing:
+    drawing = plan()
+    return replace(drawing, caption=drawing.caption + more)
 
 
 def limits(cells: pd.DataFrame) -> pd.DataFrame:
@@ -110,32 +106,32 @@ def limits(cells: pd.DataFrame) -> pd.DataFrame:
     ]
 
 
-def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> style.Drawing:
-    looks = style.series(findings.timed)
+def _sweep(timed: list[str], labels: dict[str, str], keys: dict[str, str], group: pd.DataFrame) -> style.Drawing:
+    looks = style.series(timed)
     modes = style.modes(list(group["mode"]))
-    groups = [group[group["mode"] == mode] for mode in modes]
-    labels = names(findings, set(group["implementation"]))
+    # In lists and not in frames: a small frame for each line takes a hundred times as long as its rows.
+    cells = sorted(rows(group), key=lambda row: int(row.sequence_length))
     lengths = [int(value) for value in sorted(group["sequence_length"].unique())]
     hover: dict[str, list[str]] = {}
     what = f"{keys['timed_pass']} on {keys['place']}"
     title = f"Throughput over sequence length: {what}"
     with style.house_style():
         figure, axes = panels(modes)
-        style.heading(figure, title, keys["configuration"])
-        for number, (panel, mode, own) in enumerate(zip(axes, modes, groups, strict=True)):
+        for number, (panel, mode) in enumerate(zip(axes, modes, strict=True)):
             style.length_axis(panel, lengths)
             style.rate_axis(panel)
-            for name in labels:
-                line = own[(own["implementation"] == name) & (own["samples"] > 0)].sort_values("sequence_length")
-                if len(line):
-                    gid = f"rate-{findings.timed.index(name)}-{number}"
+            own = [row for row in cells if row.mode == mode and row.samples > 0]
+            lines = {name: [row for row in own if row.implementation == name] for name in labels}
+            _bands(panel, [(line, looks[name].colour) for name, line in lines.items()], lengths)
+            for name, line in lines.items():
+                if line:
+                    gid = f"rate-{timed.index(name)}-{number}"
                     _curve(panel, line, lengths, looks[name], gid)
-                    hover[gid] = [f"{name} · {mode} · {_told(row)}" for row in rows(line)]
-        limited = _mark_limits(axes, groups, lengths)
-        missing = [own[own["samples"] == 0] for own in groups]
-        lost, texts = strip.mark(axes, missing, findings.timed, looks)
+                    hover[gid] = [f"{name} · {mode} · {_told(row)}" for row in line]
+        limited = _mark_limits(axes, [group[group["mode"] == mode] for mode in modes], lengths)
+        missing = [[row for row in cells if row.mode == mode and row.samples == 0] for mode in modes]
+        lost, texts = strip.mark(axes, missing, timed, looks)
         hover |= texts
-        figure.supylabel("tokens per second", color=style.MUTED, fontsize=10)
         handles = [
             Line2D([], [], color=looks[name].colour, linestyle=looks[name].line, marker=looks[name].marker, markersize=5, label=label)
             for name, label in labels.items()
@@ -147,7 +143,7 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
             handles.append(Line2D([], [], **_RING, markeredgecolor=style.MUTED, label="ring: host-bound"))
         tried = group.loc[group["samples"] == 0, "fits_batch"].notna().any()
         handles += strip.handles(lost, {str(Outcome.OUT_OF_MEMORY): "; number: the B that fits"} if tried else {})
-        legend(figure, handles)
+        layout.finish(figure, title, keys["configuration"], handles, layout.Room(layout.labels(axes[:1])), "tokens per second")
     return style.Drawing(
         name=style.slug("throughput", keys["timed_pass"], keys["place"], keys["configuration"]),
         title=title,
@@ -161,15 +157,28 @@ def _sweep(findings: Findings, keys: dict[str, str], group: pd.DataFrame) -> sty
     )
 
 
-def _curve(panel: Axes, line: pd.DataFrame, lengths: list[int], look: style.Series, gid: str) -> None:
-    """The rates of one implementation with their quartiles, and rings around those that are bound by the host."""
+def _bands(panel: Axes, lines: list[tuple[list[Any], str]], lengths: list[int]) -> None:
+    """The quartiles of every line of a panel, from the shortest to the longest T without a gap."""
+    corners, colours = [], []
+    for line, colour in lines:
+        at = {row.sequence_length: row for row in line}
+        for known, stretch in groupby(lengths, at.__contains__):
+            if known:
+                own = [at[length] for length in stretch]
+                low, high = ([(row.sequence_length, getattr(row, name)) for row in own] for name in ("rate_low", "rate_high"))
+                corners.append(low + high[::-1])
+                colours.append(to_rgba(colour, 0.16))
+    panel.add_collection(PolyCollection(corners, facecolors=colours, linewidths=0))
+
+
+def _curve(panel: Axes, line: list[Any], lengths: list[int], look: style.Series, gid: str) -> None:
+    """The rates of one implementation, and rings around those that are bound by the host."""
     # Gaps stay gaps: a line across a length without a time would claim one.
-    full = line.set_index("sequence_length")[["rate", "rate_low", "rate_high"]].reindex(lengths)
-    panel.fill_between(lengths, full["rate_low"], full["rate_high"], color=look.colour, alpha=0.16, linewidth=0)
-    panel.plot(lengths, full["rate"], color=look.colour, linestyle=look.line, linewidth=1.6)
+    at = {row.sequence_length: row.rate for row in line}
+    panel.plot(lengths, [at.get(length, math.nan) for length in lengths], color=look.colour, linestyle=look.line, linewidth=1.6)
     panel.plot(
-        line["sequence_length"],
-        line["rate"],
+        [row.sequence_length for row in line],
+        [row.rate for row in line],
         linestyle="none",
         color=look.colour,
         marker=look.marker,
@@ -178,9 +187,10 @@ def _curve(panel: Axes, line: pd.DataFrame, lengths: list[int], look: style.Seri
         markeredgewidth=0.6,
         gid=gid,
     )
-    bound = line[line["host_share"] >= metrics.HOST_BOUND]
-    if len(bound):
-        panel.plot(bound["sequence_length"], bound["rate"], **_RING, markeredgecolor=look.colour, gid=f"host-{gid}")
+    bound = [row for row in line if row.host_share >= metrics.HOST_BOUND]
+    if bound:
+        places = [row.sequence_length for row in bound], [row.rate for row in bound]
+        panel.plot(*places, **_RING, markeredgecolor=look.colour, gid=f"host-{gid}")
 
 
 def _told(row: Any) -> str:

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
     """Writes the figures of the runs' first sweep of inference, as PNG on white paper, which is read on a dark page too."""
     findings = Findings(load(arguments))
     for name, module in FIGURES.items():
-        drawing = next(drawing for drawing in module.draw(findings) if f"-{PASS}-" in drawing.name)
+        drawing = next(drawing for drawing in (plan() for plan in module.plans(findings)) if f"-{PASS}-" in drawing.name)
         # Its palette is small: the eye sees no difference, and a third of the bytes are left.
         image = (
             Image.open(io.BytesIO(style.png(drawing.figure, DOTS_PER_INCH)))

@@ -104,7 +104,7 @@ def times(by: float) -> list[Any]:
 
 def test_the_figure_has_a_mark_for_every_change_in_the_shape_of_its_verdict(tmp_path: Path) -> None:
     (side,) = beside(tmp_path, times(2.0), [*times(2.5), cell("torch:a", ROUNDS, 16), cell("x:b", slower(3), 16)]).beside
-    (drawing,) = change.draw(side)
+    (drawing,) = (plan() for plan in change.plans(side))
     assert {gid: len(texts) for gid, texts in drawing.hover.items()} == {"change-0-slower": 1, "change-1-same": 1, "change-2-same": 1}
     assert drawing.hover["change-0-slower"][0].startswith("x:b · gru-T8: 1.250× (")
     (panel,) = drawing.figure.axes
@@ -141,7 +141,7 @@ def test_without_a_base_there_is_no_section(tmp_path: Path) -> None:
 def test_times_of_machines_that_do_not_match_are_shown_and_not_judged(tmp_path: Path) -> None:
     found = beside(tmp_path, times(2.0), times(2.5), cores=64)
     (side,) = found.beside
-    (drawing,) = change.draw(side)
+    (drawing,) = (plan() for plan in change.plans(side))
     assert set(drawing.data["verdict"]) == {"not judged"} and "not judged" in drawing.caption
     base, head = (load(tmp_path / f"{name}") for name in sorted(path.name for path in tmp_path.glob("*.jsonl")))
     html = page.write(head, tmp_path / "out", base).read_text()

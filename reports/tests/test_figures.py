@@ -26,9 +26,14 @@ from reports.tests.specimen import HOSTILE
 from reports.tests.test_analysis import ROUNDS, cell, check, findings_of, passing, slower
 
 
+def draw(module: Any, findings: Findings) -> list[Drawing]:
+    """The drawings of one module."""
+    return [plan() for plan in module.plans(findings)]
+
+
 @pytest.fixture(scope="module")
 def drawings(findings: Findings) -> list[Drawing]:
-    return [drawing for _, draw in FIGURES for drawing in draw(findings)]
+    return [plan() for _, plans in FIGURES for plan in plans(findings)]
 
 
 @pytest.fixture(scope="module")
@@ -52,14 +57,14 @@ def test_every_figure_has_a_name_of_its_own_words_for_it_and_its_data(drawings: 
 
 
 def test_a_figure_is_the_same_to_the_byte_when_it_is_drawn_again(findings: Findings, drawings: list[Drawing]) -> None:
-    again = throughput.draw(findings)[0]
+    again = draw(throughput, findings)[0]
     first = next(drawing for drawing in drawings if drawing.name == again.name)
     assert style.svg(again.figure) == style.svg(first.figure)
     assert style.png(again.figure) == style.png(first.figure)
 
 
 def test_the_throughput_figures_have_a_panel_per_mode_and_every_cell_with_or_without_a_time(findings: Findings) -> None:
-    figures = throughput.draw(findings)
+    figures = draw(throughput, findings)
     assert [figure.title.split(": ")[1] for figure in figures] == ["inference on CPU", "training on CPU"]
     for drawing in figures:
         assert [axes.get_title(loc="left") for axes in drawing.figure.axes] == ["RNN (tanh)", "GRU", "LSTM"]
@@ -78,7 +83,7 @@ def _texts(drawing: Drawing) -> list[list[str]]:
 
 def test_the_limit_is_drawn_into_every_throughput_figure_with_what_it_comes_from(findings: Findings, on_a_gpu: Findings) -> None:
     for given in (findings, on_a_gpu):
-        for drawing in throughput.draw(given):
+        for drawing in draw(throughput, given):
             for axes, mode, texts in zip(drawing.figure.axes, specimen.MODES, _texts(drawing), strict=True):
                 (line,) = (line for line in axes.lines if line.get_color() == style.INK)
                 own = drawing.data[drawing.data["mode"] == mode].drop_duplicates("sequence_length").sort_values("sequence_length")
@@ -101,24 +106,24 @@ def test_the_limit_of_cells_of_one_workload_is_the_one_that_allows_most(tmp_path
 
 def test_without_a_limit_a_figure_has_no_line_for_it_and_says_nothing_of_it(tmp_path: Path) -> None:
     cells = [cell("torch:a", [2.0], length) for length in (1, 2)]
-    (drawing,) = throughput.draw(Findings(load(specimen.write(tmp_path, results=cells))))
+    (drawing,) = draw(throughput, Findings(load(specimen.write(tmp_path, results=cells))))
     assert all(line.get_color() != style.INK for axes in drawing.figure.axes for line in axes.lines)
     assert "imit" not in drawing.caption + drawing.alternative
 
 
 def test_what_is_bound_by_the_host_has_a_ring_and_what_is_not_has_none(on_a_gpu: Findings, findings: Findings) -> None:
-    for drawing in throughput.draw(on_a_gpu):
+    for drawing in draw(throughput, on_a_gpu):
         bound = drawing.data["host_share"] >= HOST_BOUND
         rings = [line for axes in drawing.figure.axes for line in axes.lines if line.get_markerfacecolor() == "none"]
         assert sum(map(points, rings)) == bound.sum() > 0 and not bound.all()
         assert f"Rings ({bound.sum()})" in drawing.caption and "queue" in drawing.caption
         assert sum("host-bound" in text for texts in drawing.hover.values() for text in texts) == bound.sum()
-    for drawing in throughput.draw(findings):
+    for drawing in draw(throughput, findings):
         assert "Rings" not in drawing.caption
 
 
 def test_the_batch_that_fitted_stands_beside_what_ran_out_of_memory(on_a_gpu: Findings) -> None:
-    training = throughput.draw(on_a_gpu)[1]
+    training = draw(throughput, on_a_gpu)[1]
     assert [sorted(text for text in texts if text.isdigit()) for texts in _texts(training)] == [["0", "4", "8"]] * 3
     told = [text for gid, texts in training.hover.items() if gid.endswith("out-of-memory") for text in texts]
     assert "loop:hoisted · gru · T=512: out of memory (B=8 fits); CUDA out of memory" in told
@@ -127,32 +132,67 @@ def test_the_batch_that_fitted_stands_beside_what_ran_out_of_memory(on_a_gpu: Fi
 
 def test_a_cell_that_passed_without_a_time_is_marked_and_not_dropped(tmp_path: Path) -> None:
     cells = [cell("torch:a", [2.0], 1), cell("torch:a", [], 2)]
-    (drawing,) = throughput.draw(Findings(load(specimen.write(tmp_path, results=cells))))
+    (drawing,) = draw(throughput, Findings(load(specimen.write(tmp_path, results=cells))))
     assert drawing.hover["lost-0-0-passed"] == ["torch:a · gru · T=2: passed"]
 
 
 def test_a_figure_says_what_its_pass_is(tmp_path: Path) -> None:
     cells = [cell("torch:a", [2.0], length, timed_pass="streaming") for length in (1, 2)]
-    (drawing,) = throughput.draw(Findings(load(specimen.write(tmp_path, results=cells))))
+    (drawing,) = draw(throughput, Findings(load(specimen.write(tmp_path, results=cells))))
     assert f"Streaming: {Pass.STREAMING.meaning}." in drawing.caption
 
 
-def test_nothing_is_wider_than_its_figure_and_the_note_gives_way_to_the_title(on_a_gpu: Findings, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Findings:
     changes = {"bidirectional": True, "num_layers": 2, "proj_size": 32, "dtype": "bfloat16", "settings": {"caches": "cold"}}
     cells = [replace(cell, **changes) for cell in specimen.gpu_throughput() if cell.mode == "lstm"]  # type: ignore[arg-type]
-    narrow = Findings(load(specimen.write(tmp_path, results=cells)))
-    for drawing in [*throughput.draw(on_a_gpu), *throughput.draw(narrow), *relative.draw(narrow)]:
+    return Findings(load(specimen.write(tmp_path_factory.mktemp("narrow"), results=cells)))
+
+
+@pytest.fixture(scope="module")
+def four_modes(tmp_path_factory: pytest.TempPathFactory) -> Findings:
+    """Two rows of panels, a long name, and errors by length."""
+    cells = [
+        cell(name, ROUNDS if name == "torch:a" else slower(3), length, mode=mode, workload=f"{mode}-{length}")
+        for mode in ("rnn_tanh", "rnn_relu", "gru", "lstm")
+        for length in (1, 8, 64)
+        for name in ("torch:a", "some-vendor-of-layers:another-variant-of-it")
+    ]
+    error = {"quantity": "y", "error": 1e-7, "floor": 1e-7, "ratio": 1.0, "allowance": 4.0, "elements": 1}
+    checks = [check("torch:a", "a.one", case=f"{steps}", errors=[error], parameters={"steps": steps}) for steps in (1, 8)]
+    return findings_of(tmp_path_factory.mktemp("four"), *cells, *checks)
+
+
+def test_nothing_lies_outside_its_figure_or_on_the_heading_the_legend_or_another_panel(
+    findings: Findings, on_a_gpu: Findings, narrow: Findings, four_modes: Findings
+) -> None:
+    drawings = [plan() for given in (findings, on_a_gpu, narrow, four_modes) for _, plans in FIGURES for plan in plans(given)]
+    assert {drawing.name.partition("-")[0] for drawing in drawings} == {
+        "conformance",
+        "costs",
+        "fastest",
+        "numerics",
+        "relative",
+        "throughput",
+    }
+    assert any(len(drawing.figure.axes) == 4 and drawing.name.startswith("throughput") for drawing in drawings)
+    for drawing in drawings:
+        figure = drawing.figure
         with style.house_style():
-            drawing.figure.draw_without_rendering()
-        size = drawing.figure.bbox
-        title, *notes = [text.get_window_extent() for text in drawing.figure.texts]
-        assert not any(title.overlaps(note) and "\n" not in drawing.figure.get_suptitle() for note in notes)
-        for box in [*(entry.get_window_extent() for entry in drawing.figure.legends), title, *notes]:
-            assert box.x0 >= 0 and box.x1 <= size.x1 and box.y0 >= 0 and box.y1 <= size.y1
+            figure.draw_without_rendering()
+        whole = [(text.get_text(), text.get_window_extent()) for text in figure.texts]
+        whole += [("legend", legend.get_window_extent()) for legend in figure.legends]
+        panels = [axes for axes in figure.axes if axes.get_visible()]
+        if drawing.name != "conformance":  # one pair of axes, as large as the figure, with all that is in it
+            whole += [(axes.get_title(loc="left"), box) for axes in panels if (box := axes.get_tightbbox())]
+        for place, (name, box) in enumerate(whole):
+            assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1, (drawing.name, name)
+            for other, beside in whole[:place]:
+                assert not box.overlaps(beside), (drawing.name, name, other)
 
 
 def test_a_line_does_not_cross_a_length_without_a_time(findings: Findings) -> None:
-    training = throughput.draw(findings)[1]
+    training = draw(throughput, findings)[1]
     gru = training.figure.axes[1]
     colour = style.series(findings.timed)["script:hoisted"].colour
     line = next(line for line in gru.lines if line.get_color() == colour and line.get_linestyle() != "None")
@@ -162,7 +202,7 @@ def test_a_line_does_not_cross_a_length_without_a_time(findings: Findings) -> No
 
 
 def test_undecided_ratios_are_hollow_and_decided_ones_filled(findings: Findings) -> None:
-    for drawing in relative.draw(findings):
+    for drawing in draw(relative, findings):
         hollow = sum(len(t) for gid, t in drawing.hover.items() if gid.endswith("False"))
         assert hollow == drawing.data["standing"].eq("undecided").sum() > 0
         for axes in drawing.figure.axes:
@@ -174,13 +214,13 @@ def test_undecided_ratios_are_hollow_and_decided_ones_filled(findings: Findings)
 
 
 def test_the_matrix_has_one_glyph_for_every_contract_of_every_implementation(findings: Findings) -> None:
-    figure = matrix.draw(findings)[0].figure
+    figure = draw(matrix, findings)[0].figure
     glyphs = sum(points(line) for line in figure.axes[0].lines if line.get_linestyle() == "None")
     assert glyphs == len(findings.matrix)
 
 
 def test_values_that_were_not_finite_are_counted_in_the_figure_of_errors(findings: Findings) -> None:
-    drawing = numerics.draw(findings)[0]
+    drawing = draw(numerics, findings)[0]
     lost = drawing.data.set_index(["implementation", "dtype"])["not_finite"]
     assert lost[HOSTILE, "bfloat16"] == 26
     assert lost.drop((HOSTILE, "bfloat16")).eq(0).all()
@@ -203,7 +243,7 @@ def test_every_colour_of_a_line_stands_out_from_the_light_page() -> None:
 
 
 def test_a_figure_in_the_page_has_ids_of_its_own_hover_texts_and_no_reference_outward(findings: Findings) -> None:
-    drawing = throughput.draw(findings)[0]
+    drawing = draw(throughput, findings)[0]
     text = inline(drawing, style.svg(drawing.figure), "f7")
     assert "http" not in text
     assert "<metadata" not in text
@@ -219,7 +259,7 @@ def test_a_figure_in_the_page_has_ids_of_its_own_hover_texts_and_no_reference_ou
 
 def test_without_lengths_or_results_there_is_no_figure(tmp_path: Path) -> None:
     findings = Findings(load(specimen.write(tmp_path, results=[])))
-    assert [drawing for _, draw in FIGURES for drawing in draw(findings)] == []
+    assert [plan() for _, plans in FIGURES for plan in plans(findings)] == []
 
 
 def test_a_page_draws_some_sweeps_and_says_how_many_it_does_not(tmp_path: Path) -> None:
@@ -227,14 +267,14 @@ def test_a_page_draws_some_sweeps_and_says_how_many_it_does_not(tmp_path: Path) 
     cells = [replace(cell(name, ROUNDS, length), hidden_size=size, workload=f"H{size}-T{length}") for size, name, length in shapes]
     findings = findings_of(tmp_path, *cells)
     for module in (throughput, relative):
-        drawings = module.draw(findings)
+        drawings = draw(module, findings)
         assert len(drawings) == EXAMPLES_DRAWN
         assert f"{SWEEPS_DRAWN + 1 - EXAMPLES_DRAWN} more configurations with a pass, not drawn here" in drawings[-1].caption
         assert not any("not drawn" in drawing.caption for drawing in drawings[:-1])
 
 
 def test_a_compact_drawing_has_the_same_marks_texts_and_hover_texts_in_fewer_bytes(findings: Findings) -> None:
-    for drawing in (*throughput.draw(findings), *fastest.draw(findings), *costs.draw(findings)):
+    for drawing in (*draw(throughput, findings), *draw(fastest, findings), *draw(costs, findings)):
         svg = style.svg(drawing.figure)
         text = inline(drawing, svg, "f")
         assert len(text) - sum(len(title) + 15 for titles in drawing.hover.values() for title in titles) < 0.7 * len(svg)
@@ -258,7 +298,7 @@ def test_a_style_that_figures_share_is_said_once() -> None:
 
 
 def _map_of(directory: Path, *cells: Throughput, conforming: tuple[str, ...] = ("x:a", "x:b")) -> Drawing:
-    (drawing,) = fastest.draw(findings_of(directory, *passing(*conforming), *cells))
+    (drawing,) = draw(fastest, findings_of(directory, *passing(*conforming), *cells))
     return drawing
 
 
@@ -279,12 +319,17 @@ def test_the_map_has_a_cell_for_every_length_batch_and_width_with_its_winner_or_
     assert [label.get_text() for label in panel.get_yticklabels()] == ["B=2, I=H=4", "B=4, I=H=8"]
     assert [label.get_text() for label in panel.get_xticklabels()] == ["1", "8"]
     assert {text.get_text() for text in panel.texts} >= {"2.00×", "3.00×"}
-    marks = {line.get_gid(): line for line in panel.lines if line.get_gid()}
-    hollow = {gid for gid, line in marks.items() if line.get_markerfacecolor() == style.PAPER}
-    assert (len(marks), hollow) == (3, {"map-0-1-0"})
-    hatched = [patch for patch in panel.patches if patch.get_hatch()]
-    assert len(panel.patches) == 3 and len(hatched) == 1
-    (told_there,) = drawing.hover["map-0-1-1"]
+    marks = [line for line in panel.lines if line.get_gid()]
+    hollow = [line for line in marks if line.get_markerfacecolor() == style.PAPER]
+    assert (sum(map(points, marks)), [np.asarray(line.get_xydata()).tolist() for line in hollow]) == (3, [[[1 - 0.27, 0]]])
+    boxes = {bool(cells.get_hatch()): len(cells.get_paths()) for cells in panel.collections}
+    assert boxes == {False: 2, True: 1}
+    places = {
+        (x, y): told
+        for line in marks
+        for (x, y), told in zip(np.asarray(line.get_xydata()).tolist(), drawing.hover[line.get_gid() or ""], strict=True)
+    }
+    told_there = places[1 - 0.27, 1]
     assert told_there.startswith("gru · B=4, I=H=8, T=8: x:b, x:b 3.00×") and told_there.endswith("Without a time: x:c: out of memory")
     assert "in a corner: out of memory" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
 
@@ -304,18 +349,21 @@ def test_the_costs_are_drawn_at_their_values_and_words_stand_where_there_is_none
         *timed("x:b", 0.5, warm_up=[16.0], memory={"bytes": 100, "resolution": 1024, "method": "resident"}),
         cell("x:c", [], 4, Outcome.OUT_OF_MEMORY, fits={"batch": 1}),
     ]
-    (drawing,) = costs.draw(findings_of(tmp_path, *cells))
+    (drawing,) = draw(costs, findings_of(tmp_path, *cells))
     panels = dict(zip(costs.PANELS, drawing.figure.axes, strict=True))
-    marks = {line.get_gid(): np.asarray(line.get_xdata()).tolist() for axes in panels.values() for line in axes.lines if line.get_gid()}
-    assert marks["costs-0-0-setup"] == pytest.approx([2.0]) and marks["costs-0-1-setup"] == pytest.approx([1.0])
-    assert marks["costs-0-0-step"] == pytest.approx([3.0]) and marks["costs-0-1-step"] == pytest.approx([1.5])
-    assert marks["costs-0-1-warm-up"] == pytest.approx([9.0]) and "costs-0-0-warm-up" not in marks
-    assert marks["costs-0-0-memory"] == [4096] and marks["costs-0-1-memory"] == [1024]
+    found = [(what, line) for what, axes in panels.items() for line in axes.lines if line.get_gid()]
+    marks = {(what, y): x for what, line in found for x, y in np.asarray(line.get_xydata()).tolist() if line.get_color() != style.SEVERE}
+    setup, step, warm_up, memory = costs.PANELS
+    assert marks == pytest.approx(
+        {(setup, 0): 2.0, (setup, 1): 1.0, (step, 0): 3.0, (step, 1): 1.5, (warm_up, 1): 9.0, (memory, 0): 4096, (memory, 1): 1024}
+    )
     words = {what: [text.get_text() for text in axes.texts] for what, axes in panels.items()}
     assert "none seen, baseline" in words["warm-up"] and "pays after 2 calls" in words["warm-up"]
-    assert words["set-up of a call"] == ["out of memory at T=4 (B=1 fits)"]
+    assert words["set-up of a call"] == ["out of memory at T=4 (B=1 fits)", "GRU"]
     assert "x:c (gru) out of memory at T=4 (B=1 fits)" in drawing.caption
-    assert set(drawing.hover) == set(marks)
+    assert {line.get_gid(): points(line) for _, line in found} == {gid: len(texts) for gid, texts in drawing.hover.items()}
+    lost = [line for _, line in found if line.get_color() == style.SEVERE]
+    assert [np.asarray(line.get_xydata()).tolist() for line in lost] == [[[0.97, 2]]], "x:c has none at all"
 
 
 def test_errors_are_told_by_length_and_direction(tmp_path: Path) -> None:
@@ -327,7 +375,7 @@ def test_errors_are_told_by_length_and_direction(tmp_path: Path) -> None:
         compared("output", 0.5, 4), compared("output", 1.5, 7), compared("output", None, 8), compared("h_n", 1.0, 8),
         compared("weight_hh_l0", 5.0, 4), compared("x", 1.0, 4, "float64"), compared("h0", 2.0, 4, "float64"), compared("h_n", 2.0, 0),
     ]  # fmt: skip
-    (drawing,) = numerics_length.draw(findings_of(tmp_path, *results))
+    (drawing,) = draw(numerics_length, findings_of(tmp_path, *results))
     columns = ["dtype", "direction", "first", "longest", "tensors", "median", "largest", "beyond", "not_finite"]
     assert drawing.data[columns].to_numpy().tolist() == [
         ["float32", "forward", 4, 7, 2, 1.0, 1.5, 0, 0],
@@ -340,13 +388,13 @@ def test_errors_are_told_by_length_and_direction(tmp_path: Path) -> None:
 
 
 def test_the_ratios_mark_every_cell_that_has_none_and_why(findings: Findings, tmp_path: Path) -> None:
-    for drawing, rates in zip(relative.draw(findings), throughput.draw(findings), strict=True):
+    for drawing, rates in zip(draw(relative, findings), draw(throughput, findings), strict=True):
         timed = rates.data[rates.data["outcome"] == "passed"]
         shown = sum(len(texts) for gid, texts in drawing.hover.items() if gid.startswith("ratio-"))
         missing = sum(len(texts) for gid, texts in drawing.hover.items() if gid.startswith("lost-"))
         bases = (timed["implementation"] == timed["mode"].map({"lstm": "torch:onednn"}).fillna("torch:native")).sum()
         assert shown + missing + bases == len(rates.data)
     cells = [cell("torch:a", ROUNDS, 1), cell("x:b", slower(2), 1), cell("x:b", slower(2), 2), cell("torch:a", [], 2, Outcome.FAILED)]
-    (drawing,) = relative.draw(findings_of(tmp_path, *cells))
+    (drawing,) = draw(relative, findings_of(tmp_path, *cells))
     assert drawing.hover["lost-1-0-passed"] == ["x:b · gru · T=2: timed without the baseline beside it"]
     assert "timed without the baseline beside it" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]

@@ -85,8 +85,8 @@ def test_ratios_and_fits_are_of_one_machine(two: Findings) -> None:
 def test_no_figure_mixes_two_machines_and_each_says_of_which_it_is(two: Findings) -> None:
     names = []
     for part in two.parts:
-        for _, draw in FIGURES:
-            for drawing in draw(part):
+        for _, plans in FIGURES:
+            for drawing in (plan() for plan in plans(part)):
                 names.append(drawing.name)
                 assert part.machine in drawing.title
                 for column in ("place", "machine"):
