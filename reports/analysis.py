@@ -12,6 +12,7 @@ from harness.outcome import Outcome
 from reports import costs, speed
 from reports.load import Frames
 from reports.machines import only
+from reports.rounds import Rounds
 from reports.tables import counted, rows
 
 WORST_FIRST = (
@@ -88,7 +89,7 @@ class Findings:
     def implementations(self) -> list[str]:
         """Every id, in the order of the first header that names it."""
         named = [self.frames.implementations, self.frames.conformance, self.frames.throughput]
-        return list(dict.fromkeys(str(name) for frame in named for name in frame["implementation"]))
+        return list(dict.fromkeys(str(name) for frame in named for name in frame["implementation"].unique()))
 
     @cached_property
     def timed(self) -> list[str]:
@@ -131,8 +132,12 @@ class Findings:
         return speed.cells(self.frames, named=self.whole is not None)
 
     @cached_property
+    def rounds(self) -> Rounds:
+        return Rounds(self.frames)
+
+    @cached_property
     def relative(self) -> pd.DataFrame:
-        return speed.relative(self.frames, self.cells, self.implementations)
+        return speed.relative(self.frames, self.cells, self.implementations, self.rounds)
 
     @cached_property
     def costs(self) -> pd.DataFrame:
@@ -145,12 +150,12 @@ class Findings:
 
     @cached_property
     def fastest(self) -> pd.DataFrame:
-        return speed.fastest(self.frames, self.cells, self.implementations, self.conforming)
+        return speed.fastest(self.frames, self.cells, self.implementations, self.conforming, self.rounds)
 
     @cached_property
     def fastest_of_each(self) -> pd.DataFrame:
         """The same with every T a use of its own."""
-        return speed.fastest(self.frames, self.cells, self.implementations, self.conforming, each=True)
+        return speed.fastest(self.frames, self.cells, self.implementations, self.conforming, self.rounds, each=True)
 
 
 def current(frames: Frames) -> Frames:
@@ -161,6 +166,8 @@ def current(frames: Frames) -> Frames:
     check = ["machine", "implementation", "contract", "case", "mode", "device", "dtype"]
     created = frames.conformance["run"].map(frames.runs.set_index("run")["created"])
     newest = created.groupby([frames.conformance[name] for name in check]).transform("max")
+    if (created == newest).all():
+        return frames
     conformance = frames.conformance[created == newest]
     return replace(frames, conformance=conformance, errors=frames.errors[frames.errors["line"].isin(conformance["line"])])
 

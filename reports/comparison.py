@@ -11,6 +11,7 @@ from typing import Any
 from harness.statistics import Effect, Verdict, verdicts
 from reports import speed
 from reports.load import Frames
+from reports.rounds import Rounds
 from reports.tables import counted, rows
 
 
@@ -72,7 +73,7 @@ def left_out(frames: Frames, found: list[Comparison]) -> list[str]:
 def _pairs(frames: Frames, baseline: str) -> list[_Pair]:
     current = speed.latest(speed.cells(frames), frames.runs)
     timed = current[current["samples"] > 0]
-    rounds = speed.rounds_of(frames)
+    rounds = Rounds(frames)
     names = list(dict.fromkeys(timed["implementation"]))
     chosen = speed.baselines(timed, frames, names, baseline)
     answer = []
@@ -83,11 +84,11 @@ def _pairs(frames: Frames, baseline: str) -> list[_Pair]:
         for name, row in own.items():
             if base is None or name == base.implementation or baseline not in ("", base.implementation):
                 continue
-            found = speed.beside(rounds, row.cell, base.cell)
+            found = rounds.beside(row.cell, base.cell)
             if not found.rounds:
                 continue
-            shared = rounds[row.cell].keys() & rounds[base.cell].keys()
-            spent = sum(rounds[one.cell][n] * (one.calls + one.untimed) for one in (row, base) for n in shared)
+            shared = rounds.shared(row.cell, base.cell)
+            spent = sum(rounds.of(one.cell)[n] * (one.calls + one.untimed) for one in (row, base) for n in shared)
             fields = {"workload": workload, "implementation": name, "baseline": base.implementation, "seconds": spent}
             answer.append(
                 _Pair(

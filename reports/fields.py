@@ -42,6 +42,15 @@ def text(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def printable(values: list[str]) -> list[str]:
+    """``values`` as they are, but for half a surrogate pair, which JSON may hold and no page, table or terminal takes."""
+    try:
+        "".join(values).encode()
+    except UnicodeEncodeError:
+        return [text.encode(errors="replace").decode() for text in values]
+    return values
+
+
 def texts(value: Any) -> list[str]:
     """The texts in ``value`` if it is a list, else none."""
     return [item for item in value if isinstance(item, str)] if isinstance(value, (list, tuple)) else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 import sys
 from collections.abc import Mapping
@@ -17,7 +16,8 @@ from harness.record import Calibration, Conformance, Mutation, Result, Throughpu
 from harness.statistics import Verdict
 from reports import metrics, timed
 from reports.columns import COLUMNS
-from reports.fields import count, mapping, number
+from reports.compared import Compared
+from reports.fields import count, mapping, printable
 from reports.foreign import from_benchmark
 from reports.frames import Frames, LoadError
 from reports.machines import told_apart
@@ -27,7 +27,8 @@ class Gatherer:
     """Gathers rows, file by file."""
 
     def __init__(self) -> None:
-        self.tables = {name: _Table(columns) for name, columns in COLUMNS.items()}
+        self.tables = {name: _Table(columns) for name, columns in COLUMNS.items() if name != "errors"}
+        self.compared = Compared()
         self.contracts: dict[str, dict[str, Any]] = {}
         self.problems: list[str] = []
         self._names: set[str] = set()
@@ -37,7 +38,8 @@ class Gatherer:
         for facts in self.contracts.values():
             self.tables["contracts"].add(facts)
         # One after the other, each given up when it is a frame.
-        frames = {name: self.tables.pop(name).frame() for name in COLUMNS}
+        frames = {name: self.tables.pop(name).frame() for name in list(self.tables)}
+        frames["errors"] = self.compared.frame(frames["conformance"])
         return told_apart(Frames(**frames, problems=tuple(self.problems)))
 
     def run_file(self, path: Path, digest: str) -> None:
@@ -243,20 +245,7 @@ class Gatherer:
             }
         )
         if result.errors:
-            self._errors(line, shared, result.errors)
-
-    def _errors(self, line: int, shared: dict[str, str], found: list[dict[str, Any]]) -> None:
-        numbers = {key: [_finite(error.get(key)) for error in found] for key in _NUMBERS}
-        self.tables["errors"].extend(
-            len(found),
-            {**shared, "line": line},
-            {
-                **numbers,
-                "quantity": [sys.intern(str(error.get("quantity", ""))) for error in found],
-                "elements": [count(error.get("elements")) for error in found],
-                "finite": [value is not None for value in numbers["error"]],
-            },
-        )
+            self.compared.add(line, result.errors)
 
     def _throughput(self, run: str, machine: str, result: Throughput) -> None:
         cell = len(self.tables["throughput"])
@@ -267,13 +256,6 @@ class Gatherer:
 
 _OUTCOMES = frozenset(Outcome)
 _SHARED = ("contract", "implementation", "mode", "device", "dtype", "outcome")
-_NUMBERS = ("error", "floor", "ratio", "allowance")
-
-
-def _finite(value: Any) -> float | None:
-    found = value if type(value) is float else number(value)
-    # Python reads NaN and Infinity in JSON; to write null for them is our own writer's rule.
-    return found if found is not None and math.isfinite(found) else None
 
 
 def _no_times(result: Throughput) -> str:
@@ -322,11 +304,4 @@ class _Table:
         return pd.DataFrame({name: pd.Series(self._values(name, dtype), dtype=dtype) for name, dtype in self._dtypes.items()})
 
     def _values(self, name: str, dtype: str) -> list[Any]:
-        values = self._columns[name]
-        if dtype == "str":
-            try:
-                "".join(values).encode()
-            except UnicodeEncodeError:
-                # JSON may hold half a surrogate pair, which no page, table or terminal takes.
-                return [text.encode(errors="replace").decode() for text in values]
-        return values
+        return printable(self._columns[name]) if dtype == "str" else self._columns[name]

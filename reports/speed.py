@@ -10,10 +10,11 @@ from typing import Any
 import pandas as pd
 
 from harness.outcome import Outcome
-from harness.statistics import LEVEL, Effect, Verdict, effect, mean
+from harness.statistics import LEVEL, Verdict, mean
 from harness.workload import baseline_of
 from reports import metrics
 from reports.load import Frames
+from reports.rounds import Rounds
 from reports.tables import rows
 
 IDENTITY = ["mode", "timed_pass", "place", "configuration", "sequence_length"]
@@ -109,10 +110,9 @@ def baselines(cells: pd.DataFrame, frames: Frames, implementations: list[str], a
     return {key: baseline_of(names, next((name for name in named if name in names), "")) for key, names in timed.items()}
 
 
-def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str]) -> pd.DataFrame:
+def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str], rounds: Rounds) -> pd.DataFrame:
     """One row per timed cell beside its baseline: ratio (above 1 is faster), low, high (99 % interval), pairs, standing, baseline."""
     current = latest(cells, frames.runs)
-    rounds = rounds_of(frames)
     reference = baselines(current, frames, implementations)
     # In lists and not in frames: a small frame for each workload takes a hundred times as long as its rows.
     groups: dict[tuple[Any, ...], list[Any]] = {}
@@ -128,7 +128,7 @@ def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str]) ->
         for row in group:
             if row.implementation == baseline:
                 continue
-            found = metrics.speed(beside(rounds, row.cell, base.cell))
+            found = metrics.speed(rounds.beside(row.cell, base.cell))
             ratio = found.ratio if found.pairs else base.seconds / row.seconds
             answer.append(
                 {
@@ -145,7 +145,9 @@ def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str]) ->
     return pd.DataFrame(answer, columns=[*IDENTITY, "implementation", "baseline", "ratio", "low", "high", "pairs", "standing"])
 
 
-def fastest(frames: Frames, cells: pd.DataFrame, implementations: list[str], conforming: list[str], each: bool = False) -> pd.DataFrame:
+def fastest(
+    frames: Frames, cells: pd.DataFrame, implementations: list[str], conforming: list[str], rounds: Rounds, each: bool = False
+) -> pd.DataFrame:
     """One row per use: the fastest conforming implementation, or why there is none.
 
     A use is a mode, pass, place and configuration with the lengths of one of :data:`LENGTHS`, or, of ``each``, with one T. Only an
@@ -157,7 +159,6 @@ def fastest(frames: Frames, cells: pd.DataFrame, implementations: list[str], con
     apart from), ratio, low, high (leader over runner-up), standing, outcomes (implementation -> what became of it, where it has not all
     the times), passed_over (list of sentences).
     """
-    rounds = rounds_of(frames)
     answer = []
     for keys, length, use in _uses(latest(cells, frames.runs), each):
         workloads = sorted({row.sequence_length for row in use})
@@ -189,7 +190,7 @@ def _contest(ranked: list[str], workloads: list[int], timed: dict[str, dict[int,
 
     def contest(name: str, other: str) -> metrics.Speed:
         pairs = [(timed[name][length].cell, timed[other][length].cell) for length in workloads]
-        return metrics.speed(mean([beside(rounds, *pair) for pair in pairs]), level)
+        return metrics.speed(mean([rounds.beside(*pair) for pair in pairs]), level)
 
     leader = ranked[0]
     for other in ranked[1:]:
@@ -250,24 +251,3 @@ def _passed_over(use: list[Any], whole: list[str], ranked: list[str], conforming
         if name in conforming and name not in whole and not all(row.outcome == Outcome.UNAVAILABLE for row in own):
             answer.append(f"{name}: {', '.join(f'{row.outcome} at T={row.sequence_length}' for row in own)}")
     return answer
-
-
-Rounds = dict[int, dict[int, float]]
-
-
-def rounds_of(frames: Frames) -> Rounds:
-    """cell -> round -> seconds, the median where a round has several samples."""
-    known = frames.samples[frames.samples["round"] >= 0]
-    if known.duplicated(["cell", "round"]).any():
-        known = known.groupby(["cell", "round"])["seconds"].median().reset_index()
-    answer: Rounds = {}
-    for cell, number, seconds in zip(known["cell"].tolist(), known["round"].tolist(), known["seconds"].tolist(), strict=True):
-        answer.setdefault(cell, {})[number] = seconds
-    return answer
-
-
-def beside(rounds: Rounds, candidate: int, baseline: int) -> Effect:
-    """The effect on the time of a cell, from the rounds that it shares with its baseline's cell."""
-    own, other = rounds.get(candidate, {}), rounds.get(baseline, {})
-    shared = sorted(own.keys() & other.keys())
-    return effect([own[number] for number in shared], [other[number] for number in shared])

@@ -157,10 +157,9 @@ def _details(
     """The details of the cells ``keys``, numbered from ``first``, in ``left`` characters of messages."""
     conformance = findings.current.conformance
     odd = conformance[~conformance["outcome"].isin([Outcome.PASSED, Outcome.UNAVAILABLE])]
-    errors = {
-        line: list(rows(group))
-        for line, group in findings.current.errors[findings.current.errors["line"].isin(odd["line"])].groupby("line")
-    }
+    errors: dict[int, list[Any]] = {}
+    for row in rows(findings.current.errors[findings.current.errors["line"].isin(odd["line"])]):
+        errors.setdefault(row.line, []).append(row)
     rank = {str(outcome): place for place, outcome in enumerate(WORST_FIRST)}
     lines: dict[tuple[str, str], list[Any]] = {}
     for row in rows(odd):

@@ -176,10 +176,13 @@ def machines(findings: Findings) -> list[dict[str, Any]]:
     """
     current = speed.latest(findings.cells, findings.frames.runs)
     answer = []
-    for machine, own in current[current["samples"] > 0].groupby("machine", sort=False):
-        groups = [group for _, group in own.groupby(["run", "workload"], sort=False)]
-        told = [list(dict.fromkeys(sentence for sentences in group["told"] for sentence in sentences)) for group in groups]
-        watched = sum(any(group["evidence"]) for group in groups)
+    timed: dict[str, dict[tuple[str, str], list[Any]]] = {}
+    for row in rows(current.loc[current["samples"] > 0, ["machine", "run", "workload", "told", "evidence", "stopped"]]):
+        timed.setdefault(row.machine, {}).setdefault((row.run, row.workload), []).append(row)
+    for machine, workloads in timed.items():
+        groups = list(workloads.values())
+        told = [list(dict.fromkeys(sentence for row in group for sentence in row.told)) for group in groups]
+        watched = sum(any(row.evidence for row in group) for group in groups)
         of = counted(len(groups), "workload")
         answer.append(
             {
@@ -188,7 +191,7 @@ def machines(findings: Findings) -> list[dict[str, Any]]:
                 "workloads": of,
                 "watched": watched,
                 "unwatched": counted(len(groups) - watched, "workload") if watched < len(groups) else "",
-                "interrupted": sum("interrupted" in set(group["stopped"]) for group in groups),
+                "interrupted": sum(any(row.stopped == "interrupted" for row in group) for group in groups),
             }
         )
     return answer
