@@ -13,6 +13,7 @@ from reports import costs, speed
 from reports.load import Frames
 from reports.machines import only
 from reports.rounds import Rounds
+from reports.side_by_side import SideBySide, side_by_side
 from reports.tables import counted, rows
 
 WORST_FIRST = (
@@ -104,6 +105,11 @@ class Findings:
         """Every implementation, those that were timed first: the order that gives each its colour and mark in every figure."""
         everyone = self.whole.implementations if self.whole else self.implementations
         return list(dict.fromkeys([*self.timed, *everyone]))
+
+    @cached_property
+    def side_by_side(self) -> list[SideBySide]:
+        """Environments that were compared, machine by machine."""
+        return [found for part in self.parts for found in side_by_side(part.frames, part.machine)]
 
     @cached_property
     def current(self) -> Frames:

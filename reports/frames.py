@@ -23,6 +23,7 @@ class Frames:
     contracts: pd.DataFrame
     mutations: pd.DataFrame
     calibrations: pd.DataFrame
+    versus: pd.DataFrame
     coverage: pd.DataFrame
     conformance: pd.DataFrame
     errors: pd.DataFrame

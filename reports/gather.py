@@ -21,6 +21,7 @@ from reports.fields import count, mapping, printable
 from reports.foreign import from_benchmark
 from reports.frames import Frames, LoadError
 from reports.machines import told_apart
+from reports.timed import versus_row
 
 
 class Gatherer:
@@ -31,12 +32,15 @@ class Gatherer:
         self.compared = Compared()
         self.contracts: dict[str, dict[str, Any]] = {}
         self.problems: list[str] = []
+        self._versus: dict[tuple[str, str, str], tuple[str, Versus]] = {}
         self._names: set[str] = set()
         self._signatures: set[tuple[Any, ...]] = set()
 
     def frames(self) -> Frames:
         for facts in self.contracts.values():
             self.tables["contracts"].add(facts)
+        for (run, *_), (machine, result) in self._versus.items():
+            self.tables["versus"].add({**versus_row(result), "run": run, "machine": machine})
         # One after the other, each given up when it is a frame.
         frames = {name: self.tables.pop(name).frame() for name in list(self.tables)}
         frames["errors"] = self.compared.frame(frames["conformance"])
@@ -101,7 +105,9 @@ class Gatherer:
         elif isinstance(result, Calibration):
             if not self._calibration(run, machine, result):
                 return "has verdicts that do not add up to its trials; it was left out."
-        elif isinstance(result, Throughput):  # not Versus: two environments are no implementations that were timed beside each other
+        elif isinstance(result, Versus):
+            self._versus[run, result.workload, result.implementation] = machine, result
+        elif isinstance(result, Throughput):
             self._signatures.add(_signature(machine, result))
             self._throughput(run, machine, result)
             return _no_times(result)

@@ -24,7 +24,8 @@ def load(paths: str | Path | Iterable[str | Path]) -> Frames:
     The frames, one row for each: ``runs`` file, ``implementations`` implementation, device and run, ``contracts`` contract,
     ``conformance`` contract, implementation and case, ``errors`` tensor that such a check compared (``line`` says of which),
     ``throughput`` implementation and workload, ``samples`` time that such a cell has (``cell`` says which), ``mutations`` mutant,
-    ``calibrations`` planted slowdown, ``coverage`` implementation and recurrence. ``reports.COLUMNS[frame][column]`` is the type of a
+    ``calibrations`` planted slowdown, ``versus`` implementation and workload in two environments, ``coverage`` implementation and
+    recurrence. ``reports.COLUMNS[frame][column]`` is the type of a
     column and what it means, with its unit. Times are in seconds, memory is in bytes, an error is a share of the largest magnitude of
     its tensor, and what is not known is missing (NaN) or an empty text.
 

@@ -12,7 +12,7 @@ from reports.tables import rows
 if TYPE_CHECKING:
     from reports.frames import Frames
 
-_NAMED = ("runs", "implementations", "calibrations", "conformance", "throughput")
+_NAMED = ("runs", "implementations", "calibrations", "versus", "conformance", "throughput")
 """The frames that say of each row on which machine it came about."""
 
 
@@ -34,7 +34,7 @@ def only(frames: Frames, machine: str) -> Frames:
     runs = set(frames.runs.loc[frames.runs["machine"] == machine, "run"])
     kept = {
         name: frame[frame["run"].isin(runs)]
-        for name in ("runs", "implementations", "mutations", "calibrations", "coverage", "conformance", "throughput")
+        for name in ("runs", "implementations", "mutations", "calibrations", "versus", "coverage", "conformance", "throughput")
         for frame in (getattr(frames, name),)
     }
     errors = frames.errors[frames.errors["line"].isin(kept["conformance"]["line"])]

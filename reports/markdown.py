@@ -34,6 +34,13 @@ def code(text: str, most: int = MOST_LETTERS) -> str:
     return f"`{told}`" if _PLAIN.fullmatch(told) else _marked_up(told)
 
 
+def sentence(text: str) -> str:
+    """A sentence of ours that has other people's names in it."""
+    told = one_line(text)
+    # Where nothing in it can be Markdown it stays as it is: most have only words and numbers.
+    return told if not set(told) & set("\\`*_{}[]<>|#@&~$!") and "://" not in told else code(told)
+
+
 def _marked_up(told: str) -> str:
     """As code in HTML, with a character reference for everything that could mean something in HTML, in Markdown or in a table."""
     return "<code>" + "".join(c if _LETTER.fullmatch(c) or not c.isascii() else f"&#{ord(c)};" for c in told) + "</code>"

@@ -13,11 +13,11 @@ from harness import statistics
 from harness.layer import Mode
 from harness.outcome import Outcome
 from harness.workload import Pass
-from reports import metrics, view_changes, view_conformance, view_runs, view_speed, view_verdict
+from reports import metrics, view_changes, view_conformance, view_runs, view_speed, view_verdict, view_versus
 from reports.analysis import WORST_FIRST, Findings
 from reports.changes import Changes, changes
 from reports.drawers import Result, drawers
-from reports.figures import FIGURES, Plan, change, style
+from reports.figures import FIGURES, Plan, change, style, versus
 from reports.inline import classed
 from reports.load import Frames
 
@@ -45,6 +45,8 @@ def _plans(findings: Findings, changed: Changes | None) -> Iterator[tuple[str, P
     for section, plans in FIGURES:
         for part in findings.parts:
             yield from ((section, plan) for plan in plans(part))
+    for found in findings.side_by_side:
+        yield from ((view_versus.key(found), plan) for plan in versus.plans(found))
     for side in changed.beside if changed else ():
         yield from ((f"changes {side.machine}", plan) for plan in change.plans(side))
 
@@ -79,6 +81,7 @@ def _said(findings: Findings, before: Findings | None, changed: Changes | None) 
         "glyphs": [str(outcome) for outcome in Outcome],
         **_verdict(findings),
         **_changes(changed),
+        "versus": view_versus.sections(findings),
         **_conformance(findings),
         **_speed(findings),
         **_provenance(findings, before),

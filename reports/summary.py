@@ -9,12 +9,12 @@ from typing import Any
 
 from harness.outcome import Outcome
 from harness.statistics import LEVEL, Verdict
-from reports import comparison, speed, view_conformance, view_speed, view_verdict
+from reports import comparison, speed, summary_versus, view_conformance, view_speed, view_verdict
 from reports.analysis import BREAKING, Findings
 from reports.changes import changes
 from reports.figures.style import MODE_NAMES
 from reports.frames import Frames
-from reports.markdown import code, cut, fenced, folded, heading_code, limited, one_line
+from reports.markdown import code, cut, fenced, folded, heading_code, limited, sentence
 from reports.summary_changes import Change, ratio, workload
 from reports.tables import counted, rows
 
@@ -57,14 +57,16 @@ def _parts(
 ) -> Iterable[str]:
     """The parts of a summary; a list in it has at most ``limit`` lines."""
     short = limit < _LIMITS[0]
-    yield f"## {view_verdict.headline(findings)[0]}"
+    yield f"## {sentence(view_verdict.headline(findings)[0])}"
     yield _verdicts(findings, limit)
     if change is not None:
         yield from change.parts(limit)
     yield from _broken(findings, limit)
-    yield _strength(findings, limit)
+    if not view_verdict.only_side_by_side(findings):
+        yield _strength(findings, limit)
     yield from _fastest(findings, limit)
     yield _slower(compared, limit)
+    yield from summary_versus.parts(findings, limit)
     if warnings:
         shown, more = cut(warnings, limit, "warning")
         yield "### Warnings\n\n" + "\n".join(f"- {line}" for line in shown) + more
@@ -79,7 +81,7 @@ def _verdicts(findings: Findings, limit: int) -> str:
             *_place(row["machine"]),
             code(row["implementation"]),
             row["verdict"],
-            _sentence(row["reason"]),
+            sentence(row["reason"]),
             f"{row['passed']} of {row['contracts']}",
         )
         for row in view_verdict.verdict_rows(findings)
@@ -92,13 +94,6 @@ def _verdicts(findings: Findings, limit: int) -> str:
 def _place(machine: str) -> list[str]:
     """The machine in a table of several, and nothing where there is one."""
     return [code(machine)] if machine else []
-
-
-def _sentence(reason: str) -> str:
-    """A sentence of ours that has other people's names in it."""
-    told = one_line(reason)
-    # Where nothing in it can be Markdown it stays as it is: most have only words and numbers.
-    return told if not set(told) & set("\\`*_{}[]<>|#@&~$!") and "://" not in told else code(told)
 
 
 def _strength(findings: Findings, limit: int) -> str:
@@ -181,12 +176,12 @@ def _fastest(findings: Findings, limit: int) -> Iterable[str]:
         for row in rows(group):
             uses.setdefault((row.mode, row.timed_pass), {})[row.length] = _winner(row)
         lines = [
-            (MODE_NAMES.get(mode) or code(mode), _sentence(timed_pass), *(found.get(name, "") for name in present))
+            (MODE_NAMES.get(mode) or code(mode), sentence(timed_pass), *(found.get(name, "") for name in present))
             for (mode, timed_pass), found in uses.items()
         ]
         spans = [f"{name}, T = {low}" if low == high else name for name, low, high in speed.LENGTHS if name in present]
         told = limited(("recurrence", "pass", *spans), lines, limit, "use")
-        yield f"**{_sentence(f'{place}, {configuration}')}**\n\n{told}"
+        yield f"**{sentence(f'{place}, {configuration}')}**\n\n{told}"
     yield cut(groups, limit, "configuration")[1].strip()
 
 
@@ -225,7 +220,7 @@ def _warnings(findings: Findings) -> list[str]:
     """What is wrong with the files, and what disturbed the times."""
     lines = [code(problem, 400) for problem in findings.frames.problems]
     for place in view_speed.machines(findings):
-        lines += [f"{code(place['machine'])}: {_sentence(sentence)} ({of})" for sentence, of in place["lines"]]
+        lines += [f"{code(place['machine'])}: {sentence(told)} ({of})" for told, of in place["lines"]]
         if place["interrupted"]:
             lines.append(f"{code(place['machine'])}: sampling was interrupted in {counted(place['interrupted'], 'workload')}")
     return lines

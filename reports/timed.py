@@ -1,4 +1,4 @@
-"""A timed cell as rows: what a record of it says, each fact in a column of its own."""
+"""A timed cell, and a comparison of environments, as rows: what a record says, each fact in a column of its own."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from harness.outcome import Outcome
-from harness.record import Throughput
+from harness.record import Throughput, Versus
 from reports.fields import mapping, number, text, texts, whole
 
 _SAMPLED = ("samples", "rounds", "issued", "device_samples")
@@ -47,6 +47,12 @@ def cell_row(result: Throughput) -> dict[str, Any]:
         "gpu_others": number(gpu.get("others_utilisation")),
         "told": texts(evidence.get("told")),
     }
+
+
+def versus_row(result: Versus) -> dict[str, Any]:
+    """The columns of the frame ``versus`` that the record itself fills."""
+    own = {f.name: getattr(result, f.name) for f in fields(result) if f.name not in ("agreement", "evidence")}
+    return {**own, "pairs": len(result.ratios), "told": [texts(mapping(pair).get("told")) for pair in result.evidence]}
 
 
 def no_times(result: Throughput) -> list[float]:

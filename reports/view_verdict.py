@@ -12,7 +12,7 @@ import pandas as pd
 
 from harness import statistics
 from harness.workload import Pass
-from reports import speed
+from reports import speed, view_versus
 from reports.analysis import Findings, Verdict
 from reports.figures.style import MODE_NAMES, modes
 from reports.tables import counted, listed, rows
@@ -24,6 +24,19 @@ MAIN_PASSES = (Pass.STREAMING, Pass.INFERENCE, Pass.TRAINING)
 
 def headline(findings: Findings) -> tuple[str, list[str]]:
     """The verdict on everything: a title, and the paragraph below it as sentences."""
+    if only_side_by_side(findings):
+        return view_versus.headline(findings.side_by_side)
+    title, sentences = _of_implementations(findings)
+    return title, sentences + view_versus.summed_up(findings.side_by_side)
+
+
+def only_side_by_side(findings: Findings) -> bool:
+    """Whether environments were compared and no implementation was."""
+    frames = findings.frames
+    return len(frames.versus) > 0 and frames.conformance.empty and frames.throughput.empty
+
+
+def _of_implementations(findings: Findings) -> tuple[str, list[str]]:
     parts = [part for part in findings.parts if len(part.verdicts)]
     if not findings.whole and len(parts) < 2:
         title, sentences = _headline(parts[0] if parts else findings)

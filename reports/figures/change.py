@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +19,10 @@ from reports.changes import Beside
 from reports.figures import layout, style
 from reports.tables import counted
 
-_LOOKS = {
+Ratio = tuple[float, float | None, float | None]
+"""A ratio with the ends of its interval."""
+
+LOOKS = {
     Verdict.SLOWER: ("#d55e00", "v", "slower"),
     Verdict.FASTER: ("#0072b2", "^", "faster"),
     Verdict.SAME: ("#009e73", "o", "the same"),
@@ -39,17 +43,20 @@ def _draw(machine: str, changes: list[comparison.Change], judged: bool) -> style
     with style.house_style():
         figure = Figure(figsize=(11.0, 0.9 * len(names) + 1.6))
         panel = figure.subplots()
-        _axes(panel, names)
+        ratio_axis(panel, [style.shorten(name, 26) for name in names])
         for place, name in enumerate(names):
             own = sorted((change for change in changes if change.implementation == name), key=lambda change: change.ratio)
             heights = {id(change): place + 0.38 * (2 * (k + 0.5) / len(own) - 1) for k, change in enumerate(own)}
-            for verdict, (colour, marker, _) in _LOOKS.items():
+            for verdict, (colour, marker, _) in LOOKS.items():
                 shown = [change for change in own if (change.verdict if judged else Verdict.UNDECIDED) == verdict]
                 if shown:
                     gid = f"change-{place}-{verdict}"
-                    _marks(panel, shown, [heights[id(change)] for change in shown], colour, marker, verdict == Verdict.UNDECIDED, gid)
+                    ratios = [(change.ratio, change.low, change.high) for change in shown]
+                    marks(panel, ratios, [heights[id(change)] for change in shown], colour, marker, verdict == Verdict.UNDECIDED, gid)
                     hover[gid] = [_told(change, judged) for change in shown]
-        layout.finish(figure, title, "", _handles(changes, judged), layout.Room(layout.labels([panel]), above=0.08))
+        layout.finish(
+            figure, title, "", handles({change.verdict for change in changes}, judged), layout.Room(layout.labels([panel]), above=0.08)
+        )
     return style.Drawing(
         name=style.slug("change", machine),
         title=title,
@@ -62,12 +69,13 @@ def _draw(machine: str, changes: list[comparison.Change], judged: bool) -> style
     )
 
 
-def _axes(panel: Axes, names: list[str]) -> None:
+def ratio_axis(panel: Axes, names: list[str]) -> None:
+    """Ratios across, around 1, and ``names`` down."""
     panel.set_xscale("log")
     panel.xaxis.set_major_locator(LogLocator(subs=(1.0, 1.2, 1.5, 2.0, 3.0, 5.0, 7.0, 8.0, 9.0), numticks=20))
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.2g}×"))
     panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_yticks(range(len(names)), [style.shorten(name, 26) for name in names])
+    panel.set_yticks(range(len(names)), names)
     panel.tick_params(axis="y", labelcolor=style.INK, length=0)
     panel.set_ylim(len(names) - 0.5, -0.5)
     panel.grid(axis="y", visible=False)
@@ -76,17 +84,14 @@ def _axes(panel: Axes, names: list[str]) -> None:
     panel.axvline(1, color=style.INK, linewidth=1.2)
 
 
-def _marks(panel: Axes, changes: list[comparison.Change], heights: list[float], colour: str, marker: str, hollow: bool, gid: str) -> None:
-    known = [
-        (change.low, change.high, height)
-        for change, height in zip(changes, heights, strict=True)
-        if change.low is not None and change.high is not None
-    ]
+def marks(panel: Axes, ratios: Sequence[Ratio], heights: Sequence[float], colour: str, marker: str, hollow: bool, gid: str) -> None:
+    """Draws ratios with their intervals."""
+    known = [(low, high, height) for (_, low, high), height in zip(ratios, heights, strict=True) if low is not None and low == low]
     if known:
         lows, highs, places = zip(*known, strict=True)
         panel.hlines(places, lows, highs, color=colour, linewidth=0.9, alpha=0.6)
     panel.plot(
-        [change.ratio for change in changes], heights, linestyle="none", marker=marker, markersize=4.5, color=colour,
+        [ratio for ratio, _, _ in ratios], heights, linestyle="none", marker=marker, markersize=4.5, color=colour,
         markerfacecolor=style.PAPER if hollow else colour, markeredgewidth=1.0, gid=gid,
     )  # fmt: skip
 
@@ -97,13 +102,14 @@ def _told(change: comparison.Change, judged: bool) -> str:
     return f"{change.implementation} · {change.workload}{comparison.told(change.caches)}: {change.ratio:.3f}× ({interval}), {verdict}"
 
 
-def _handles(changes: list[comparison.Change], judged: bool) -> list[Line2D]:
-    seen = {change.verdict for change in changes} if judged else {str(Verdict.UNDECIDED)}
+def handles(verdicts: set[str], judged: bool = True) -> list[Line2D]:
+    """What a legend says of the verdicts that are there, or of the one look of what is not judged."""
+    seen = verdicts if judged else {str(Verdict.UNDECIDED)}
     mark: dict[str, Any] = {"linestyle": "none", "markersize": 5}
     return [
         Line2D([], [], color=colour, marker=marker, label=word if judged else "not judged", **mark,
                markerfacecolor=style.PAPER if verdict == Verdict.UNDECIDED else colour)
-        for verdict, (colour, marker, word) in _LOOKS.items() if str(verdict) in seen
+        for verdict, (colour, marker, word) in LOOKS.items() if str(verdict) in seen
     ]  # fmt: skip
 
 
@@ -113,7 +119,7 @@ def _alternative(changes: list[comparison.Change], names: list[str], judged: boo
         own = [change for change in changes if change.implementation == name]
         middle = math.exp(sorted(math.log(change.ratio) for change in own)[len(own) // 2])
         low, high = (end(change.ratio for change in own) for end in (min, max))
-        told = [f"{sum(change.verdict == verdict for change in own)} {word}" for verdict, (_, _, word) in _LOOKS.items()]
+        told = [f"{sum(change.verdict == verdict for change in own)} {word}" for verdict, (_, _, word) in LOOKS.items()]
         judgement = f": {', '.join(told)}" if judged else ", not judged"
         sentences.append(f"{name}, {counted(len(own), 'workload')}{judgement}; {low:.3f} to {high:.3f}, middle {middle:.3f}.")
     return " ".join(sentences)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -273,6 +274,64 @@ def versus() -> list[Versus]:
         Versus("release/lstm", "release", "torch:onednn", "torch==1", "torch==2", "passed", **shared, **ends),
         Versus("release/gru", "release", "torch:onednn", "torch==1", "torch==2", "crashed", **shared),
     ]
+
+
+SIDES = {
+    "base": ({"python": "3.11.9", "onednn": "3.9"}, {"torch": "2.11.0", "numpy": "2.4.6", "sympy": "1.13"}),
+    "head": ({"python": "3.11.9", "onednn": "3.10"}, {"torch": "2.13.0", "numpy": "2.4.6", "<b>mypkg</b>": "1.0"}),
+}
+"""What two environments have: versions that they say of themselves, and what is installed."""
+
+
+def versus_run(directory: Path, complete: bool = True, what: str = "versus", **changes: Any) -> Path:
+    """The run file of two environments side by side: one of every verdict and outcome, hostile names, a workload that was never begun."""
+    generator = np.random.default_rng(13)
+    names = {"base": "torch==2.11.0", "head": "torch==2.13.0 <script>alert(2)</script>"}
+    python = {side: f"/venvs/{side}/bin/python" for side in SIDES}
+    records = []
+    for workload, implementation, outcome, verdict, effect in (
+        ("release/lstm-T64", "torch:onednn", "passed", "slower", 1.08),
+        ("release/gru-T64", "torch:onednn", "passed", "faster", 0.91),
+        ("release/rnn_tanh-T64", "torch:onednn", "passed", "same", 1.001),
+        ("release/lstm-T1024", "torch:onednn", "passed", "undecided", 1.02),
+        ("release/lstm-T64", HOSTILE, "passed", "undecided", 1.03),
+        ("release/gru-T64", HOSTILE, "failed", "", math.nan),
+        ("release/rnn_tanh-T64", HOSTILE, "unavailable", "", math.nan),
+    ):
+        mode = workload.split("/")[1].rpartition("-")[0]
+        shared: dict[str, Any] = {"mode": mode, "device": "cpu", "dtype": "float32", "timed_pass": "inference", "threads": 1}
+        shared |= {"environments": {side: {"python": python[side], "origin": f"/venvs/{side}/{implementation}.py"} for side in SIDES}}
+        empty = Versus(workload, "release", implementation, names["base"], names["head"], outcome, **shared)
+        if outcome != "passed":
+            told = "head: " + (
+                "h_n: 37 of 480 elements are off\n  <i>worst</i>" if outcome == "failed" else "<b>no module</b> of this name"
+            )
+            records.append(replace(empty, message=told))
+            continue
+        found = [effect * float(np.exp(generator.normal(0, 0.03 if verdict == "undecided" else 0.004))) for _ in range(6)]
+        kernels = {"base": ["aten::mkldnn_rnn_layer"], "head": ["aten::lstm_cell" if verdict == "slower" else "aten::mkldnn_rnn_layer"]}
+        for pairs in (1, 6):
+            # One record after each pair; the last counts.
+            own = found[:pairs]
+            width = 0.05 if verdict == "undecided" else 0.008
+            whole = pairs == len(found)
+            evidence = [asdict(Seen(2.0, others=0.4 if k == 2 else 0.01, stolen=0.0, waited=0.0)) for k in range(pairs)]
+            records.append(
+                replace(
+                    empty, verdict=verdict if whole else "undecided", ratio=float(np.exp(np.mean(np.log(own)))), kernels=kernels,
+                    low=effect * (1 - width) if whole else None, high=effect * (1 + width) if whole else None, ratios=own,
+                    base_seconds=[0.0012] * pairs, head_seconds=[0.0012 * ratio for ratio in own], rounds=[60] * pairs, seconds=9.0 * pairs,
+                    stopped=("pairs" if verdict == "undecided" else "decided") if whole else "",
+                    evidence=[{**seen, "told": sentences(Seen(**seen))} for seen in evidence],
+                )
+            )  # fmt: skip
+    policy = {
+        **names, "pairs": 8, "builds": 3, "environments": {side: {"versions": own} for side, (own, _) in SIDES.items()},
+        "installed": {side: installed for side, (_, installed) in SIDES.items()},
+    }  # fmt: skip
+    workloads: dict[str, Any] = {name: {} for name in [*(record.workload for record in records), "release/never-T1"]}
+    given: dict[str, Any] = {"contracts": {}, "implementations": {}, "workloads": workloads, "policy": policy, **changes}
+    return write(directory, complete=complete, what=what, results=records, **given)
 
 
 def calibrations() -> list[Calibration]:

@@ -317,3 +317,25 @@ def test_what_changed_can_be_searched_and_filtered(started: Browser, tmp_path: P
         menu.value = 'loop:hoisted'; menu.dispatchEvent(new Event('input'));
         return document.querySelector('[data-for=times-changed1] output').textContent;"""
     assert started.run(script) == "22 of 87 rows"
+
+
+@pytest.mark.parametrize("width", [1300, 390])
+def test_environments_side_by_side_are_the_first_thing_on_a_page_of_theirs_and_filter_by_verdict(
+    width: int, started: Browser, tmp_path: Path
+) -> None:
+    path = page.write(load(specimen.versus_run(tmp_path)), tmp_path / "out")
+    assert started.visit(path, width) == []
+    assert "is slower than torch==2.11.0 in 1 of 5 comparisons" in started.run("return document.querySelector('h1').textContent")
+    first = "const first = document.querySelector('main > section'); return [first.id, first.querySelector('h3').textContent]"
+    assert started.run(first) == ["versus", "torch==2.13.0 <script>alert(2)</script> beside torch==2.11.0"]
+    assert started.run("return document.querySelectorAll('script').length") == 1, "a name is no script"
+    script = """
+        const menu = document.querySelector('[data-for=versus1] select[aria-label="Filter by verdict"]');
+        menu.value = 'undecided'; menu.dispatchEvent(new Event('input'));
+        const rows = [...document.querySelectorAll('#versus1 tbody tr')].filter(row => row.offsetHeight);
+        return [document.querySelector('[data-for=versus1] output').textContent, rows.map(row => row.cells[5].textContent)];"""
+    assert started.run(script) == ["2 of 5 rows", ["6 of 8", "6 of 8"]]
+    found, client = started.run("const d = document.documentElement; return [d.scrollWidth, d.clientWidth]")
+    assert found <= client <= width, "nothing sticks out sideways"
+    assert {url for url in started.requests() if not url.startswith("data:")} == {path.as_uri()}
+    assert started.console() == []
