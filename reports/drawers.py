@@ -9,10 +9,13 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from typing import Any
 
 from reports.figures import Drawing, Plan, style
 from reports.inline import inline
+
+_FORKSERVER = "forkserver"
 
 MOST = 4
 """Processes at most: each takes about 0.15 GB."""
@@ -82,18 +85,25 @@ class _Begun:
             return drawn(self.plan, self.prefix)
 
 
+def prepare(processes: int) -> None:
+    """Begins to load what ``processes`` will need, while this one does something else; nothing waits for it.
+
+    Where processes can be forked from one that has loaded it, that is done once.
+    """
+    if processes > 1 and _FORKSERVER in multiprocessing.get_all_start_methods():
+        multiprocessing.get_context(_FORKSERVER).set_forkserver_preload(["reports.commands"])
+        forkserver.ensure_running()
+
+
 @contextmanager
 def drawers(processes: int) -> Iterator[Drawers]:
     """Draws in ``processes`` beside this one, or in this one if that is fewer than two. They load while this one goes on."""
     if processes < 2:
         yield Drawers(None)
         return
-    server = "forkserver" in multiprocessing.get_all_start_methods()
-    context = multiprocessing.get_context("forkserver" if server else "spawn")
-    if server:
-        # Loaded once, where the processes are forked from.
-        context.set_forkserver_preload(["reports.commands"])
-    pool = ProcessPoolExecutor(processes, mp_context=context)
+    prepare(processes)
+    methods = multiprocessing.get_all_start_methods()
+    pool = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context(_FORKSERVER if _FORKSERVER in methods else "spawn"))
     try:
         for _ in range(processes):
             pool.submit(os.getpid)

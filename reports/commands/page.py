@@ -20,6 +20,8 @@ def add(commands: Commands) -> None:
 
 
 def _run(chosen: argparse.Namespace) -> int:
+    processes = drawers.cores()
+    drawers.prepare(processes)
     base = read(*chosen.base) if chosen.base else None
-    print(page.write(read(*chosen.runs), chosen.out, base, drawers.cores()))
+    print(page.write(read(*chosen.runs), chosen.out, base, processes))
     return 0
