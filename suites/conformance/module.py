@@ -22,6 +22,7 @@ from harness.reference import altered, answer, tensor
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
+from suites.conformance.dropout import could_set_dropout
 
 #: What most contracts of the topic are checked on.
 CASES = [*every(num_layers=2), *every(bidirectional=True, batch_first=True, steps=4), *every(LSTM, proj_size=2, bias=False)]
@@ -226,7 +227,7 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
         first = next(iter(trial.parameters(original.train(train)).values()))
         first.requires_grad_(train)
         if trial.case.layer.dropout:
-            setattr(original, "dropout", 0.125 if train else trial.case.layer.dropout)  # noqa: B010 -- nn.Module's attributes have no types
+            could_set_dropout(original, 0.125 if train else trial.case.layer.dropout)
         with trial.blamed(how):
             twin = copied(original)
         options = ("training", "batch_first", "bidirectional", "num_layers", "dropout")

@@ -1,0 +1,46 @@
+"""No contract asks more than nn's documentation: layers that are right in a way of their own, and were once rejected for it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from suites.conformance.catalogue import CATALOGUE
+from suites.conformance.drop_in import findings
+
+
+def _outcomes(implementation: Any, contract: str) -> set[str]:
+    """The outcomes of one contract on a class of its own."""
+    return {str(result.outcome) for result in findings(implementation, contracts=[c for c in CATALOGUE if c.id == contract], on=["cpu"])}
+
+
+class WithoutDropout(nn.LSTM):
+    """It refuses dropout when it is built, and looks at the attribute no more."""
+
+    def __init__(self, *args: Any, dropout: float = 0.0, **options: Any) -> None:
+        if dropout:
+            raise NotImplementedError("dropout is not supported")
+        super().__init__(*args, **options)
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        self.dropout = 0.0
+        return super().forward(input, hx)
+
+
+def test_a_layer_that_refuses_dropout_when_it_is_built_need_not_take_it_from_an_attribute() -> None:
+    assert _outcomes(WithoutDropout, "dropout.attribute_is_live") == {"unsupported"}
+
+
+class WithReadOnlyDropout(nn.GRU):
+    """Its options are fixed when it is built, and say so to whoever sets them."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "dropout" and name in self.__dict__:
+            raise AttributeError("dropout cannot be set")
+        super().__setattr__(name, value)
+
+
+def test_an_attribute_that_cannot_be_set_is_no_attribute_that_has_no_effect() -> None:
+    assert _outcomes(WithReadOnlyDropout, "dropout.attribute_is_live") == {"unsupported"}
+    assert _outcomes(WithReadOnlyDropout, "module.deepcopy") == _outcomes(WithReadOnlyDropout, "module.pickle") == {"passed"}
