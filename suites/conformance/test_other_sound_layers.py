@@ -44,3 +44,9 @@ class WithReadOnlyDropout(nn.GRU):
 def test_an_attribute_that_cannot_be_set_is_no_attribute_that_has_no_effect() -> None:
     assert _outcomes(WithReadOnlyDropout, "dropout.attribute_is_live") == {"unsupported"}
     assert _outcomes(WithReadOnlyDropout, "module.deepcopy") == _outcomes(WithReadOnlyDropout, "module.pickle") == {"passed"}
+
+
+def test_a_layer_that_takes_seconds_for_each_new_length_is_given_them() -> None:
+    (contract,) = [c for c in CATALOGUE if c.id == "purity.no_leak"]
+    lengths, seconds, time_limit = 24, 4, 30
+    assert contract.time_limits * time_limit >= lengths * seconds
