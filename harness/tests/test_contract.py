@@ -320,3 +320,11 @@ def test_what_passes_follows_from_the_case_that_the_oracle_was_asked_about(dtype
     else:
         with pytest.raises(Mismatch, match="30 floors, at most 4 pass"):
             trial.agree(found, expected)
+
+
+def test_what_a_layers_file_has_numpy_raise_does_not_stop_the_arithmetic_of_a_contract() -> None:
+    def rounds(trial: Trial) -> None:
+        assert not np.square(np.full(1, 1e-200)).any()
+
+    with np.errstate(all="raise"):
+        assert _result(nn.GRU, replace(samples.agrees, check=rounds)).outcome == "passed"
