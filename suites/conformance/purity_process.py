@@ -109,7 +109,7 @@ def _living() -> int:
     SHOULD,
     "torch: memory; caches that grow with every new shape",
     [*every(num_layers=2, hidden_size=4)],
-    # A layer that is compiled for each length takes a second or more for each of 24.
+    # A layer that is compiled for each length takes a second or more for each of 30.
     time_limits=4,
     demonstration="""
         assert torch.utils.weak.ref(layer(x, hx)[0])() is None, "the output is kept"
