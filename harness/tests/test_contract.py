@@ -312,9 +312,9 @@ def test_the_memory_that_is_free_is_told_in_bytes() -> None:
 def test_what_passes_follows_from_the_case_that_the_oracle_was_asked_about(dtype: Any, passes: bool) -> None:
     # On a GPU more floors pass in float32 than in bfloat16: an answer that is float32 again after autocast is held to those.
     asked = Question(replace(CASE, device="cuda", dtype=dtype), None, {})
-    expected = Expected({"output": np.ones(3)}, {"output": 1e-7}, question=asked)
+    expected = Expected({"output": np.ones((2, 1, 3))}, {"output": 1e-7}, question=asked)
     trial = Trial(implementation(nn.GRU), replace(CASE, device="cuda", dtype="bfloat16"), diagnose=False)
-    found = {"output": np.ones(3) + 30e-7}
+    found = {"output": np.ones((2, 1, 3)) + 30e-7}
     if passes:
         trial.agree(found, expected)
     else:
