@@ -40,6 +40,8 @@ _SIZES = (
     (2, 8, 1, 3, 5),
     (3, 7, 5, 1, 4),
     (2, 1, 3, 2, 0),
+    # One step of one sequence, for which kernels have a path of its own.
+    (3, 5, 1, 1, 2),
 )
 
 

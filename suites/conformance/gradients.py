@@ -133,7 +133,12 @@ def every_output_at_once(trial: Trial) -> None:
     "A loss on output alone, on h_n alone or on c_n alone gives the right gradients, and is not disturbed by the others.",
     MUST,
     "pytorch#96416: wrong where only h_n has a cotangent",
-    [*every(num_layers=2), *every(bidirectional=True, steps=4), *every(LSTM, proj_size=2), *every(steps=5, batch=3, lengths=(2, 5, 3))],
+    [
+        *every(num_layers=2),
+        *every(bidirectional=True, batch_first=True, steps=4),
+        *every(LSTM, proj_size=2),
+        *every(steps=5, batch=3, lengths=(2, 5, 3), bidirectional=True),
+    ],
     demonstration="""
         output, state = layer(x, hx)
         values = [output[0] if isinstance(output, tuple) else output, *state]

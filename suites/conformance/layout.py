@@ -65,11 +65,13 @@ def _packed(lay: Callable[[Tensor], Tensor], input: Any) -> Any:
 
 
 def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Callable[[Tensor], Tensor]) -> None:
-    """The answer and all gradients with input and states laid out otherwise."""
+    """The answer, without gradients and with, and all gradients with input and states laid out otherwise."""
     leaves = trial.leaves(requires_grad=True)
     input, hx = trial.form(leaves)
     states: Any = tuple(lay_state(state) for state in hx) if isinstance(hx, tuple) else lay_state(hx)
     module = trial.module()
+    with torch.no_grad():
+        trial.agree(trial.call(module, _packed(lay_input, input), states).arrays(), answer(trial.case))
     reply = trial.call(module, _packed(lay_input, input), states)
     trial.agree(reply.arrays(), answer(trial.case))
     with trial.blamed("backward"):

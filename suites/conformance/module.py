@@ -259,13 +259,14 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
 
 @contract(
     "module.deepcopy",
-    "A deep copy answers alike and then lives its own life.",
+    "A deep copy answers alike and then lives its own life; in a copied model, weights that are shared stay shared.",
     MUST,
     "copy.deepcopy; pytorch#90421",
     _COPIED,
     demonstration="""
         layer(x, hx)
-        twin = copy.deepcopy(layer)
+        twin, held = copy.deepcopy((layer, next(layer.parameters())))
+        assert next(twin.parameters()) is held, "a weight that is held elsewhere too is two in the copy"
         with torch.no_grad():
             for p in twin.parameters():
                 p.mul_(2)
@@ -274,6 +275,12 @@ def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str)
 )
 def deepcopy(trial: Trial) -> None:
     _is_a_copy(trial, copy.deepcopy, "copy.deepcopy")
+    # A model in which somebody else has one of its weights too.
+    module = trial.module()
+    with trial.blamed("copy.deepcopy of a model"):
+        twin, held = copy.deepcopy((module, next(iter(trial.parameters(module).values()))))
+    if next(iter(trial.parameters(twin).values())) is not held:
+        raise ContractError("Expected a weight that two modules of a model share to be one in a deep copy of it, but there it is two")
 
 
 def _saved_and_loaded(module: nn.Module) -> nn.Module:

@@ -81,7 +81,7 @@ def _one_column(module: nn.Module) -> None:
     ],
     demonstration="""
         found, halve = [], lambda p: setattr(p, "data", p.data / 2)
-        for mode in (torch.no_grad, torch.inference_mode):
+        for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
             for change, train in ((lambda p: p.data.mul_(2), False), (lambda p: p.mul_(2), False), (halve, False), (halve, True)):
                 with mode(): layer.eval()(x, hx), layer.train(train)
                 with torch.no_grad(): [change(p) for p in layer.parameters()]
@@ -91,7 +91,11 @@ def _one_column(module: nn.Module) -> None:
 )
 def weights_changed_in_place(trial: Trial) -> None:
     expected = altered(trial.case, weights=doubled_weights(trial))
-    modes = [(torch.no_grad, before, after) for before in (True, False) for after in (True, False)] + [(torch.inference_mode, False, False)]
+    modes: list[tuple[Any, bool, bool]] = [(torch.no_grad, before, after) for before in (True, False) for after in (True, False)] + [
+        (torch.inference_mode, False, False)
+    ]
+    # In training, and in eval mode as it is fine-tuned: what is kept without its graph may be kept there too.
+    modes += [(torch.enable_grad, train, train) for train in (True, False)]
     for mode, before, after in modes:
         for change in (_multiplied, _through_data, _data_replaced, _one_column):
             module = trial.module().train(before)
@@ -243,17 +247,19 @@ def reset_parameters(trial: Trial) -> None:
     if not hasattr(module, "reset_parameters"):
         raise NotImplementedError("it has no reset_parameters()")
     bound = trial.case.layer.hidden_size**-0.5
-    with trial.blamed("reset_parameters()"), torch.no_grad():
-        # Filled with what nothing draws, so that what stays is seen.
+    # Filled with what nothing draws, so that what stays is seen.
+    with torch.no_grad():
         for parameter in module.parameters():
             parameter.fill_(2.0)
+    # With gradients recorded, as apply(lambda m: m.reset_parameters()) has it.
+    with trial.blamed("reset_parameters()"):
         draw: Any = module.reset_parameters
         draw()
-        first = {name: drawn.clone() for name, drawn in trial.parameters(module).items()}
+        first = {name: drawn.detach().clone() for name, drawn in trial.parameters(module).items()}
         draw()
     for name, drawn in trial.parameters(module).items():
         values = drawn.detach().abs()
         if values.max() > bound or len(values.unique()) < 2:
             raise ContractError(f"Expected reset_parameters() to draw {name} anew within ±{bound:.4g}, but it did not")
-        if torch.equal(drawn, first[name]):
+        if torch.equal(drawn.detach(), first[name]):
             raise ContractError(f"Expected reset_parameters() to draw another {name} each time, but it drew the same twice")

@@ -61,6 +61,36 @@ def part_of_a_model(trial: Trial) -> None:
 
 
 @contract(
+    "module.state_dict_refers",
+    "state_dict() refers to the parameters and does not copy them: what is written into it is what the layer then uses. With "
+    "keep_vars=True it is not detached from autograd.",
+    MUST,
+    "torch.nn.Module.state_dict: a shallow copy, which contains references; keep_vars; moving averages of weights are written so",
+    [*_CASES, *every(dtype="float64")],
+    demonstration="""
+        assert all(p.requires_grad for p in layer.state_dict(keep_vars=True).values())
+        for p in layer.state_dict().values():
+            p.mul_(2)
+        with torch.no_grad():
+            return layer(x, hx)
+    """,
+)
+def state_dict_refers(trial: Trial) -> None:
+    module = trial.module()
+    with torch.no_grad(), trial.blamed("writing into state_dict()"):
+        for value in module.state_dict().values():
+            value.mul_(2)
+    trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=doubled_weights(trial)))
+    taken = signature(module.state_dict).parameters
+    if "keep_vars" not in taken and not any(parameter.kind is Parameter.VAR_KEYWORD for parameter in taken.values()):
+        return
+    with trial.blamed("state_dict(keep_vars=True)"):
+        cut = [name for name, value in module.state_dict(keep_vars=True).items() if not value.requires_grad]
+    if cut:
+        raise ContractError(f"Expected state_dict(keep_vars=True) to hold what is trained, but {', '.join(cut)} is detached")
+
+
+@contract(
     "module.loaded_in_part",
     "load_state_dict(strict=False) loads the weights that are there, and names those that are missing and the keys that it does not know.",
     MUST,

@@ -145,8 +145,8 @@ def positional_arguments(trial: Trial) -> None:
 
 @contract(
     "module.device_and_dtype_arguments",
-    "device= and dtype= of the constructor make every parameter there and of that type, drawn as ever, the meta device included, or are "
-    "refused.",
+    "device= and dtype= of the constructor, and torch.device as a context around it, make every parameter there and of that type, drawn as "
+    "ever, the meta device included, or are refused.",
     MAY,
     "torch.nn: device and dtype keyword arguments (torch.nn.Module: skipping initialization)",
     [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, bias=False, dtype="bfloat16"), make(LSTM, proj_size=2)],
@@ -167,6 +167,14 @@ def device_and_dtype_arguments(trial: Trial) -> None:
         wrong = [n for n, p in module.named_parameters() if p.dtype != wanted or p.device.type != torch.device(device).type]
         if wrong:
             raise ContractError(f"Expected every parameter in {wanted} on {device} but {', '.join(wrong)} is not")
+        try:
+            with torch.device(device):
+                module = _constructed(trial, layer.input_size, layer.hidden_size, **layer.options(), dtype=wanted)
+        except Exception as error:  # a refusal, whichever exception it comes as
+            raise NotImplementedError(f"building it where torch.device({device!r}) is the default: {error}") from error
+        elsewhere = [n for n, p in module.named_parameters() if p.device.type != torch.device(device).type]
+        if elsewhere:
+            raise ContractError(f"Expected every parameter on {device} under torch.device({device!r}) but {', '.join(elsewhere)} is not")
         shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
         if shapes != layer.parameter_shapes():
             raise ContractError(f"Expected parameters of shape {layer.parameter_shapes()} on {device} but got {shapes}")

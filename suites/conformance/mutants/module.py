@@ -294,6 +294,16 @@ class CopiedInSinglePrecision(Sound):
         return twin
 
 
+@mutant("module.deepcopy")
+class CopyUnties(Sound):
+    """A deep copy makes weights of its own, even where the one who shares them is copied too."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        twin = copy.copy(self)
+        twin._parameters = {name: copy.deepcopy(parameter) for name, parameter in self._parameters.items()}
+        return twin
+
+
 @mutant("module.initial_weights")
 class ThirdLayerStartsAtZero(Sound):
     """Layers above the second begin with zeros."""

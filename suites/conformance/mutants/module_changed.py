@@ -143,6 +143,23 @@ class PreparedInInferenceMode(_CachedByForm):
         return torch.is_inference_mode_enabled()
 
 
+@mutant("module.weights_changed_in_place")
+class PreparedWithGradients(Sound):
+    """With gradients recorded, weights are prepared once a version counter has moved, and given their gradient past what was prepared."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        weight, kept = w["weight_hh"], self.__dict__.setdefault("_kept", {})
+        if weight is None or not torch.is_grad_enabled() or not weight.is_leaf:
+            return w
+        if kept.get(slot, (None,))[0] != (key := (weight._version, weight.data_ptr(), weight.dtype)):
+            kept[slot] = key, weight.detach().clone()
+        return {**w, "weight_hh": kept[slot][1] + (weight - weight.detach())}
+
+    def __getstate__(self) -> Any:
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+
+
 @mutant("module.optimiser_step")
 class StepSeenOneCallLate(Cached):
     """Without gradients the weights of the call before are used."""
@@ -278,6 +295,20 @@ class DefaultStateKept(Sound):
     def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         kept: dict[Any, Tensor] = self.__dict__.setdefault("_zeros", {})
         return kept.setdefault(shape, super().default_state(x, shape))
+
+
+@mutant("module.reset_parameters")
+class ResetOnlyWithoutGradients(Sound):
+    """reset_parameters() writes to its leaves with gradients recorded, which autograd refuses."""
+
+    def __init__(self, layer: Layer) -> None:
+        with torch.no_grad():
+            super().__init__(layer)
+
+    def reset_parameters(self) -> None:
+        bound = self.layer.hidden_size**-0.5
+        for parameter in self.parameters():
+            parameter.uniform_(-bound, bound)
 
 
 @mutant("module.reset_parameters")

@@ -27,6 +27,25 @@ class LoadedByItsOwnMethodAlone(Sound):
             super()._load_from_state_dict(state_dict, prefix, *others)
 
 
+@mutant("module.state_dict_refers")
+class StateDictCopies(Sound):
+    """state_dict() holds copies of the weights: what is written into it is lost."""
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        state = super().state_dict(*arguments, **options)
+        for name, value in list(state.items()):
+            state[name] = value.clone()
+        return state
+
+
+@mutant("module.state_dict_refers")
+class KeepVarsIgnored(Sound):
+    """state_dict(keep_vars=True) gives detached tensors."""
+
+    def state_dict(self, *arguments: Any, keep_vars: bool = False, **options: Any) -> Any:
+        return super().state_dict(*arguments, **options)
+
+
 @mutant("module.loaded_in_part")
 class LoadsAllOrNothing(Sound):
     """load_state_dict(strict=False) loads nothing where a weight is missing."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -202,6 +203,16 @@ class IntegerDropoutRefused(Sound):
         if len(arguments) > 5 and not isinstance(arguments[5], float):
             raise ValueError(f"expected a float for dropout, got {arguments[5]!r}")
         return super().constructed(mode, *arguments, **options)
+
+
+@mutant("module.device_and_dtype_arguments")
+class DeviceContextIgnored(Sound):
+    """Without device= it builds on the CPU, whatever the default device is."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, device: Any = None, dtype: Any = None, **options: Any) -> Sound:
+        with torch.device("cpu"):
+            return super().constructed(mode, *arguments, device=device, dtype=dtype, **options)
 
 
 @mutant("module.device_and_dtype_arguments")
