@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -133,11 +134,16 @@ def undisturbed() -> Iterator[None]:
     grad, dtype, threads, random = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state()
     deterministic, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     anomaly, checks_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
-    collects = gc.isenabled()
+    collects, casts_kept, errors = gc.isenabled(), torch.is_autocast_cache_enabled(), np.geterr()
+    default = torch.get_default_device()
     try:
         yield
     finally:
         (gc.enable if collects else gc.disable)()
+        torch.set_autocast_cache_enabled(casts_kept)
+        np.seterr(**errors)
+        if torch.get_default_device() != default:
+            torch.set_default_device(default)
         if (torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()) != (deterministic, warns):
             # Not otherwise: the call loads the compiler, which takes seconds.
             torch.use_deterministic_algorithms(deterministic, warn_only=warns)

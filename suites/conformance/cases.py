@@ -229,8 +229,10 @@ def several_large(mode: Mode) -> tuple[Case, ...]:
 
 def widths(mode: Mode) -> tuple[Case, ...]:
     """One layer, one direction, at every size in :data:`WIDTHS`."""
+    # As many features as W_ih has rows: its shape does not say which way round it is.
+    sizes = (*WIDTHS, (5 * len(mode.gates), 5, 3, 2))
     # From 2, because at H = 1 the first two seeds give a relu that is dead.
-    return tuple(make(mode, i, h, steps=t, batch=b, seed=k + 3, weights=_lasting(mode, t)) for k, (i, h, t, b) in enumerate(WIDTHS))
+    return tuple(make(mode, i, h, steps=t, batch=b, seed=k + 3, weights=_lasting(mode, t)) for k, (i, h, t, b) in enumerate(sizes))
 
 
 def lengths(mode: Mode) -> tuple[Case, ...]:

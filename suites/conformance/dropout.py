@@ -170,8 +170,12 @@ def one_drops_all(trial: Trial) -> None:
     """,
 )
 def scaled(trial: Trial) -> None:
+    require_share(trial, in_training(trial))
+
+
+def require_share(trial: Trial, reply: Answer) -> None:
+    """Raises unless a share of p was dropped in ``reply``, and the rest scaled up."""
     p = trial.case.layer.dropout
-    reply = in_training(trial)
     mask = mask_given(trial, reply)[~np.isnan(_factors(trial, reply))]
     share, count = float((mask == 0).mean()), mask.size
     # Six standard deviations of a binomial share: once in a billion by chance, and seeded, so never twice.

@@ -44,11 +44,13 @@ def seeded(trial: Trial) -> None:
         *every(dropout=0.5, **{**READABLE, "steps": 1, "batch": 70}),
         *every(dropout=0.5, **{**READABLE, "steps": 70, "batch": 1}, batched=False),
         *every(dropout=0.5, **{**READABLE, "steps": 3, "batch": 4, "hidden_size": 140, "dtype": "float32"}),
+        # More elements than a block of random numbers has.
+        *every(dropout=0.5, **{**READABLE, "steps": 20, "batch": 16, "hidden_size": 16}),
     ],
     demonstration="""
         mask, second = (layer(x, hx)[0].data[..., : reference.hidden_size].abs() < 1e-9 for _ in range(2))
         pairs = [(mask, second), *((mask, mask.narrow(a, 0, 1).expand_as(mask)) for a in range(mask.dim()) if mask.shape[a] > 1)]
-        pairs += [(mask.narrow(a, g, n - g), mask.narrow(a, 0, n - g)) for a, n in enumerate(mask.shape) for g in (32, 64, 128) if n > g]
+        pairs += [(mask.narrow(a, g, n - g), mask.narrow(a, 0, n - g)) for a, n in enumerate(mask.shape) for g in (16, 64) if n > g]
         assert all((one != other).double().mean() > 0.05 for one, other in pairs), "the mask repeats itself"
     """,
 )
@@ -61,7 +63,7 @@ def fresh_mask(trial: Trial) -> None:
     chance = p**2 + (1 - p) ** 2
     pairs = {"from call to call": (first, second), "over the features": (first[:, :, 1:], first[:, :, :-1])}
     pairs |= {"over the time steps": (first[1:], first[:-1]), "over the batch items": (first[:, 1:], first[:, :-1])}
-    for lag in (16, 32, 64, 128):
+    for lag in (4, 8, 16, 32, 64, 128):
         pairs |= {f"over {lag} time steps": (first[lag:], first[:-lag]), f"over {lag} batch items": (first[:, lag:], first[:, :-lag])}
         pairs[f"over {lag} features"] = (first[:, :, lag:], first[:, :, :-lag])
     if trial.case.layer.bidirectional:

@@ -132,7 +132,7 @@ def _like(hx: Any, states: list[torch.Tensor]) -> Any:
         pair, packed = isinstance(hx, tuple), isinstance(x, tuple)
         forms = (lambda s: s[0], lambda s: s[:, 0], lambda s: s.transpose(0, 1)) if packed or x.dim() == 3 else (lambda s: s[:, None],)
         wrongs = [tuple(map(form, hx)) if pair else form(hx) for form in forms[: 1 if packed else 3]]
-        for wrong in wrongs + ([] if packed else [hx[0] if pair else (hx, hx)]):
+        for wrong in wrongs + ([] if packed else [hx[0], hx[:1]] if pair else [(hx, hx)]):
             try: layer(x, wrong)
             except Exception: continue
             raise AssertionError("a state of another form was answered")
@@ -154,6 +154,7 @@ def state_form(trial: Trial) -> None:
         trial.refuses("a 3-D state for an unbatched input", module, input, _like(hx, [state[:, None] for state in states]))
     if trial.case.layer.mode is Mode.LSTM:
         trial.refuses("h_0 alone instead of the pair (h_0, c_0)", module, input, states[0])
+        trial.refuses("a tuple of h_0 alone instead of the pair (h_0, c_0)", module, input, (states[0],))
     else:
         trial.refuses("a pair of states instead of h_0", module, input, (states[0], states[0]))
 
@@ -167,7 +168,8 @@ def state_form(trial: Trial) -> None:
     demonstration="""
         other = torch.float64 if dtype == torch.float32 else torch.float32
         states = tuple(state.to(other) for state in hx) if isinstance(hx, tuple) else hx.to(other)
-        for wrong in ((x.to(other), hx), (x.half(), hx), (x.long(), hx), (x.bool(), hx), (x, states)):
+        kinds = {other, torch.half, torch.bfloat16, torch.int64, torch.uint8, torch.bool} - {dtype}
+        for wrong in (*((x.to(kind), hx) for kind in kinds), (x, states)):
             try: layer(*wrong)
             except Exception: continue
             raise AssertionError(f"an input of {wrong[0].dtype} with states like {wrong[1][0].dtype} was answered")
@@ -179,8 +181,10 @@ def dtype(trial: Trial) -> None:
     states = list(hx) if isinstance(hx, tuple) else [hx]
     other = torch.float64 if trial.case.dtype == "float32" else torch.float32
     trial.refuses(f"an input of {other}", module, input.to(other), hx)
-    for dtype_ in (torch.float16, torch.int64, torch.int32, torch.bool):
-        trial.refuses(f"an input of {dtype_}", module, input.to(dtype_), hx)
+    own = {input.dtype, other}
+    for dtype_ in (torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64):
+        if dtype_ not in own:
+            trial.refuses(f"an input of {dtype_}", module, input.to(dtype_), hx)
     # A c_0 of a narrower type is promoted by nn itself, exactly; a drop-in owes no more.
     for index, name in enumerate(("h_0", "c_0")[: len(states) if other is torch.float64 else 1]):
         changed = [state.to(other) if i == index else state for i, state in enumerate(states)]

@@ -14,7 +14,7 @@ import torch
 from harness.dispatch import kernels_of
 from harness.reference import altered, answer, gradients, tensor, to_array
 from harness.trial import ContractError, Trial
-from suites.conformance.cases import LSTM, every
+from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MAY, MUST, contract
 from suites.conformance.gradients import every_output
 
@@ -208,6 +208,8 @@ def _time_major(trial: Trial, output: torch.Tensor) -> dict[str, Any]:
         *every(num_layers=2, dtype="bfloat16"),
         *every(bidirectional=True, batch_first=True, dtype="bfloat16", given_state=False),
         *every(steps=5, batch=3, lengths=(2, 5, 3), dtype="bfloat16"),
+        *every(RNN_TANH, RNN_RELU, GRU, batch=1, batched=False, dtype="bfloat16"),
+        make(LSTM, proj_size=2, batch=1, batched=False, dtype="bfloat16"),
     ],
     demonstration="""
         hx = None if hx is None else tuple(state.float() for state in hx) if isinstance(hx, tuple) else hx.float()

@@ -20,9 +20,9 @@ from suites.conformance.gradients import every_output
 #: Whatever a compiler may treat apart, in few steps, because it takes its time for each.
 _FORMS = [
     *every(steps=3, batch=2),
-    *every(RNN_TANH, GRU, bidirectional=True, batch_first=True, steps=2, batch=2, dtype="float64"),
-    make(LSTM, bidirectional=True, batch_first=True, steps=2, batch=2, dtype="float64", proj_size=2),
-    *every(RNN_TANH, GRU, LSTM, steps=2, batch=1, batched=False),
+    *every(RNN_TANH, GRU, num_layers=2, bidirectional=True, batch_first=True, steps=2, batch=2, dtype="float64"),
+    make(LSTM, num_layers=2, bidirectional=True, batch_first=True, steps=2, batch=2, dtype="float64", proj_size=2),
+    *every(RNN_TANH, GRU, LSTM, steps=2, batch=1, batched=False, bias=False),
     *every(RNN_TANH, GRU, LSTM, steps=3, batch=3, lengths=(1, 3, 2)),
 ]
 

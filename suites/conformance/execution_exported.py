@@ -54,7 +54,7 @@ def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any]) 
     "torch.export gives a program that is right on other numbers of the same shape, or is refused.",
     MAY,
     "torch.export.export",
-    [*every(steps=2, batch=2)],
+    [*every(steps=2, batch=2, num_layers=2, bidirectional=True)],
     demonstration="""
         other = 3 * torch.randn(x.shape).to(dtype)
         with torch.no_grad():

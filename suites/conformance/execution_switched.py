@@ -17,7 +17,11 @@ from suites.conformance.declare import MUST, SHOULD, contract
     MUST,
     "torch.backends.mkldnn, torch.backends.cudnn, torch.set_num_threads",
     # Seven sequences cannot be dealt out evenly.
-    [*every(num_layers=2, batch=7), *every(bidirectional=True, batch_first=True, given_state=False)],
+    [
+        *every(num_layers=2, batch=7, hidden_size=65),
+        *every(bidirectional=True, batch_first=True, given_state=False),
+        *every(steps=4, batch=3, lengths=(2, 4, 3)),
+    ],
     demonstration="""
         found = []
         for on, threads in ((True, 1), (False, 1), (True, 2), (True, 4)):

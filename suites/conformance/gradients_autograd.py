@@ -55,14 +55,15 @@ def repeatedbackward(trial: Trial) -> None:
 
 @contract(
     "gradients.accumulated",
-    "Two calls on different data and two backward passes without zero_grad add up in the parameters, and zero_grad takes all of it away.",
+    "Two calls on different data, and then a backward pass for each, add up in the parameters, as in a siamese network, and zero_grad "
+    "takes all of it away.",
     MUST,
-    "torch.optim.Optimizer.zero_grad",
+    "torch.autograd.backward: accumulates gradients in the leaves; torch.optim.Optimizer.zero_grad",
     PLAIN,
     demonstration="""
-        for factor in (1, 0.25):
-            given = x * factor if isinstance(x, torch.Tensor) else x._replace(data=x.data * factor)
-            sum(value.sum() for value in layer(given, hx)[1]).backward()
+        scaled = [x * f if isinstance(x, torch.Tensor) else x._replace(data=x.data * f) for f in (1, 0.25)]
+        for loss in [sum(value.sum() for value in layer(given, hx)[1]) for given in scaled]:
+            loss.backward(), layer(x, hx)
         found = [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
         return found, layer.zero_grad(), [p.grad for p in layer.parameters()]
     """,
@@ -71,10 +72,15 @@ def accumulated(trial: Trial) -> None:
     module, through = trial.module(), every_output(trial)
     # Another batch, or a gradient that writes over the first one is not told from the sum.
     other = replace(trial.case, inputs_seed=1)
-    backward(trial, module)
-    leaves = trial.leaves(requires_grad=True, case=other)
-    trial.backward(trial.call(module, *trial.form(leaves)), through)
+    leaves = [trial.leaves(requires_grad=True, case=case) for case in (trial.case, other)]
+    # What the first call needs for its backward pass is its own, and what comes of it stays, whatever is called in between.
+    first, second = (trial.call(module, *trial.form(each)) for each in leaves)
+    trial.answer(module, trial.leaves(case=other))
+    trial.backward(first, through)
+    trial.call(module, *trial.form(trial.leaves(case=other)))
+    trial.backward(second, through)
     each = [gradients(trial.case, through), altered(trial.case, inputs=other.arrays.inputs(), through=through)]
+    trial.agree(trial.collect(leaves[0]), each[0], only=list(leaves[0]))
     trial.agree(trial.collect(trial.parameters(module)), _sum(each), only=list(trial.case.arrays.weights))
     with trial.blamed("zero_grad()"):
         module.zero_grad()
@@ -189,21 +195,28 @@ def part_of_the_output(trial: Trial) -> None:
 @contract(
     "gradients.learned_initial_state",
     "An initial state that is one learned vector, expanded over the batch or a Parameter for a batch of one, gets the gradients of all "
-    "batch items.",
+    "batch items, where it is zero too.",
     MUST,
     "torch.Tensor.expand; a learned initial state",
     [*every(num_layers=2, batch=4), *every(bidirectional=True, batch_first=True, steps=4), *every(steps=4, batch=1)],
     demonstration="""
-        learned = [torch.nn.Parameter(leaf[:, :1].detach()) for leaf in leaves[1:]]
+        learned = [torch.nn.Parameter(f * leaf[:, :1].detach()) for f in (1, 0) for leaf in leaves[1:]]
         states = [one if leaves[1].shape[1] == 1 else one.expand(-1, leaves[1].shape[1], -1) for one in learned]
-        layer(x, tuple(states) if isinstance(hx, tuple) else states[0])[0].sum().backward()
+        for given in (states[: len(states) // 2], states[len(states) // 2 :]):
+            layer(x, tuple(given) if isinstance(hx, tuple) else given[0])[0].sum().backward()
         return [one.grad for one in learned]
     """,
 )
 def learned_initial_state(trial: Trial) -> None:
+    # Learning begins at zero more often than not.
+    for factor in (1.0, 0.0):
+        _learned_state(trial, factor)
+
+
+def _learned_state(trial: Trial, factor: float) -> None:
     case = trial.case
     leaves = trial.leaves(requires_grad=True)
-    learned = {name: torch.nn.Parameter(value[:, :1].detach()) for name, value in leaves.items() if name != "x"}
+    learned = {name: torch.nn.Parameter(factor * value[:, :1].detach()) for name, value in leaves.items() if name != "x"}
     expanded: dict[str, Tensor] = {"x": leaves["x"]}
     # Expanded it is no Parameter any more.
     expanded |= {name: value if case.batch == 1 else value.expand(-1, case.batch, -1) for name, value in learned.items()}

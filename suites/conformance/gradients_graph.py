@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.reference import gradients, tensor
+from harness.reference import gradients, tensor, to_array
 from harness.trial import ContractError, Raised, Trial
-from suites.conformance.cases import every
+from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import SHOULD, contract
 from suites.conformance.gradients import every_output
 
@@ -17,19 +17,23 @@ from suites.conformance.gradients import every_output
     "Where a weight is changed between a call and its backward pass, the gradients are those of the call, or there is an error.",
     SHOULD,
     "torch.autograd: In-place correctness checks",
-    [*every(num_layers=2, steps=4, batch=2), *every(bidirectional=True, steps=4, batch=2)],
+    [
+        *every(num_layers=2, steps=4, batch=2),
+        *every(bidirectional=True, steps=4, batch=2),
+        make(LSTM, proj_size=2, steps=4, batch=2),
+    ],
     demonstration="""
-        output = layer(x, hx)[0]
-        wanted = torch.autograd.grad(output.sum(), leaves[0], retain_graph=True)[0]
-        with torch.no_grad():
-            layer.weight_hh_l0.mul_(2)
-        try: found = torch.autograd.grad(output.sum(), leaves[0])[0]
-        except RuntimeError: return
-        torch.testing.assert_close(found, wanted)
+        for name, weight in sorted(layer.named_parameters()):
+            output = layer(x, hx)[0]
+            wanted = torch.autograd.grad(output.sum(), leaves[0], retain_graph=True)[0]
+            torch.nn.init.uniform_(weight)
+            try: found = torch.autograd.grad(output.sum(), leaves[0])[0]
+            except RuntimeError: continue
+            torch.testing.assert_close(found, wanted)
     """,
 )
 def weight_changed_before_backward(trial: Trial) -> None:
-    for kind in ("weight_hh", "weight_ih"):
+    for kind in sorted({name.partition("_l")[0] for name in trial.case.arrays.weights}):
         module, leaves = trial.module(), trial.leaves(requires_grad=True)
         reply = trial.call(module, *trial.form(leaves))
         parameters = trial.parameters(module)
@@ -78,34 +82,39 @@ def input_changed_before_backward(trial: Trial) -> None:
 
 @contract(
     "gradients.output_changed_before_backward",
-    "Where the output is changed in place before the backward pass, as a residual connection does, the gradients are those of the call, or "
-    "there is an error.",
+    "Where the output, h_n or c_n is changed in place before the backward pass, as a residual connection does it, or whoever starts some "
+    "sequences afresh, the gradients are those of the call, or there is an error.",
     SHOULD,
     "torch.autograd: In-place correctness checks",
     [*every(steps=4, batch=2), *every(bidirectional=True, num_layers=2, batch_first=True)],
     demonstration="""
-        output = layer(x, hx)[0]
-        wanted = torch.autograd.grad(output.sum(), list(layer.parameters()), retain_graph=True)
-        try: found = torch.autograd.grad(output.mul_(2).sum() / 2, list(layer.parameters()))
-        except RuntimeError: return
-        [torch.testing.assert_close(one, other) for one, other in zip(found, wanted)]
+        for index in range(1 + len(hx) if isinstance(hx, tuple) else 2):
+            answer = torch.utils._pytree.tree_leaves(layer(x, hx))[index]
+            wanted = torch.autograd.grad(answer.sum(), list(layer.parameters()), retain_graph=True, allow_unused=True)
+            try: found = torch.autograd.grad(answer.mul_(2).sum() / 2, list(layer.parameters()), allow_unused=True)
+            except RuntimeError: continue
+            [torch.testing.assert_close(one, other) for one, other in zip(found, wanted)]
     """,
 )
 def output_changed_before_backward(trial: Trial) -> None:
     case = trial.case
     # In one of the two cases the weights alone want gradients, as in the first layer of a network.
     wanted = case.layer.batch_first
-    module, leaves = trial.module(), trial.leaves(requires_grad=wanted)
-    output = trial.call(module, *trial.form(leaves)).raw[0]
-    cotangent = tensor(case.arrays.cotangents["output"], case)
-    try:
-        # Twice the output and half the cotangent: both exact, and together what they were.
-        output.mul_(2)
-        output.backward(cotangent.transpose(0, 1) / 2 if case.layer.batch_first else cotangent / 2)
-    except RuntimeError:
-        return
-    found = trial.collect({**(leaves if wanted else {}), **trial.parameters(module)})
-    trial.agree(found, gradients(case, ("output",)), only=list(found))
+    for name in every_output(trial):
+        module, leaves = trial.module(), trial.leaves(requires_grad=wanted)
+        output, state = trial.call(module, *trial.form(leaves)).raw
+        changed = dict(zip(every_output(trial), (output, *(state if isinstance(state, tuple) else [state])), strict=True))[name]
+        cotangent = tensor(case.arrays.cotangents[name], case) / 2
+        try:
+            # Twice the output and half the cotangent: both exact, and together what they were.
+            changed.mul_(2)
+            changed.backward(cotangent.transpose(0, 1) if name == "output" and case.layer.batch_first else cotangent)
+        except RuntimeError:
+            continue
+        kept = {**(leaves if wanted else {}), **trial.parameters(module)}
+        # Nothing flows back from c_n to a projection of the last step.
+        found = {leaf: to_array(torch.zeros_like(value) if value.grad is None else value.grad) for leaf, value in kept.items()}
+        trial.agree(found, gradients(case, (name,)), only=list(found))
 
 
 @contract(

@@ -16,11 +16,11 @@ from suites.conformance.gradients import as_function
 
 @contract(
     "gradients.of_gradients",
-    "A second backward pass, through the gradients of the first, is right or refused with an error.",
+    "A second backward pass, through the gradients of the first, and these, made with create_graph, are right or refused with an error.",
     MAY,
     "torch.autograd.gradgradcheck",
     [
-        *every(input_size=2, hidden_size=2, steps=2, batch=2, dtype="float64"),
+        *every(input_size=2, hidden_size=2, steps=6, batch=2, dtype="float64"),
         *every(input_size=2, hidden_size=2, steps=2, batch=1, num_layers=2, bidirectional=True, dtype="float64"),
     ],
     demonstration="""
@@ -41,6 +41,9 @@ def of_gradients(trial: Trial) -> None:
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"backward with create_graph: {error}") from error
     known = [g for g in first if g is not None]
+    names = [*trial.leaves(), *trial.case.arrays.weights]
+    found = {name: to_array(value if g is None else g) for name, value, g in zip(names, map(torch.zeros_like, values), first, strict=True)}
+    trial.agree(found, gradients(trial.case, ("output",)))
     if not any(g.requires_grad for g in known):
         raise ContractError("Expected the gradients to carry a graph, or an error: a penalty on them would be dropped in silence")
     try:

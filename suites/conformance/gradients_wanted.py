@@ -39,7 +39,7 @@ def backward(trial: Trial, module: torch.nn.Module, retain: bool = False, passes
     reply = trial.call(module, *trial.form(leaves))
     for _ in range(passes):
         trial.backward(reply, every_output(trial), retain_graph=retain)
-    return {**leaves, **trial.parameters(module)}
+    return {**(leaves if trial.case.given_state else {"x": leaves["x"]}), **trial.parameters(module)}
 
 
 @contract(
@@ -54,11 +54,11 @@ def backward(trial: Trial, module: torch.nn.Module, retain: bool = False, passes
         *every(LSTM, proj_size=2, bidirectional=True),
     ],
     demonstration="""
-        found = []
-        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight", "_l1", "_reverse", ""):
-            for name, p in layer.named_parameters():
-                p.requires_grad_(kind not in name).grad = None
-            layer(x, hx)[0].sum().backward()
+        found, below = [], "_l0" if reference.num_layers > 1 else "weight"
+        for kind in ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight", "_l1", "_reverse", below, ""):
+            [setattr(p.requires_grad_(kind not in name), "grad", None) for name, p in layer.named_parameters()]
+            given = torch.utils._pytree.tree_map(torch.Tensor.detach, (x, hx)) if kind in ("weight", below) else (x, hx)
+            layer(*given)[0].sum().backward()
             found.append([p.grad for _, p in sorted(layer.named_parameters())])
         return layer(x.detach(), hx)[0].sum().backward(), found, [leaf.grad for leaf in leaves]
     """,
@@ -70,8 +70,11 @@ def some_frozen(trial: Trial) -> None:
         _freeze_and_compare(trial, expected, [name for name in names if name.startswith(kind)])
     for _, _, _, suffix in trial.case.layer.slots():
         _freeze_and_compare(trial, expected, [name for name in names if name.endswith(suffix)])
-    _freeze_and_compare(trial, expected, [name for name in names if not name.startswith("bias")])
     _freeze_and_compare(trial, expected, names)
+    # What is trained of a pretrained layer, on data that want no gradient: its biases alone, or what stands above the first layer.
+    _freeze_and_compare(trial, expected, [name for name in names if not name.startswith("bias")], data=True)
+    if trial.case.layer.num_layers > 1:
+        _freeze_and_compare(trial, expected, [name for name in names if "_l0" in name], data=True)
     # All of it frozen, as a pretrained layer is, and only what it is started from wants a gradient.
     module, leaves = trial.module().requires_grad_(False), trial.leaves(requires_grad=True)
     leaves["x"].requires_grad_(False)
@@ -80,11 +83,17 @@ def some_frozen(trial: Trial) -> None:
     trial.agree(trial.collect(leaves), expected, only=list(leaves))
 
 
-def _freeze_and_compare(trial: Trial, expected: Any, frozen: list[str]) -> None:
+def _freeze_and_compare(trial: Trial, expected: Any, frozen: list[str], data: bool = False) -> None:
+    """``data``: the input and the state want no gradient either."""
     module = trial.module()
     for name, parameter in trial.parameters(module).items():
         parameter.requires_grad_(name not in frozen)
-    leaves = backward(trial, module)
+    if data:
+        # The answer of what is frozen alone, such as h_n of the layers below, has no graph.
+        trial.backward(trial.call(module, *trial.form(trial.leaves())), ("output",))
+        leaves, expected = trial.parameters(module), gradients(trial.case, ("output",))
+    else:
+        leaves = backward(trial, module)
     given = [name for name in frozen if leaves[name].grad is not None]
     if given:
         raise ContractError(f"Expected no gradient for the frozen {', '.join(given)}")
@@ -97,7 +106,7 @@ def _freeze_and_compare(trial: Trial, expected: Any, frozen: list[str]) -> None:
     "Backward works after eval() as it does in training.",
     MUST,
     "torch.nn.Module.eval; pytorch#777",
-    PLAIN,
+    [*PLAIN, *every(given_state=False, bidirectional=True, steps=4, batch=2)],
     demonstration=f"""
 layer.eval(){OUTPUT}
 output.square().sum().backward()
@@ -105,7 +114,8 @@ return {GRADIENTS}
 """,
 )
 def in_eval(trial: Trial) -> None:
-    trial.agree(trial.collect(backward(trial, trial.module().eval())), gradients(trial.case, every_output(trial)))
+    leaves = backward(trial, trial.module().eval())
+    trial.agree(trial.collect(leaves), gradients(trial.case, every_output(trial)), only=list(leaves))
 
 
 @contract(

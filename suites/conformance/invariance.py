@@ -101,7 +101,8 @@ def hidden_units_permuted(trial: Trial) -> None:
 
 @contract(
     "invariance.saturation",
-    "Inputs of the order of 1e4 (float16: 1e3, bfloat16: 1e6) saturate the gates of a tanh RNN, GRU or LSTM and give finite, right values.",
+    "Inputs of the order of 1e4 (float16: 1e3, bfloat16: 1e6) saturate the gates of a tanh RNN, GRU or LSTM and give finite, right values, "
+    "and finite gradients.",
     MUST,
     in_docs("LSTM: equations"),
     [
@@ -111,8 +112,9 @@ def hidden_units_permuted(trial: Trial) -> None:
         *every(RNN_TANH, GRU, LSTM, batch=2, dtype="bfloat16"),
     ],
     demonstration="""
-        with torch.no_grad():
-            return layer(4096 * x, hx)
+        output = layer(4096 * x, hx)[0]
+        output.sum().backward()
+        return output, [p.grad.isfinite().all().double() for p in layer.parameters()]
     """,
 )
 def saturation(trial: Trial) -> None:
@@ -122,6 +124,12 @@ def saturation(trial: Trial) -> None:
     most = {"float16": 11, "bfloat16": 20}.get(case.dtype, 14)
     inputs = {**inputs, "x": inputs["x"] * 2.0 ** generator.integers(most - 1, most + 1, inputs["x"].shape)}
     trial.agree(_given(trial, inputs), altered(case, inputs={"x": inputs["x"]}))
+    # Their slopes are next to nothing, and what is left of them is rounding; but they are numbers.
+    module, leaves = trial.module(), {name: tensor(array, case).requires_grad_() for name, array in inputs.items()}
+    trial.backward(trial.call(module, *trial.form(leaves)), ("output",))
+    lost = [name for name, value in trial.collect({**leaves, **trial.parameters(module)}).items() if not np.isfinite(value).all()]
+    if lost:
+        raise ContractError(f"Expected finite gradients of saturated gates, but that of {', '.join(lost)} is not")
 
 
 @contract(
@@ -184,8 +192,7 @@ def nan_contained(trial: Trial) -> None:
             first += float("nan")
             seen, _ = layer(x, hx)[0].isnan().any().double(), first.zero_()
             return seen
-        with torch.no_grad():
-            return [answer(name) for name in sorted(layer.state_dict())]
+        return [ask(name) for ask in (answer, torch.no_grad()(answer)) for name in sorted(layer.state_dict())]
     """,
 )
 def nan_in_weights(trial: Trial) -> None:
@@ -194,8 +201,10 @@ def nan_in_weights(trial: Trial) -> None:
         poisoned = weight.copy()
         poisoned[(0,) * weight.ndim] = np.nan
         module = trial.module(weights={**weights, name: poisoned})
-        for train in (True, False):
-            if not np.isnan(trial.answer(module.train(train)).arrays()["output"]).any():
+        for train, grad in ((True, True), (True, False), (False, False)):
+            with torch.set_grad_enabled(grad):
+                found = trial.call(module.train(train), *trial.form(trial.leaves())).arrays()
+            if not np.isnan(found["output"]).any():
                 raise ContractError(f"Expected a NaN in {name} to be seen in the output, but it has none")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,8 @@ from harness.reference import Expected, altered, answer, gradients, tensor, to_a
 from harness.trial import Trial, canonical
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
+from suites.conformance.gradients import every_output
+from suites.conformance.purity import tensors_in
 
 _CASES = [
     *every(num_layers=2),
@@ -91,9 +93,9 @@ def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Call
         wide = torch.stack([data, data + 1], -1).flatten(-2)[..., ::2]
         swapped, same = data.transpose(0, 1).contiguous().transpose(0, 1), data[(slice(1),) * (data.dim() - 1)].expand_as(data)
         windows = data.flatten(-2)[..., :data.shape[-2] + data.shape[-1] - 1].unfold(-1, data.shape[-1], 1)
-        outputs = [layer(pack(given), hx)[0] for given in (wide, swapped, same, windows)]
+        bare, outputs = ([f(pack(v), hx)[0] for v in (wide, swapped, same, windows)] for f in (torch.no_grad()(layer.__call__), layer))
         sum((output[0] if isinstance(output, tuple) else output).square().sum() for output in outputs).backward()
-        return [leaf.grad for leaf in leaves]
+        return [output[0] for output in bare], [leaf.grad for leaf in leaves]
     """,
 )
 def strided_input(trial: Trial) -> None:
@@ -197,37 +199,50 @@ def negated(trial: Trial) -> None:
 
 @contract(
     "layout.expanded_cotangent",
-    "A cotangent with stride 0, as sum() sends it, or a transposed one gives the right gradients.",
+    "A cotangent of output, h_n or c_n with stride 0, as sum() sends it, or a transposed one gives the right gradients.",
     MUST,
     "torch.Tensor.expand; torch.autograd.backward",
-    [*every(num_layers=2), *every(bidirectional=True, steps=4)],
+    [
+        *every(num_layers=2),
+        *every(bidirectional=True, steps=4, batch_first=True),
+        *every(steps=5, batch=3, lengths=(2, 5, 3)),
+        *every(LSTM, proj_size=2, batch=1, batched=False),
+    ],
     demonstration="""
-        output = layer(x, hx)[0]
-        output.backward(torch.randn(output.transpose(0, 1).shape).to(output).transpose(0, 1), retain_graph=True)
-        output.sum().backward()
+        output, state = layer(x, hx)
+        for value in (output[0] if isinstance(output, tuple) else output, *(state if isinstance(state, tuple) else [state])):
+            value.backward(torch.randn(value.transpose(0, 1).shape).to(value).transpose(0, 1), retain_graph=True)
+            value.sum().backward(retain_graph=True)
         return [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
     """,
 )
 def expanded_cotangent(trial: Trial) -> None:
-    right = gradients(trial.case, ("output",))
-    cotangent = tensor(trial.case.arrays.cotangents["output"], trial.case)
-    for given in (_swapped(cotangent), _spread(cotangent)):
-        module, leaves = trial.module(), trial.leaves(requires_grad=True)
-        reply = trial.call(module, *trial.form(leaves))
-        with trial.blamed("backward"):
-            torch.autograd.backward([reply.tensors["output"]], [given])
-        trial.agree(trial.collect({**leaves, **trial.parameters(module)}), right)
-    # sum(), and a product with a vector, against their own copies: the oracle has no such cotangent, the implementation has.
-    for row in (torch.ones_like(cotangent[0, 0]), cotangent[0, 0]):
-        found = []
-        for expand in (True, False):
+    for name in every_output(trial):
+        right, cotangent = gradients(trial.case, (name,)), tensor(trial.case.arrays.cotangents[name], trial.case)
+        for given in (_swapped(cotangent), _spread(cotangent)):
             module, leaves = trial.module(), trial.leaves(requires_grad=True)
-            output = trial.call(module, *trial.form(leaves)).tensors["output"]
-            given = row.expand_as(output)
+            reply = trial.call(module, *trial.form(leaves))
             with trial.blamed("backward"):
-                output.backward(given if expand else given.contiguous())
-            found.append(trial.collect({**leaves, **trial.parameters(module)}))
-        trial.agree(found[0], Expected(found[1], {name: right.floors[name] for name in found[1]}))
+                torch.autograd.backward([reply.tensors[name]], [given])
+            trial.agree(_arrived({**leaves, **trial.parameters(module)}), right)
+        # sum(), and a product with a vector, against their own copies: the oracle has no such cotangent, the implementation has.
+        for row in (torch.ones_like(cotangent[0, 0]), cotangent[0, 0]):
+            found = []
+            for expand in (True, False):
+                module, leaves = trial.module(), trial.leaves(requires_grad=True)
+                raw = trial.call(module, *trial.form(leaves)).raw
+                # As it came: of a packed output the data, which padding would part from the cotangent.
+                value = tensors_in(raw)[every_output(trial).index(name)]
+                given = row.expand_as(value)
+                with trial.blamed("backward"):
+                    value.backward(given if expand else given.contiguous())
+                found.append(_arrived({**leaves, **trial.parameters(module)}))
+            trial.agree(found[0], Expected(found[1], {leaf: right.floors[leaf] for leaf in found[1]}))
+
+
+def _arrived(leaves: Mapping[str, Tensor]) -> dict[str, Array]:
+    """The gradients of leaves; zeros where none came, as from c_n to a projection of one step."""
+    return {name: to_array(torch.zeros_like(leaf) if leaf.grad is None else leaf.grad) for name, leaf in leaves.items()}
 
 
 @contract(

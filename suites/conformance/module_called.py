@@ -16,14 +16,14 @@ from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 
 @contract(
     "module.train_and_eval",
-    "train() and eval() return the module and set training, and dropout follows.",
+    "train() and eval() return the module and set training, and dropout follows, whether or not gradients are recorded.",
     MUST,
     "torch.nn.Module.train, eval",
     [*every(num_layers=2, dropout=1.0)],
     demonstration="""
         for train in (False, True):
             assert layer.train(train) is layer and layer.training is train
-        with torch.no_grad():
+        with torch.inference_mode():
             return layer(x, hx)
     """,
 )
@@ -35,7 +35,10 @@ def train_and_eval(trial: Trial) -> None:
         if returned is not module or module.training is not train:
             raise ContractError(f"Expected train({train}) to return the module with training={train} but training={module.training}")
         zeros = np.zeros((trial.case.steps, trial.case.batch, trial.case.layer.output_size))
-        trial.agree(trial.answer(module).arrays(), altered(trial.case, masks=[zeros]) if train else answer(trial.case))
+        for mode in (torch.no_grad, torch.enable_grad, torch.inference_mode):
+            with mode():
+                found = trial.call(module, *trial.form(trial.leaves())).arrays()
+            trial.agree(found, altered(trial.case, masks=[zeros]) if train else answer(trial.case))
 
 
 @contract(

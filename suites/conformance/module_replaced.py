@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
 from harness.case import Array
-from harness.reference import altered, answer, tensor, to_array
-from harness.tolerance import scaled_error
-from harness.trial import ContractError, Trial
+from harness.reference import altered, answer, tensor
+from harness.trial import Trial
 from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.module import doubled_weights
@@ -65,54 +64,6 @@ def _agree_by_factor(trial: Trial, originals: Mapping[str, Tensor], weights: Map
     expected = altered(trial.case, weights=weights, through=("output",))
     right = {name: expected.tensors[name] * factors[name] for name in originals}
     trial.agree(trial.collect(originals), replace(expected, tensors=right, floors={name: expected.floors[name] for name in right}))
-
-
-class _Thinned(nn.Module):
-    """A parametrization that leaves out elements at random, others each time, and notes what it gave."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.given: list[Tensor] = []
-
-    def forward(self, value: Tensor) -> Tensor:
-        thinned = value * torch.bernoulli(torch.full_like(value, 0.5))
-        self.given.append(thinned.detach())
-        return thinned
-
-
-@contract(
-    "module.parametrized_at_random",
-    "Where a parametrization draws at random, as DropConnect does, every step of a call uses the same draw.",
-    SHOULD,
-    "torch.nn.utils.parametrize: cached; Merity et al. 2018: the same weights dropped at every step",
-    [*every(), *every(steps=4, batch=2, bidirectional=True)],
-    demonstration="""
-        draws, halved, tool, name = [], torch.nn.Module(), torch.nn.utils.parametrize, "weight_hh_l0"
-        halved.forward = lambda w: w * (draws.append(1) or 0.5 ** (len(draws) % 2))
-        tool.register_parametrization(layer, name, halved, unsafe=True)
-        with torch.no_grad():
-            found, _ = layer(x, hx)[0], tool.remove_parametrizations(layer, name, leave_parametrized=False)
-            whole, _, half = layer(x, hx)[0], layer.weight_hh_l0.data.mul_(0.5), layer(x, hx)[0]
-        assert any(torch.allclose(found, one, atol=1e-5) for one in (whole, half)), "several draws in one call"
-    """,
-)
-def parametrized_at_random(trial: Trial) -> None:
-    module, thinned, name = trial.module(), _Thinned(), "weight_hh_l0"
-    with trial.blamed("register_parametrization"):
-        parametrize.register_parametrization(module, name, thinned)
-    input, hx = trial.form(trial.leaves())
-    for grad in (False, True):
-        thinned.given.clear()
-        with torch.set_grad_enabled(grad):
-            found = trial.call(module, input, hx).arrays()
-        # It may be looked up more than once, and one of those draws is used.
-        draws = [to_array(draw) for draw in thinned.given]
-        if not draws:
-            raise ContractError(f"Expected {name} to be what its parametrization makes of it, but that was not asked")
-        own = trial.case.arrays.weights
-        each = [altered(trial.case, weights={**own, name: draw}) for draw in draws]
-        near = min(each, key=lambda one: scaled_error(found["output"], one.tensors["output"]))
-        trial.agree(found, near)
 
 
 @contract(

@@ -13,15 +13,16 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from harness.case import Case
-from harness.reference import altered, answer, tensor
+from harness.reference import altered, answer
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import every
 from suites.conformance.declare import MUST, SHOULD, contract
-from suites.conformance.purity import backward_from
+from suites.conformance.purity import backward_from, tensors_in
 
 
 def _switches() -> dict[str, Any]:
@@ -41,6 +42,9 @@ def _switches() -> dict[str, Any]:
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "anomaly detection": torch.is_anomaly_enabled(),
         "Python's garbage collector": gc.isenabled(),
+        "autocast's cache": torch.is_autocast_cache_enabled(),
+        "torch's default device": torch.get_default_device(),
+        "NumPy's treatment of errors": np.geterr(),
         "autocast": torch.is_autocast_enabled("cpu"),
         # Of one message or one module a library silences its own; the first call may import it.
         "the number of filters for warnings of any message and module": sum(f[1] is f[3] is None for f in warnings.filters),
@@ -69,8 +73,8 @@ def _matmul_precision() -> str:
         *every(steps=5, batch=3, lengths=(2, 5, 3)),
     ],
     demonstration="""
-        assert not torch.backends.cudnn.benchmark, "it is off when Python starts"
-        flags = torch.is_grad_enabled, torch.get_num_threads, torch.get_default_dtype, torch.are_deterministic_algorithms_enabled
+        assert not torch.backends.cudnn.benchmark and torch.is_autocast_cache_enabled(), "so it is when Python starts"
+        flags = torch.is_grad_enabled, torch.get_num_threads, __import__("numpy").geterr, torch.are_deterministic_algorithms_enabled
         flags += gc.isenabled, lambda: sum(f[1] is f[3] is None for f in warnings.filters), lambda: (torch.full((1,), 1e-40) * 1).item()
         for train in (True, False):
             with torch.set_grad_enabled(train):
@@ -105,48 +109,64 @@ def _living() -> int:
 
 @contract(
     "purity.no_leak",
-    "Calls of ever new lengths leave no tensors behind but a cache of the last few, and an output lives no longer than its user keeps it.",
+    "Calls of ever new lengths, or batch sizes, leave no tensors behind but a cache of the last few, and neither an output nor an input "
+    "lives longer than its user keeps it.",
     SHOULD,
     "torch: memory; caches that grow with every new shape",
-    [*every(num_layers=2, hidden_size=4)],
+    [
+        *every(num_layers=2, hidden_size=4),
+        *every(hidden_size=4, steps=1, batch=1, given_state=False),
+        *every(hidden_size=4, steps=3, batch=3, lengths=(3, 2, 1), enforce_sorted=True),
+    ],
     # A layer that is compiled for each length takes a second or more for each of 30.
     time_limits=4,
     demonstration="""
-        assert torch.utils.weak.ref(layer(x, hx)[0])() is None, "the output is kept"
-        left = []
-        for steps in range(1, 31):
-            layer(y := x[:1].expand(steps, -1, -1), hx)[0].sum().backward(), torch.no_grad()(lambda: layer(y, hx))()
-            if steps in (10, 30):
-                left += [0 * gc.collect() + sum(type(found) in (torch.Tensor, torch.nn.Parameter) for found in gc.get_objects())]
-        assert left[1] < left[0] + 15, left
+        hx, left, pack = None if isinstance(x, tuple) else hx, [], torch.nn.utils.rnn.pack_sequence
+        assert [r() for r in (lambda y: [torch.utils.weak.ref(v) for v in (y, layer(y, hx)[0])])(1 * x.data)] == [None, None], "kept"
+        for n in range(1, 31):
+            y = pack([x[0][:1].expand(n, -1)]) if isinstance(x, tuple) else x[:1].expand(*((1, n) if hx is None else (n, -1)), -1)
+            layer(y, hx)[0][0].sum().backward(), torch.no_grad()(lambda: layer(y, hx))()
+            left += [0 * gc.collect() + sum(type(found) in (torch.Tensor, torch.nn.Parameter) for found in gc.get_objects())]
+        assert left[29] < left[9] + 15, left
     """,
 )
 def no_leak(trial: Trial) -> None:
     module = trial.module()
-    input, hx = trial.form(trial.leaves())
+    given = trial.form(trial.leaves())
+    kept = {"its input": weakref.ref(tensors_in(given)[0])}
     with trial.blamed("calling it"):
-        kept = weakref.ref(module(input, hx)[0])
-    if kept() is not None:
+        raw = module(*given) if trial.case.given_state else module(given[0])
+    kept["its output"] = weakref.ref(tensors_in(raw)[0])
+    del raw, given
+    if any(value() is not None for value in kept.values()):
         gc.collect()
-    if kept() is not None:
-        raise ContractError("Expected nothing to hold on to the output once its user has let go of it, but something does")
-
-    def used(lengths: range) -> None:
-        for steps in lengths:
-            case: Case = replace(trial.case, steps=steps)
-            reply = trial.call(module, *trial.form(trial.leaves(case=case), case), case)
-            backward_from(trial, [reply.tensors["output"]])
-            with torch.no_grad():
-                trial.call(module, *trial.form(trial.leaves(case=case), case), case)
+    held = [name for name, value in kept.items() if value() is not None]
+    if held:
+        raise ContractError(f"Expected nothing to hold on to {' and '.join(held)} once the user has let go of it, but something does")
 
     # A cache of up to 20 calls, with gradients and without, is full by now, and no leak for being there.
-    used(range(1, 11))
+    _use(trial, module, range(1, 11))
     before = _living()
-    used(range(11, 31))
+    _use(trial, module, range(11, 31))
     left = _living() - before
     # A cache that keeps one tensor for each new length leaves 20.
     if left >= 15:
-        raise ContractError(f"Expected no tensors to be left after 20 calls of new lengths, but {left} are")
+        raise ContractError(f"Expected no tensors to be left after 20 calls of new lengths or batch sizes, but {left} are")
+
+
+def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
+    """Calls of these lengths, or batch sizes where no state is given, with gradients and without."""
+    for size in sizes:
+        case: Case = replace(
+            trial.case,
+            steps=size if trial.case.given_state else trial.case.steps,
+            batch=trial.case.batch if trial.case.given_state else size,
+            lengths=trial.case.lengths and (size, (size + 1) // 2, 1),
+        )
+        reply = trial.call(module, *trial.form(trial.leaves(case=case), case), case)
+        backward_from(trial, [reply.tensors["output"]])
+        with torch.no_grad():
+            trial.call(module, *trial.form(trial.leaves(case=case), case), case)
 
 
 @contract(
@@ -208,7 +228,7 @@ def _run(work: list[Callable[[], None]]) -> None:
     "A call that was refused leaves the module fit for the next, and every switch as it was.",
     MUST,
     "torch.nn.Module: a refused call has no effect",
-    [*every(num_layers=2)],
+    [*every(num_layers=2), *every(batch_first=True, bidirectional=True, steps=4)],
     demonstration="""
         try: layer(torch.cat([x, x], -1), hx)
         except Exception: assert torch.is_grad_enabled()
@@ -219,7 +239,7 @@ def _run(work: list[Callable[[], None]]) -> None:
 def call_after_failure(trial: Trial) -> None:
     module = trial.module()
     input, hx = trial.form(trial.leaves())
-    wrong = tensor(trial.case.arrays.x, trial.case).repeat(1, 1, 2)
+    wrong = input.repeat(1, 1, 2)
     before = _switches()
     with suppress(Exception):
         module(wrong, hx)

@@ -107,14 +107,30 @@ def carried_far(trial: Trial) -> None:
 
 @contract(
     "state.pair_order",
-    "hx of an LSTM is (h_0, c_0) and its state (h_n, c_n), in this order.",
+    "hx of an LSTM is (h_0, c_0) and its state (h_n, c_n), in this order; a list of the two is read alike, or refused.",
     MUST,
     in_docs("LSTM: Inputs: input, (h_0, c_0)"),
     [*every(LSTM), *every(LSTM, num_layers=2, bidirectional=True, batch_first=True), *every(LSTM, steps=5, batch=3, lengths=(2, 5, 3))],
     lambda case: {"h_0 and c_0 exchanged": alternative(case, h0=case.arrays.c0, c0=case.arrays.h0)},
+    demonstration="""
+        with torch.no_grad():
+            right = layer(x, hx)
+            try: listed = layer(x, list(hx))
+            except Exception: return right
+            torch.testing.assert_close(listed[1], right[1])
+            return right
+    """,
 )
 def pair_order(trial: Trial) -> None:
-    trial.agree(trial.answer().arrays(), answer(trial.case))
+    module = trial.module()
+    trial.agree(trial.answer(module).arrays(), answer(trial.case))
+    input, hx = trial.form(trial.leaves())
+    try:
+        with torch.no_grad():
+            raw = module(input, list(hx))
+    except Exception:  # any exception is a refusal
+        return
+    trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
 
 
 def _wrong_layouts(case: Case) -> dict[str, dict[str, Array]]:

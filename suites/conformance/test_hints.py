@@ -55,7 +55,9 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "StreamedStackSharesAState": "read in the wrong order: the first layer's for all layers",
     "ReverseStartsWithTheForwardState": "read in the wrong order: the forward direction's for both directions",
     "StateOfWidePacksIgnored": "taken for zero",
+    "ZerosGetNoGradient": "that of x zero in part",
     # state
+    "ListOfStatesIgnored": "taken for zero",
     "DefaultStateIsOne": "an initial state of ones",
     "StatefulBetweenCalls": "the final state of an equal call before as the initial one",
     "InitialStateIgnored": "taken for zero",
@@ -112,6 +114,9 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "FrozenUpperLayerStopsAll": "nothing passed from layer 1 to layer 0",
     "FrozenReverseAlonePassesNothing": "nothing passed from the reverse direction of",
     "NoGradientInEvalOfAPack": "that of weight_hh_l0 zero",
+    "NoGradientInEvalWithoutState": "that of every weight_hh zero",
+    "BiasesAloneNeverLearn": ("that of bias_ih_l0 zero", "that of every bias_ih zero"),
+    "FirstDerivativeWrongWithAGraph": "every one doubled or the cotangent of output counted twice",
     "PackedWeightsFrozenWithTheInput": "that of weight_ih_l0 zero",
     "SparseCotangentIgnored": "the cotangent of output ignored",
     # dropout

@@ -282,7 +282,7 @@ def _relit(case: Case) -> dict[str, Array]:
 
 @contract(
     "values.kinds_of_data",
-    "Whole numbers, steps of zeros and an input of zeros are data like any other: no value stands for padding.",
+    "Whole numbers, steps of zeros and an input of zeros are data like any other, and get their gradients: no value stands for padding.",
     MUST,
     "torch.nn.LSTM: Inputs: input; keras masks steps of zeros, torch does not",
     [
@@ -291,12 +291,20 @@ def _relit(case: Case) -> dict[str, Array]:
         *every(steps=6, given_state=False),
     ],
     demonstration="""
-        with torch.no_grad():
-            return [layer(given, hx) for given in ((2 * x).round(), 0 * x, -(x < 0).to(dtype))]
+        slopes, outputs = [], []
+        for given in ((2 * x).round(), 0 * x, -(x < 0).to(dtype), x.relu()):
+            outputs.append(layer(given.requires_grad_(), hx)[0])
+            slopes += torch.autograd.grad(outputs[-1].sum(), given, retain_graph=True)
+        return outputs, slopes
     """,
 )
 def kinds_of_data(trial: Trial) -> None:
-    module = trial.module()
     for x in _relit(trial.case).values():
-        leaves = {**trial.leaves(), "x": tensor(x, trial.case)}
-        trial.agree(trial.answer(module, leaves).arrays(), altered(trial.case, inputs={"x": x}))
+        module, leaves = trial.module(), trial.leaves(requires_grad=True)
+        leaves["x"] = tensor(x, trial.case).requires_grad_()
+        expected = altered(trial.case, inputs={"x": x}, through=("output",))
+        assert expected.forward is not None
+        trial.agree(trial.answer(module, leaves).arrays(), expected.forward)
+        trial.backward(trial.call(module, *trial.form(leaves)), ("output",))
+        wanted = {**(leaves if trial.case.given_state else {"x": leaves["x"]}), **trial.parameters(module)}
+        trial.agree(trial.collect(wanted), expected, only=list(wanted))

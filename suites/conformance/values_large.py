@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.layer import Mode
-from harness.reference import altered, gradients
+from harness.reference import altered, answer, gradients
 from harness.reproduction import BACKWARD
 from harness.trial import Trial
-from suites.conformance.cases import every, several_large, stacks
+from suites.conformance.cases import GRU, LSTM, RNN_TANH, every, make, several_large, stacks
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.values import agrees
 
@@ -45,10 +45,36 @@ def several_large_(trial: Trial) -> None:
     [
         *every(input_size=2, hidden_size=3, steps=2049, batch=2, weights="remembering"),
         *every(steps=1030, hidden_size=3, batch=2, weights="remembering", bidirectional=True),
+        # Chunks of upper layers, of projections, of layers without biases and of transposed data.
+        *every(input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, batch_first=True, weights="remembering"),
+        *every(RNN_TANH, GRU, LSTM, input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, bias=False),
+        make(LSTM, 2, 5, steps=130, batch=2, num_layers=2, proj_size=3, weights="remembering"),
     ],
 )
 def long_sequence(trial: Trial) -> None:
     agrees(trial)
+
+
+@contract(
+    "values.beyond_1024_units",
+    "More units than a block of threads has, 1024, are all computed.",
+    MUST,
+    "torch.nn.LSTM: hidden_size; CUDA: at most 1024 threads in a block",
+    every(input_size=2, hidden_size=1027, steps=2, batch=1),
+)
+def beyond_1024_units(trial: Trial) -> None:
+    trial.agree(trial.answer().arrays(), answer(trial.case))
+
+
+@contract(
+    "values.beyond_65535_sequences",
+    "More sequences than a grid has blocks in its second axis, 65,535, are all computed.",
+    SHOULD,
+    "torch.nn.LSTM: Shape; CUDA: at most 65,535 blocks in y and z",
+    every(input_size=1, hidden_size=2, steps=2, batch=65_539),
+)
+def beyond_65535_sequences(trial: Trial) -> None:
+    trial.agree(trial.answer().arrays(), answer(trial.case))
 
 
 #: Where counters of 16 bits end, with what is needed on either side to see it.

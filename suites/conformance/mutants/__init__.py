@@ -3,6 +3,7 @@
 from suites.conformance.mutants import (
     dropout,
     dropout_masks,
+    dropout_training,
     errors,
     execution,
     execution_compiled,
@@ -39,6 +40,7 @@ __all__ = [
     "Sound",
     "dropout",
     "dropout_masks",
+    "dropout_training",
     "errors",
     "execution",
     "execution_compiled",

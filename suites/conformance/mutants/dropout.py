@@ -215,3 +215,11 @@ class FourthLayerNotDropped(Sound):
 
     def between(self, x: Tensor, level: int) -> Tensor:
         return super().between(x, level) if level < 3 else x
+
+
+@mutant("module.train_and_eval")
+class InferenceModeIsEval(Sound):
+    """Under inference_mode nothing is dropped, in training neither."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x if torch.is_inference_mode_enabled() else super().between(x, level)

@@ -164,3 +164,12 @@ class MaskForEachDirection(Sound):
         if slot >= self.layer.directions:
             x = dropout(x, self.dropout, self.training)
         return super().direction(x, valid, h, c, slot, reverse)
+
+
+@mutant("dropout.fresh_mask")
+class MaskOf4096Elements(Sound):
+    """The mask repeats itself after 4096 elements."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        block = super().between(x.new_ones(4096), level)
+        return x * block.repeat(-(-x.numel() // 4096))[: x.numel()].view_as(x)

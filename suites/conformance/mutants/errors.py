@@ -242,3 +242,23 @@ class BatchFirstStatesAccepted(Sound):
         if turned:
             hx = tuple(state.transpose(0, 1) for state in given) if isinstance(hx, tuple) else hx.transpose(0, 1)
         return super().forward(input, hx)
+
+
+@mutant("errors.dtype")
+class NarrowInputWidened(Sound):
+    """An input of bfloat16 or of bytes is converted in silence."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.dtype in (torch.bfloat16, torch.uint8):
+            input = input.to(next(self.parameters()).dtype)
+        return super().forward(input, hx)
+
+
+@mutant("errors.state_form", Mode.LSTM)
+class LoneHiddenStateInATuple(Sound):
+    """A tuple of h_0 alone is accepted, c_0 taken to be zero."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(hx, tuple) and len(hx) == 1:
+            hx = (hx[0], hx[0].new_zeros(*hx[0].shape[:-1], self.hidden_size))
+        return super().forward(input, hx)

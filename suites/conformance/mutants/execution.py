@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.layer import Mode
 from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 from suites.conformance.mutants.gradients import cut, scaled
 
@@ -267,3 +268,22 @@ class RecurrentWeightConstantUnderAutocast(Sound):
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
         return {**w, "weight_hh": cut(w["weight_hh"])} if torch.is_autocast_enabled("cpu") else w
+
+
+@mutant("execution.autocast")
+class UnbatchedStateIgnoredUnderAutocast(Sound):
+    """Under autocast an unbatched call starts from zero."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        return states if form.batched or not torch.is_autocast_enabled(x.device.type) else [0 * state for state in states]
+
+
+@mutant("execution.autocast", Mode.LSTM)
+class ProjectionConstantUnderAutocast(Sound):
+    """Under autocast W_hr gets no gradient."""
+
+    def project(self, m: Tensor, weight_hr: Tensor | None) -> Tensor:
+        if weight_hr is not None and torch.is_autocast_enabled(m.device.type):
+            weight_hr = cut(weight_hr)
+        return super().project(m, weight_hr)

@@ -114,3 +114,23 @@ class FourStepsWhenCompiled(Sound):
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         return (h, c) if t >= 4 and torch.compiler.is_compiling() else super().step(x, h, c, w, t, slot)
+
+
+@mutant("execution.compiled", Mode.GRU)
+class UpperStateIgnoredWhenCompiled(Sound):
+    """What the compiler is given starts upper layers from zero."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        first = self.layer.directions
+        return (
+            [torch.cat([s[:first], 0 * s[first:]]) for s in states] if torch.compiler.is_compiling() and len(states[0]) > first else states
+        )
+
+
+@mutant("execution.compiled", Mode.LSTM)
+class GatesShutWithoutBiasWhenCompiled(Sound):
+    """What the compiler is given without biases halves its gates."""
+
+    def lstm(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        return super().lstm(gates / 2 if torch.compiler.is_compiling() and not self.bias else gates, c)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -102,3 +103,11 @@ class CoarseOnceQuantised(Sound):
             with torch.no_grad():
                 for parameter in self.parameters():
                     parameter.copy_(parameter.sign() * parameter.abs().mean())
+
+
+@mutant("execution.exported")
+class ReverseRunsForwardWhenExported(Sound):
+    """What is exported runs the reverse direction forward."""
+
+    def order(self, steps: int, reverse: bool) -> Sequence[int]:
+        return super().order(steps, reverse and not torch.compiler.is_exporting())

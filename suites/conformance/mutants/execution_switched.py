@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from suites.conformance.mutants.base import Sound, Weights, mutant
 
@@ -55,3 +56,27 @@ class DefaultStateIsEmptyMemoryTimesZero(Sound):
 
     def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         return x.new_empty(shape) * 0
+
+
+@mutant("execution.switches_agree")
+class LastUnitLostWithTwoThreads(Sound):
+    """With more than one thread, from 64 units on, the last unit is left as it was."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        new_h, new_c = super().step(x, h, c, w, t, slot)
+        if torch.get_num_threads() > 1 and h.shape[1] > 63 and new_h.shape == h.shape:
+            new_h = torch.cat([new_h[:, :-1], h[:, -1:]], 1)
+        return new_h, new_c
+
+
+@mutant("execution.switches_agree")
+class AnotherPathForPacksWithoutOnednn(Sound):
+    """With oneDNN switched off the biases of packed batches are forgotten."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        self.__dict__["_bare"] = isinstance(input, PackedSequence) and not torch.backends.mkldnn.enabled
+        return super().forward(input, hx)
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "bias_hh": None} if self.__dict__.get("_bare") else w

@@ -290,3 +290,11 @@ class OutputRoundedWithGradients(Sound):
         output, finals = super().layers(x, valid, states)
         rounded = torch.is_grad_enabled() and self.hidden_size >= 32
         return (output + ((output * 1024).round() / 1024 - output).detach() if rounded else output), finals
+
+
+@mutant("gradients.through_time")
+class UpperLayersTruncatedAt64(Sound):
+    """Above the first layer back-propagation is cut every 64 steps."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h.detach() if slot and t and t % 64 == 0 else h, c, w, t, slot)

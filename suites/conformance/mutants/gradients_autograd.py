@@ -163,3 +163,39 @@ class ParameterStateNeverLearns(Sound):
 
     def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
         return [cut(state) if isinstance(state, torch.nn.Parameter) else state for state in super().initial(x, hx, form)]
+
+
+class _SharedPlace(torch.autograd.Function):
+    """A product with a weight, which keeps its argument in one place for all calls."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, place: Tensor) -> Tensor:
+        ctx.save_for_backward(weight)
+        ctx.place = place.copy_(x.detach())
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor, None]:
+        (weight,) = ctx.saved_tensors
+        return given[0] @ weight, given[0].t() @ ctx.place, None
+
+
+@mutant("gradients.accumulated")
+class OneWorkspaceForAllCalls(Sound):
+    """In float32 what the backward pass needs of the input lies where the next call of that shape writes its own."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        weight = w["weight_ih"]
+        if weight is None or x.dtype != torch.float32 or not torch.is_grad_enabled():
+            return super().step(x, h, c, w, t, slot)
+        place = self.__dict__.setdefault("_places", {}).setdefault((t, slot, x.shape), torch.empty_like(x, requires_grad=False))
+        from_x = _SharedPlace.apply(x, weight, place)
+        return super().step(from_x, h, c, {**w, "weight_ih": torch.eye(from_x.shape[1], dtype=x.dtype, device=x.device)}, t, slot)
+
+
+@mutant("gradients.learned_initial_state")
+class ZeroStateNeverLearns(Sound):
+    """A given state of zeros is taken for none, and gets no gradient."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        return [state if state.any() else cut(state) for state in super().initial(x, hx, form)]

@@ -127,3 +127,36 @@ class BackwardReadsTheStateOfNow(Sound):
 
     def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
         return [state if state.requires_grad else state.data for state in super().initial(x, hx, form)]
+
+
+class _AddsLate(torch.autograd.Function):
+    """A pre-activation's tanh, whose backward pass adds the bias again, as it is then."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, bias: Tensor) -> Tensor:
+        ctx.save_for_backward(value)
+        ctx.bias, ctx.then = bias, bias.detach().clone()
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None]:
+        return given[0] * (1 + (ctx.bias.detach() - ctx.then).abs().sum()), None
+
+
+@mutant("gradients.weight_changed_before_backward")
+class BackwardReadsTheBiasOfNow(Sound):
+    """The backward pass works out the gates again with the biases as they are by then, unnoticed."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        bias = self.weights(0)["bias_hh"]
+        return (output if bias is None or not torch.is_grad_enabled() else _AddsLate.apply(output, bias)), finals
+
+
+@mutant("gradients.output_changed_before_backward")
+class BackwardReadsTheFinalStateOfNow(Sound):
+    """The backward pass uses h_n as the caller has changed it."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, (h_n, *rest) = super().layers(x, valid, states)
+        return output, [_ReadsItsAnswer.apply(h_n.atanh()) if h_n.requires_grad and bool((h_n.abs() < 1).all()) else h_n, *rest]

@@ -128,3 +128,44 @@ class TangentsLostAboveTheFirstLayer(Sound):
     def between(self, x: Tensor, level: int) -> Tensor:
         ahead = getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0
         return _WithoutTangent.apply(super().between(x, level)) if ahead else super().between(x, level)
+
+
+class _Twice(torch.autograd.Function):
+    """The identity, whose gradient is doubled where a graph of it is made."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        return 2 * given[0] if torch.is_grad_enabled() else given[0]
+
+
+@mutant("gradients.of_gradients")
+class FirstDerivativeWrongWithAGraph(Sound):
+    """With create_graph the gradient is another one, and its own gradient is right for that."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return (_Twice.apply(output) if output.requires_grad else output), finals
+
+
+class _StepsOf(torch.autograd.Function):
+    """The identity, whose second derivative ends where a chunk does."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        return given[0].detach()
+
+
+@mutant("gradients.of_gradients")
+class SecondDerivativeOfFourSteps(Sound):
+    """The gradient of the gradient does not go through time past the fourth step."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, _StepsOf.apply(h) if t > 3 and h.requires_grad else h, c, w, t, slot)

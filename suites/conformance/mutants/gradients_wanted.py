@@ -188,3 +188,34 @@ class FrozenReverseAlonePassesNothing(Sound):
         own = [value for value in super().weights(slot).values() if value is not None]
         idle = reverse and not any(value.requires_grad for value in own) and any(value.requires_grad for value in self.parameters())
         return super().direction(cut(x) if idle else x, valid, h, c, slot, reverse)
+
+
+@mutant("gradients.some_frozen")
+class FrozenBelowForGood(Sound):
+    """What a layer hands on that wants no gradient is made under inference_mode: what is trained above it cannot keep that."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        with torch.inference_mode(torch.is_inference_mode_enabled() or not x.requires_grad):
+            return super().between(x, level).clone()
+
+
+@mutant("gradients.some_frozen")
+class BiasesAloneNeverLearn(Sound):
+    """Where neither the input nor the input weights want a gradient, the bias that is added to their product gets none."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        idle = not x.requires_grad and not present(w["weight_ih"]).requires_grad
+        return super().step(x, h, c, {**w, "bias_ih": cut(w["bias_ih"])} if idle else w, t, slot)
+
+
+@mutant("gradients.in_eval")
+class NoGradientInEvalWithoutState(Sound):
+    """After eval() a call without hx passes no gradient back to weight_hh."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        self.__dict__["_frozen"] = hx is None and not self.training
+        return super().forward(input, hx)
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "weight_hh": cut(w["weight_hh"])} if self.__dict__.get("_frozen") else w

@@ -177,3 +177,39 @@ class ReluScaled(Sound):
 
     def activation(self, a: Tensor) -> Tensor:
         return a.relu() * 1.0001
+
+
+@mutant("invariance.nan_in_weights")
+class NanCleanedInTraining(Sound):
+    """With gradients recorded NaN in the output is replaced by zero in silence."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return (output.nan_to_num(0.0) if output.requires_grad else output), finals
+
+
+class _SlopeByExponential(torch.autograd.Function):
+    """A sigmoid whose slope is exp(-a) / (1 + exp(-a))^2."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor) -> Tensor:
+        ctx.save_for_backward(a)
+        return a.sigmoid()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        (a,) = ctx.saved_tensors
+        e = (-a).exp()
+        slope: Tensor = e / (1 + e) ** 2
+        return given[0] * slope
+
+
+@mutant("invariance.saturation", Mode.LSTM)
+class SlopeByExponential(Sound):
+    """The slope of the sigmoid is exp(-a) / (1 + exp(-a))^2: infinity over infinity far below zero."""
+
+    def lstm(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, g, o = gates.chunk(4, 1)
+        i, f, o = (_SlopeByExponential.apply(a) for a in (i, f, o))
+        c = f * c + i * g.tanh()
+        return o * c.tanh(), c

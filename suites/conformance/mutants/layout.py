@@ -159,3 +159,46 @@ class IndexIn32Bits(Sound):
             x = x.clone()
             x[reached:] = x[0]
         return super().step(x, h, c, w, t, slot)
+
+
+@mutant("layout.strided_input")
+class TransposedInputMisreadWithoutGradients(Sound):
+    """Without gradients an input whose first two axes are exchanged in memory is read as it lies."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.dim() == 3 and not torch.is_grad_enabled() and 0 < input.stride(0) < input.stride(1):
+            input = _misread(input)
+        return super().forward(input, hx)
+
+
+@mutant("layout.strided_state")
+class TransposedStateMisreadWithoutGradients(Sound):
+    """Without gradients a state whose first two axes are exchanged in memory is read as it lies."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if not torch.is_grad_enabled() and hx is not None:
+            states = [_misread(s) if s.dim() == 3 and 0 < s.stride(0) < s.stride(1) else s for s in (hx if isinstance(hx, tuple) else [hx])]
+            hx = tuple(states) if isinstance(hx, tuple) else states[0]
+        return super().forward(input, hx)
+
+
+@mutant("layout.expanded_cotangent")
+class FinalStatesCotangentMisread(Sound):
+    """A cotangent of h_n with stride zero, as h_n.sum() sends it, is read as one number and zeros."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        if finals[0].requires_grad:
+            finals[0].register_hook(lambda g: _misread(g) if 0 in g.stride() else g)
+        return output, finals
+
+
+@mutant("layout.expanded_cotangent")
+class PackedCotangentMisread(Sound):
+    """A cotangent of packed data with stride zero, as data.sum() sends it, is read as one number and zeros."""
+
+    def repack(self, output: Tensor, like: PackedSequence) -> PackedSequence:
+        packed = super().repack(output, like)
+        if packed.data.requires_grad:
+            packed.data.register_hook(lambda g: _misread(g) if 0 in g.stride() else g)
+        return packed

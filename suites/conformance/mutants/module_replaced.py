@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from harness.layer import Layer
 from suites.conformance.mutants.base import Sound, Weights, mutant
@@ -18,14 +17,6 @@ class OriginalInEval(Sound):
         if self.training or "weight_hh_l0" not in made or slot:
             return super().weights(slot)
         return {**super().weights(slot), "weight_hh": made["weight_hh_l0"].original}
-
-
-@mutant("module.parametrized_at_random")
-class LooksItsWeightUpAtEachStep(Sound):
-    """weight_hh is looked up at each step, and drawn anew where a parametrization draws it."""
-
-    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        return super().step(x, h, c, {**w, "weight_hh": super().weights(slot)["weight_hh"]}, t, slot)
 
 
 @mutant("module.functional_call")

@@ -199,3 +199,70 @@ class SmallGradientsFlushed(Sound):
 
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         return super().layers(_Flushed.apply(x), valid, states)
+
+
+@mutant("numerics.bfloat16")
+class HalfRestartsAt64(Sound):
+    """In half types a sequence is run in stretches of 64 steps, each from zeros."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        again = t == 64 and x.dtype in (torch.float16, torch.bfloat16)
+        return super().step(x, 0 * h if again else h, c, w, t, slot)
+
+
+@mutant("numerics.float16", Mode.LSTM)
+class ForgetBiasOfHalfWithoutBiases(Sound):
+    """In half types a layer without biases has forget gates that are a little more open."""
+
+    def lstm(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        bare = not self.bias and gates.dtype in (torch.float16, torch.bfloat16)
+        i, f, g, o = gates.chunk(4, 1)
+        return super().lstm(torch.cat([i, f + 0.5, g, o], 1) if bare else gates, c)
+
+
+@mutant("numerics.float16")
+class DefaultStateOfHalf(Sound):
+    """In half types the default state is not zero."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        zeros = super().default_state(x, shape)
+        return zeros + 0.25 if x.dtype in (torch.float16, torch.bfloat16) else zeros
+
+
+@mutant("numerics.bfloat16")
+class FinalStateOfAnUnbatchedHalf(Sound):
+    """In half types h_n of an unbatched sequence is the state before the last step."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, (h_n, *rest) = super().layers(x, valid, states)
+        plain = x.shape[1] == 1 < len(x) and x.dtype in (torch.float16, torch.bfloat16) and len(h_n) == 1
+        return output, [output[-2:-1] if plain else h_n, *rest]
+
+
+@mutant("numerics.float16", Mode.LSTM)
+class ReverseOfHalfProjectedByForward(Sound):
+    """In half types the reverse direction uses the forward direction's W_hr."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        half = self.weight_ih_l0.dtype in (torch.float16, torch.bfloat16)
+        return {**w, "weight_hr": super().weights(slot - 1)["weight_hr"]} if half and self.layer.bidirectional and slot % 2 else w
+
+
+@mutant("numerics.small_values", Mode.RNN_RELU)
+class SubnormalsOfFloat16Flushed(Sound):
+    """In float16 numbers below 6.1e-5 are taken for zero."""
+
+    def activation(self, a: Tensor) -> Tensor:
+        return super().activation(torch.where(a.abs() < 2.0**-14, 0 * a, a) if a.dtype == torch.float16 else a)
+
+
+@mutant("numerics.small_gradients")
+class Bfloat16GradientsThroughFloat16(Sound):
+    """In bfloat16 gradients go through float16, and what is below 6e-8 is zero."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        if output.requires_grad and output.dtype == torch.bfloat16:
+            output.register_hook(lambda g: g.half().bfloat16())
+        return output, finals

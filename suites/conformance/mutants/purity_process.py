@@ -6,12 +6,13 @@ import gc
 import warnings
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Layer, Mode
-from suites.conformance.mutants.base import Sound, Weights, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 
 
 @mutant("purity.switches_restored")
@@ -193,3 +194,65 @@ class CollectorSwitchedOff(Sound):
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         gc.disable()
         return super().layers(x, valid, states)
+
+
+@mutant("purity.no_leak")
+class PlanForEveryPack(Sound):
+    """A plan is kept for every pattern of lengths that was ever packed."""
+
+    def repack(self, output: Tensor, like: PackedSequence) -> PackedSequence:
+        plans = self.__dict__.setdefault("_plans", {})
+        plans.setdefault(tuple(like.batch_sizes.tolist()), like.batch_sizes.cumsum(0))
+        return super().repack(output, like)
+
+
+@mutant("purity.no_leak")
+class ZerosForEveryBatch(Sound):
+    """A default state is kept for every batch size that was ever seen."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        zeros: dict[Any, Tensor] = self.__dict__.setdefault("_zeros", {})
+        return zeros.setdefault(shape, super().default_state(x, shape)).clone()
+
+
+@mutant("purity.no_leak")
+class LastInputKept(Sound):
+    """The last input is kept, and with it the graph that it comes from."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        answer = super().forward(input, hx)
+        self.__dict__["_last"] = input
+        return answer
+
+
+@mutant("purity.switches_restored")
+class CastsNotKept(Sound):
+    """Building the layer turns autocast's cache of casts off."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        torch.set_autocast_cache_enabled(not torch.is_autocast_cache_enabled())
+
+
+@mutant("purity.switches_restored")
+class NumpySilenced(Sound):
+    """A call makes NumPy ignore overflows from then on."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        np.seterr(over="ignore" if np.geterr()["over"] == "warn" else "warn")
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.call_after_failure")
+class BatchFirstTurnedOff(Sound):
+    """batch_first is switched off while the transposed input is looked at, and stays off where that is refused."""
+
+    def refuse(self, input: Any, hx: Any) -> None:
+        before = self.__dict__["batch_first"]
+        self.__dict__["batch_first"] = False
+        super().refuse(input, hx)
+        self.__dict__["batch_first"] = before
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        turned = self.layer.batch_first and not self.batch_first and isinstance(input, Tensor) and input.dim() == 3
+        return super().read(input.transpose(0, 1) if turned else input)

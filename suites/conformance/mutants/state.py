@@ -201,3 +201,11 @@ class StateLostPastEightLengths(Sound):
             return [0 * state for state in states]
         known.append(len(x))
         return states
+
+
+@mutant("state.pair_order", Mode.LSTM)
+class ListOfStatesIgnored(Sound):
+    """A list of h_0 and c_0 is taken for no state."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(input, None if isinstance(hx, list) else hx)

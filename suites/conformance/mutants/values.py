@@ -296,3 +296,12 @@ class ReverseRestartsAt512(Sound):
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         restarts = t == 511 and self.layer.bidirectional and slot % 2
         return super().step(x, 0 * h, 0 * c, w, t, slot) if restarts else super().step(x, h, c, w, t, slot)
+
+
+@mutant("values.kinds_of_data")
+class ZerosGetNoGradient(Sound):
+    """Where the input is zero its gradient is zero, as if that were padding."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        return torch.where(x == 0, x.detach(), x), valid, form

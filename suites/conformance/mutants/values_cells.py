@@ -255,3 +255,13 @@ class ThreeOfFourSteps(Sound):
         if len(x) > 16 and len(x) % 4 == 3:
             x = torch.cat([x[:-1], x[-2:-1]])
         return super().direction(x, valid, h, c, slot, reverse)
+
+
+@mutant("values.lstm_cell", Mode.LSTM)
+class SquareWeightTransposed(Sound):
+    """Where W_ih is square it is taken for its transpose, by its shape."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        weight = w["weight_ih"]
+        return {**w, "weight_ih": weight.t()} if weight is not None and weight.shape[0] == weight.shape[1] else w

@@ -137,3 +137,45 @@ class WideFloat64InFloat32(Sound):
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         h, c = super().step(x, h, c, w, t, slot)
         return (h.float().to(h.dtype), c.float().to(c.dtype)) if self.layer.hidden_size >= 96 else (h, c)
+
+
+@mutant("values.long_sequence")
+class UpperLayerRestartsAt64(Sound):
+    """Layers above the first start from zero again at step 64."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, 0 * h if t == 64 and slot and not self.layer.bidirectional else h, c, w, t, slot)
+
+
+@mutant("values.long_sequence", Mode.GRU)
+class RestartsWithoutBiasAt64(Sound):
+    """Without biases a sequence starts from zero again at step 64."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h if self.bias or t != 64 else 0 * h, c, w, t, slot)
+
+
+@mutant("values.long_sequence", Mode.LSTM)
+class ProjectionRestartsAt64(Sound):
+    """A layer that projects starts from zero again at step 64."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, 0 * h if t == 64 and self.layer.proj_size else h, c, w, t, slot)
+
+
+@mutant("values.beyond_1024_units")
+class UnitsPast1024(Sound):
+    """Units past the 1024th keep the state that they began with."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        new_h, new_c = super().step(x, h, c, w, t, slot)
+        return torch.cat([new_h[:, :1024], h[:, 1024:]], 1), new_c
+
+
+@mutant("values.beyond_65535_sequences")
+class SequencesPast65535(Sound):
+    """Sequences past the 65,535th are left as they were."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        new_h, new_c = super().step(x, h, c, w, t, slot)
+        return torch.cat([new_h[:65535], h[65535:]]), new_c

@@ -1,0 +1,56 @@
+"""Dropout that is right without gradients, and where nothing else is switched on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from suites.conformance.mutants.base import Form, Sound, mutant
+from suites.conformance.mutants.gradients import scaled
+
+
+@mutant("dropout.slope_of_the_answer")
+class BackwardWithAnotherMaskInFloat32(Sound):
+    """In float32 the backward pass draws its own mask."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        forward = super().between(x, level)
+        if x.dtype != torch.float32 or not torch.is_grad_enabled():
+            return forward
+        other = super().between(x, level)
+        return other + (forward - other).detach()
+
+
+@mutant("dropout.slope_of_the_answer")
+class BackwardForgetsTheSecondMask(Sound):
+    """Above the second layer the gradient passes as if nothing had been dropped."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        forward = super().between(x, level)
+        return forward if level < 2 else x + (forward - x).detach()
+
+
+@mutant("dropout.slope_of_the_answer")
+class BackwardNotScaledUnbatched(Sound):
+    """Without a batch axis the gradient of what was kept is not scaled up."""
+
+    _batched = True
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        self._batched = form.batched
+        return x, valid, form
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        forward = super().between(x, level)
+        return forward if self._batched or not self.training else scaled(forward, 1 - self.dropout)
+
+
+@mutant("dropout.under_autocast")
+class NothingDroppedUnderAutocast(Sound):
+    """Under autocast nothing is dropped."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x if torch.is_autocast_enabled(x.device.type) else super().between(x, level)
