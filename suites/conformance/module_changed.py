@@ -83,7 +83,7 @@ def _one_column(module: nn.Module) -> None:
         found, halve = [], lambda p: setattr(p, "data", p.data / 2)
         for mode in (torch.no_grad, torch.inference_mode, torch.enable_grad):
             for change, train in ((lambda p: p.data.mul_(2), False), (lambda p: p.mul_(2), False), (halve, False), (halve, True)):
-                with mode(): layer.eval()(x, hx), layer.train(train)
+                with mode(): layer.eval()(x, hx), train and layer.train()
                 with torch.no_grad(): [change(p) for p in layer.parameters()]
                 with mode(): found.append(layer(x, hx))
         return found
@@ -104,7 +104,9 @@ def weights_changed_in_place(trial: Trial) -> None:
             with mode():
                 for _ in range(2):
                     trial.call(module, input, hx)
-            module.train(after)
+            if after != before:
+                # Not otherwise: whoever fine-tunes in eval mode does not call eval() again, which may be what empties a cache.
+                module.train(after)
             with torch.no_grad():
                 change(module)
             with mode():

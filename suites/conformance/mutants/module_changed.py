@@ -160,6 +160,26 @@ class PreparedWithGradients(Sound):
         return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
 
+@mutant("module.weights_changed_in_place")
+class PreparedUntilTrainOrEval(Sound):
+    """In eval mode with gradients recorded, as in fine-tuning, weights are prepared once and used until train() or eval() is called."""
+
+    def train(self, mode: bool = True) -> Any:
+        self.__dict__.pop("_kept", None)
+        return super().train(mode)
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        weight = w["weight_hh"]
+        if weight is None or self.training or not torch.is_grad_enabled() or not weight.is_leaf:
+            return w
+        kept = self.__dict__.setdefault("_kept", {}).setdefault(slot, weight.detach().clone())
+        return {**w, "weight_hh": kept + (weight - weight.detach())}
+
+    def __getstate__(self) -> Any:
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+
+
 @mutant("module.optimiser_step")
 class StepSeenOneCallLate(Cached):
     """Without gradients the weights of the call before are used."""
