@@ -261,7 +261,13 @@ def _gradients_under_autocast(trial: Trial, module: torch.nn.Module) -> None:
             raw = module(input) if hx is None else module(input, hx)
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"autocast with gradients: {error}") from error
-    trial.backward(trial.structured(raw, input), through)
+    try:
+        trial.backward(trial.structured(raw, input), through)
+    except ContractError as error:
+        if error.__cause__ is None:
+            raise
+        # An error in the backward pass is a refusal too, as it is of a function of one's own that knows no autocast.
+        raise NotImplementedError(f"autocast with gradients: {error}") from error
     if not case.given_state:
         leaves = {"x": leaves["x"]}
     wanted = {**leaves, **trial.parameters(module)}

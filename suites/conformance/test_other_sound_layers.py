@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from suites.conformance.catalogue import CATALOGUE
@@ -50,3 +51,31 @@ def test_a_layer_that_takes_seconds_for_each_new_length_is_given_them() -> None:
     (contract,) = [c for c in CATALOGUE if c.id == "purity.no_leak"]
     lengths, seconds, time_limit = 30, 4, 30
     assert contract.time_limits * time_limit >= lengths * seconds
+
+
+class _Product(torch.autograd.Function):
+    """A product with a weight, written for operands of one dtype."""
+
+    @staticmethod
+    def forward(context: Any, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        context.save_for_backward(x, weight)
+        return x @ weight.t()
+
+    @staticmethod
+    def backward(context: Any, *cotangents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, weight = context.saved_tensors
+        return cotangents[0] @ weight, cotangents[0].flatten(0, -2).t() @ x.flatten(0, -2)
+
+
+class OfItsOwnFunction(nn.GRU):
+    """Its gradients come from a function of its own, which raises where autocast mixes dtypes."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        output, state = super().forward(input, hx)
+        if isinstance(output, torch.Tensor):
+            output = _Product.apply(output, torch.eye(output.shape[-1], dtype=output.dtype))
+        return output, state
+
+
+def test_an_error_in_the_backward_pass_under_autocast_is_a_refusal() -> None:
+    assert _outcomes(OfItsOwnFunction, "execution.autocast") <= {"unsupported", "passed"}
