@@ -104,7 +104,16 @@ def _typical(times: list[float]) -> tuple[str, str]:
 
 
 def _failed(row: Any) -> dict[str, str]:
-    return {"outcome": row.outcome, "implementation": row.implementation, "workload": row.workload, "message": row.message.strip()}
+    message = row.message.strip()
+    first, _, rest = message.partition("\n")
+    return {
+        "outcome": row.outcome,
+        "implementation": row.implementation,
+        "workload": row.workload,
+        "told": first,
+        # What follows its first line is folded below it.
+        "message": message if rest else "",
+    }
 
 
 def _facts(found: list[Any]) -> list[tuple[str, list[str]]]:

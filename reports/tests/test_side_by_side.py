@@ -130,6 +130,9 @@ def test_the_page_has_every_comparison_and_escapes_every_name(tmp_path: Path) ->
                  "absent"):  # fmt: skip
         assert told in section, told
     assert section.count("<tr>") == 1 + 5 + 1 + 4
+    (folded,) = re.findall(r"<details><summary[^>]*>([^<]*)</summary><pre[^>]*>(.*?)</pre>", section, re.DOTALL)
+    assert folded[0] == "head: h_n: 37 of 480 elements are off" and "worst" in folded[1], "a long text says its first line and is folded"
+    assert '<div class="id">head: &lt;b&gt;no module' in section, "a line is no text to fold"
     for foreign in ("<script>alert", "<b>", "<i>worst"):
         assert foreign not in text.replace("<title>", ""), foreign
     assert (tmp_path / "out" / "figures" / "versus-torch-2-13-0-script-alert-2-script-torch-2-11-0.png").stat().st_size > 0
