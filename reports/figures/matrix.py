@@ -56,7 +56,7 @@ def _draw(machine: str, matrix: pd.DataFrame, columns: list[str], contracts: pd.
             verdict = verdicts[name]
             broken = len(verdict.broken)
             state = f"{broken} broken" if broken else "none broken" if verdict.contracts else verdict.verdict
-            family, _, variant = style.shorten(name, 34).partition(":")
+            family, _, variant = name.partition(":")
             axes.text(x, top + 0.42, style.shorten(family, 16), fontsize=8.5, color=style.MUTED)
             axes.text(x, top + 0.25, style.shorten(variant or family, 18), fontsize=9.5, fontweight="bold")
             axes.text(x, top + 0.08, state, fontsize=8, color="#d55e00" if broken else style.MUTED)

@@ -162,8 +162,11 @@ def svg(figure: Figure) -> str:
 
 
 def shorten(name: str, length: int = 30) -> str:
-    """``name`` in at most ``length`` characters."""
-    return name if len(name) <= length else name[: length - 1] + "…"
+    """``name`` in at most ``length`` characters, both its ends among them: names of classes and workloads differ in the last of them."""
+    if len(name) <= length:
+        return name
+    end = length // 2
+    return f"{name[: length - 1 - end]}…{name[-end:]}"
 
 
 def titled(title: str, machine: str) -> str:

@@ -26,14 +26,17 @@ def plans(found: SideBySide) -> list[style.Plan]:
     """One figure, if anything has a ratio."""
     shown = pd.DataFrame([{name: getattr(row, name) for name in COLUMNS} for row in found.compared[:ROWS]], columns=COLUMNS)
     rest = len(found.compared) - len(shown)
-    title = style.titled(f"Times with {style.shorten(found.head)} over those with {style.shorten(found.base)}", found.machine)
+    names = set(shown["implementation"])
+    whose = f" of {style.shorten(*names)}" if len(names) == 1 else ""
+    title = style.titled(f"Times{whose} with {style.shorten(found.head)} over those with {style.shorten(found.base)}", found.machine)
     name = style.slug("versus", found.machine, found.head, found.base)
     return [partial(_draw, shown, rest, title, name)] if len(shown) else []
 
 
 def _draw(shown: pd.DataFrame, rest: int, title: str, name: str) -> style.Drawing:
     cells = list(rows(shown))
-    labels = [style.shorten(f"{row.implementation} on {row.workload}", 60) for row in cells]
+    several = len({row.implementation for row in cells}) > 1
+    labels = [style.shorten(f"{row.implementation} on {row.workload}" if several else row.workload, 60) for row in cells]
     hover: dict[str, list[str]] = {}
     with style.house_style():
         figure = Figure(figsize=(11.0, 0.34 * len(cells) + 1.5))

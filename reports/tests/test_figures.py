@@ -180,11 +180,11 @@ def test_nothing_lies_outside_its_figure_or_on_the_heading_the_legend_or_another
         figure = drawing.figure
         with style.house_style():
             figure.draw_without_rendering()
-        whole = [(text.get_text(), text.get_window_extent()) for text in figure.texts]
-        whole += [("legend", legend.get_window_extent()) for legend in figure.legends]
-        panels = [axes for axes in figure.axes if axes.get_visible()]
-        if drawing.name != "conformance":  # one pair of axes, as large as the figure, with all that is in it
-            whole += [(axes.get_title(loc="left"), box) for axes in panels if (box := axes.get_tightbbox())]
+            whole = [(text.get_text(), text.get_window_extent()) for text in figure.texts]
+            whole += [("legend", legend.get_window_extent()) for legend in figure.legends]
+            panels = [axes for axes in figure.axes if axes.get_visible()]
+            if drawing.name != "conformance":  # one pair of axes, as large as the figure, with all that is in it
+                whole += [(axes.get_title(loc="left"), box) for axes in panels if (box := axes.get_tightbbox())]
         for place, (name, box) in enumerate(whole):
             assert box.x0 >= 0 and box.x1 <= figure.bbox.x1 and box.y0 >= 0 and box.y1 <= figure.bbox.y1, (drawing.name, name)
             for other, beside in whole[:place]:

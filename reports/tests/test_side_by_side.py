@@ -147,6 +147,16 @@ def test_the_figure_has_every_pair_and_every_ratio(tmp_path: Path) -> None:
     assert "torch:onednn · release/lstm-T64: 1.081× (1.071 to 1.089), slower, 6 pairs" in drawing.alternative
 
 
+@pytest.mark.parametrize("implementations", [["torch:onednn"], ["torch:onednn", "lstm=a/long/way/to/the/file/of/layers.py:Mine"]])
+def test_every_row_of_the_figure_is_named_apart(implementations: list[str], tmp_path: Path) -> None:
+    names = [f"release/rnn_tanh-I1024-H1024-T1024-B128-float32-cpu-{timed}" for timed in ("inference", "training")]
+    records = [replace(_versus(name), implementation=implementation) for name in names for implementation in implementations]
+    (drawing,) = (plan() for plan in versus.plans(_one(_run(tmp_path, *records))))
+    labels = {label.get_text() for label in drawing.figure.axes[0].get_yticklabels()}
+    assert len(labels) == len(records) and all(len(label) <= 60 for label in labels)
+    assert ("of torch:onednn" in drawing.title) == (len(implementations) == 1)
+
+
 def test_a_page_draws_some_comparisons_and_counts_the_rest(tmp_path: Path) -> None:
     (drawing,) = (plan() for plan in versus.plans(_one(_run(tmp_path, *(_versus(f"w{k}") for k in range(versus.ROWS + 3))))))
     assert "3 more comparisons, not drawn here" in drawing.caption and len(drawing.data) == versus.ROWS
