@@ -23,6 +23,7 @@ import torch
 from torch import nn
 
 from harness import environment, statistics
+from harness.arguments import at_least
 from harness.clock import Clock, HostClock
 from harness.proportions import wilson
 from harness.record import Calibration, Header
@@ -157,11 +158,9 @@ def told(record: Calibration) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0, or 2 where the run file cannot be written."""
     parser = argparse.ArgumentParser(prog="python -m harness.calibration", description="Measures what comparisons can see on this machine.")
-    parser.add_argument("--trials", type=int, default=25, metavar="N", help="comparisons for each planted slowdown; default: 25")
+    parser.add_argument("--trials", type=at_least(1), default=25, metavar="N", help="comparisons for each planted slowdown; default: 25")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="folder for the run file; default: results")
     chosen = parser.parse_args(arguments)
-    if chosen.trials < 1:
-        parser.error(f"expected --trials of at least 1 but got {chosen.trials}")
     torch.set_num_threads(1)
     adds = overhead(HostClock("cpu"))
     policy = {name.lower(): getattr(statistics, name) for name in ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")}

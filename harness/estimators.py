@@ -19,6 +19,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from harness.arguments import above_zero, at_least
 from harness.calibration import PLANTED, inference, layer
 from harness.clock import HostClock
 from harness.sampling import Budget, Contest, Samples, Subject, interleave
@@ -114,11 +115,9 @@ def verdict_of_all(series: Series, estimate: Callable[[Times, Times], Effect]) -
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m harness.estimators", description=__doc__.split("\n")[0])
-    parser.add_argument("--series", type=int, default=24, metavar="N", help="pairs of equal layers, for each length; default: 24")
-    parser.add_argument("--seconds", type=float, default=20.0, metavar="SECONDS", help="of calls in each series; default: 20")
+    parser.add_argument("--series", type=at_least(1), default=24, metavar="N", help="pairs of equal layers, for each length; default: 24")
+    parser.add_argument("--seconds", type=above_zero, default=20.0, metavar="SECONDS", help="of calls in each series; default: 20")
     chosen = parser.parse_args(arguments)
-    if chosen.series < 1 or not chosen.seconds > 0:
-        parser.error(f"expected --series of at least 1 and --seconds above 0 but got {chosen.series} and {chosen.seconds}")
     torch.set_num_threads(1)
     several: dict[float, list[Series]] = {length: [] for length in LENGTHS}
     with Watch("cpu") as watch:

@@ -14,6 +14,7 @@ import torch
 
 from harness import environment, statistics, tolerance
 from harness.apart import Apart
+from harness.arguments import above_zero, at_least
 from harness.contract import Contract, devices
 from harness.implementation import Implementation
 from harness.limit import Limits
@@ -72,7 +73,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--reseed",
-        type=int,
+        type=at_least(0),
         default=0,
         metavar="N",
         help="draw other numbers for the same cases: N is added to the seed of each; default: 0",
@@ -88,7 +89,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--threads",
-        type=int,
+        type=at_least(1),
         default=1,
         metavar="N",
         help="torch's intra-op threads; default: 1, because two threads on two busy cores wait for each other a hundred times longer "
@@ -96,7 +97,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--sampling-time",
-        type=float,
+        type=above_zero,
         default=Budget.seconds,
         metavar="SECONDS",
         help=f"how long to sample each comparison with the baseline at most; one that is decided before takes less; default: "
@@ -128,7 +129,7 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption(
         "--time-limit",
-        type=float,
+        type=above_zero,
         default=30.0,
         metavar="SECONDS",
         help="what one isolated check, or one isolated call that is timed, may take; default: 30",
@@ -137,6 +138,9 @@ def add_options(parser: pytest.Parser) -> None:
 
 def make_session(config: pytest.Config) -> None:
     """Resolves what was asked for; raises pytest.UsageError for what cannot be."""
+    resumed = config.getoption("resume")
+    if resumed is not None and not measuring(config):
+        raise pytest.UsageError(f"Cannot use --resume {resumed}: it goes on from a benchmark, and needs --benchmark-only")
     try:
         implementations = resolve_all(config.getoption("implementation"))
         baseline = config.getoption("baseline")
@@ -147,16 +151,16 @@ def make_session(config: pytest.Config) -> None:
         workloads = chosen(sets, config.getoption("workloads") or ["quick"]) if sets else []
     except (UnknownImplementation, WorkloadError) as error:
         raise pytest.UsageError(str(error)) from error
-    threads = max(1, config.getoption("threads"))
+    threads = config.getoption("threads")
     torch.set_num_threads(threads)
     references, limit = [i.reference for i in implementations], config.getoption("time_limit")
     # Under pytest-xdist the work is shared already.
     workers = Workers(references, limit, 1 if hasattr(config, "workerinput") else sensible(threads))
     facts = dataclasses.asdict(environment.describe())
     session = Session(implementations, _devices(config), workloads, workers, facts, baseline, bench=Apart(references, limit))
-    if config.getoption("resume") is not None:
+    if resumed is not None:
         try:
-            session.earlier = earlier(Path(config.getoption("resume")), session.environment, _policy(config, session))
+            session.earlier = earlier(Path(resumed), session.environment, _policy(config, session))
         except ResumeError as error:
             raise pytest.UsageError(str(error)) from error
     config.stash[SESSION] = session

@@ -8,7 +8,6 @@ one that was interrupted.
 from __future__ import annotations
 
 import argparse
-import math
 import random
 import runpy
 import shutil
@@ -23,6 +22,7 @@ from typing import Any
 
 import harness
 from harness import statistics
+from harness.arguments import above_zero, at_least
 from harness.outcome import Outcome
 from harness.pairs import (
     BASE,
@@ -131,17 +131,17 @@ def _parser() -> argparse.ArgumentParser:
         "among what is installed; default: torch:onednn, on a GPU torch:cudnn",
     )
     add("--workloads", action="append", default=[], metavar="NAME_OR_FILE", help="as for pytest; repeatable; default: release")
-    add("--pairs", type=int, default=PAIRS, metavar="N", help=f"pairs of fresh processes, at most; default: {PAIRS}")
+    add("--pairs", type=at_least(LEAST_PAIRS), default=PAIRS, metavar="N", help=f"pairs of fresh processes, at most; default: {PAIRS}")
     add(
         "--sampling-time",
-        type=float,
+        type=above_zero,
         default=SECONDS,
         metavar="SECONDS",
         help=f"how long to sample each comparison in each pair at most; default: {SECONDS:g}",
     )
-    add("--threads", type=int, default=1, metavar="N", help="torch's intra-op threads; default: 1")
+    add("--threads", type=at_least(1), default=1, metavar="N", help="torch's intra-op threads; default: 1")
     add("--device", choices=("cpu", "cuda"), default="cpu", help="default: cpu")
-    add("--time-limit", type=float, default=120.0, metavar="SECONDS", help="what one answer of a process may take; default: 120")
+    add("--time-limit", type=above_zero, default=120.0, metavar="SECONDS", help="what one answer of a process may take; default: 120")
     add("--resume", type=Path, metavar="RUN", help="go on from this run file, which was interrupted or cut short, with the same options")
     add("--results", type=Path, default=Path("results"), metavar="DIR", help="folder for the run file; default: results")
     add("--json", action="store_true", help="print one JSON object per comparison and line")
@@ -150,14 +150,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
-    parser = _parser()
-    asked = parser.parse_args(arguments)
-    for name, least in (("pairs", LEAST_PAIRS), ("threads", 1)):
-        if getattr(asked, name) < least:
-            parser.error(f"expected --{name} of at least {least} but got {getattr(asked, name)}")
-    for name in ("sampling_time", "time_limit"):
-        if not 0 < getattr(asked, name) < math.inf:
-            parser.error(f"expected --{name.replace('_', '-')} above 0 but got {getattr(asked, name)}")
+    asked = _parser().parse_args(arguments)
     try:
         return _run(asked, ["python", "-m", "harness.versus", *(arguments if arguments is not None else sys.argv[1:])])
     except (VersusError, WorkloadError, StoreError, ResumeError) as error:

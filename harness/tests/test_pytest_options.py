@@ -35,14 +35,34 @@ def stand_in(**options: Any) -> Any:
         ({"device": ["tpu"]}, "Cannot use --device tpu: this machine has cpu"),
         ({"workloads": ["huge"]}, "Cannot use --workloads huge: there is no set of this name. Known sets: quick"),
         ({"implementation": ["loop:fastest"]}, "Cannot use --implementation loop:fastest"),
+        ({"resume": "run.jsonl"}, "Cannot use --resume run.jsonl: it goes on from a benchmark, and needs --benchmark-only"),
     ],
-    ids=["device", "workloads", "implementation"],
+    ids=["device", "workloads", "implementation", "resume"],
 )
 def test_an_option_that_cannot_be_met_is_a_usage_error(options: dict[str, Any], line: str) -> None:
     config = stand_in(**options)
     with pytest.raises(pytest.UsageError, match=line) as caught:
         pytest_options.make_session(config)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("option", "expected"),
+    [
+        ("--threads=0", "a whole number of at least 1 but got 0"),
+        ("--threads=two", "a whole number of at least 1 but got two"),
+        ("--reseed=-5", "a whole number of at least 0 but got -5"),
+        ("--sampling-time=nan", "a number above 0 but got nan"),
+        ("--sampling-time=inf", "a number above 0 but got inf"),
+        ("--time-limit=0", "a number above 0 but got 0"),
+    ],
+)
+def test_a_number_that_cannot_be_is_a_usage_error_that_says_what_was_expected(option: str, expected: str) -> None:
+    # A sampling time of nan is never spent: a comparison that is not decided would be sampled for ever.
+    parser = pytest.Parser(_ispytest=True)
+    pytest_options.add_options(parser)
+    with pytest.raises(pytest.UsageError, match=f"argument {option.partition('=')[0]}: expected {expected}"):
+        parser.parse([option])
 
 
 def test_a_run_file_is_opened_when_a_session_starts_and_not_to_print_the_options(tmp_path: Path) -> None:

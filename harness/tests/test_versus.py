@@ -73,10 +73,10 @@ LEAST = ["--base-python", sys.executable, "--head-python", sys.executable]
     ("arguments", "message"),
     [
         (["--base-python", sys.executable], "--head-python"),
-        ([*LEAST, "--pairs", "4"], "expected --pairs of at least 5 but got 4"),
-        ([*LEAST, "--sampling-time", "0"], "expected --sampling-time above 0 but got 0"),
-        ([*LEAST, "--time-limit", "nan"], "expected --time-limit above 0 but got nan"),
-        ([*LEAST, "--threads", "0"], "expected --threads of at least 1 but got 0"),
+        ([*LEAST, "--pairs", "4"], "argument --pairs: expected a whole number of at least 5 but got 4"),
+        ([*LEAST, "--sampling-time", "0"], "argument --sampling-time: expected a number above 0 but got 0"),
+        ([*LEAST, "--time-limit", "nan"], "argument --time-limit: expected a number above 0 but got nan"),
+        ([*LEAST, "--threads", "0"], "argument --threads: expected a whole number of at least 1 but got 0"),
     ],
 )
 def test_options_that_cannot_be_are_a_usage_error(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
