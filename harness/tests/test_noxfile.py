@@ -1,4 +1,4 @@
-"""The environments that the session versus makes, with uv and without it."""
+"""What the sessions run, and the environments that the session versus makes, with uv and without it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import runpy
 import shutil
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -43,8 +43,12 @@ class Session:
 
     def __init__(self, folder: Path, fails: Callable[[tuple[str, ...]], bool] = lambda command: False) -> None:
         self.cache_dir, self.commands, self._fails = folder, list[tuple[str, ...]](), fails
+        self.name, self.posargs = "report", list[str]()
 
-    def run(self, *command: str, external: bool) -> None:
+    def install(self, *requirements: str) -> None:
+        """Nothing is needed here."""
+
+    def run(self, *command: str, external: bool = False, success_codes: Sequence[int] = (0,)) -> None:
         self.commands.append(command)
         if self._fails(command):
             raise _Failed
@@ -58,11 +62,29 @@ class Session:
 
 
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def noxfile(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setitem(sys.modules, "nox", NOX)
     monkeypatch.delenv("TORCH", raising=False)
-    made: Callable[..., str] = runpy.run_path(str(ROOT / "noxfile.py"))["_environment"]
+    return runpy.run_path(str(ROOT / "noxfile.py"))
+
+
+@pytest.fixture
+def environment(noxfile: dict[str, Any]) -> Callable[..., str]:
+    made: Callable[..., str] = noxfile["_environment"]
     return made
+
+
+def test_a_report_runs_the_mutants_whatever_is_selected_and_takes_times_in_one_process(
+    noxfile: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    session = Session(tmp_path)
+    session.posargs = ["-n", "4", "-k", "gru"]
+    noxfile["report"](session)
+    _, mutants, timed, page = session.commands
+    # Of an option that is given twice the last counts; pytest-benchmark refuses --benchmark-only beside several processes.
+    assert mutants[-2:] == ("-k", "rejects_mutant") and "-n" in mutants
+    assert "--benchmark-only" in timed and timed[-2:] == ("-n", "0") and page[2:4] == ("reports", "page")
 
 
 @pytest.fixture
