@@ -110,19 +110,20 @@ class Apart:
         try:
             self._child.await_ready()
             self._child.pipe.send(request)
-            kind, answer = self._await([i.reference not in builtin() for i in asked])
+            (kind, answer), interrupted = self._await([i.reference not in builtin() for i in asked])
         except (EOFError, OSError):
             called = int(self._board[0])
             raise _Ended(Outcome.CRASHED, f"the process that ran it {self._child.buried()}", called) from None
         if kind == "fault":
             raise RuntimeError(f"The harness failed in the process that measures:\n{answer}")
         records: list[Throughput] = answer
-        if kind == "interrupted":
+        # Also where it came when all was done there already: it is the run that is to end.
+        if kind == "interrupted" or interrupted:
             raise Interrupted(records)
         return records
 
-    def _await(self, limited: Sequence[bool]) -> Any:
-        """The answer; ``limited`` says of each whether its calls are.
+    def _await(self, limited: Sequence[bool]) -> tuple[Any, bool]:
+        """The answer, and whether an interrupt from the keyboard came before it; ``limited`` says of each whether its calls are.
 
         An interrupt from the keyboard is handed on, and the answer still waited for; a second one ends the process.
         """
@@ -130,7 +131,7 @@ class Apart:
         while True:
             try:
                 if self._child.pipe.poll(min(_LOOK, self._limit)):
-                    return self._child.pipe.recv()
+                    return self._child.pipe.recv(), interrupted
                 called, since = self._board
                 if called != _NOBODY and limited[int(called)] and time.monotonic() - since > self._limit:
                     self.stop()

@@ -16,6 +16,8 @@ from __future__ import annotations
 import gc
 import math
 import random
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -194,29 +196,21 @@ def interleave(
     Every subject is compared with ``baseline`` (the first, if none is named) and leaves the rounds when that comparison is decided or
     its time is spent; the baseline stays to the end. ``before``: what was taken of each until an interruption, to be gone on from.
 
-    An interrupt from the keyboard ends the sampling after the round in which it comes, and loses nothing; a second one ends it at once.
+    An interrupt from the keyboard ends the sampling after the round in which it comes, and loses nothing; a second one is raised at once.
     """
     taken = {name: replace(before[name], stopped="") if name in before else Samples() for name in subjects}
     alive = list(subjects)
     baseline = baseline if baseline in subjects else next(iter(subjects), None)
-    interrupted = False
 
     def attempt(name: str, action: Callable[[], Any]) -> Any:
-        nonlocal interrupted
         try:
-            try:
-                return action()
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
-                return action()
+            return action()
         except (Exception, SystemExit) as error:  # other people's code: whatever it raises ends its own samples and nobody else's
             taken[name].error = error
             alive.remove(name)
             return None
 
-    with _undisturbed_by_collection():
+    with _undisturbed_by_collection(), _interrupts_noted() as interrupt:
         warm = {name: attempt(name, partial(calibrate, subjects[name], clock, budget)) for name in list(alive)}
         for name, pace in paced(subjects, {name: warm[name] for name in alive}, budget).items():
             taken[name].untimed = pace.untimed
@@ -225,7 +219,7 @@ def interleave(
         generator = random.Random(seed)
         contests = {name: Contest(taken[name], taken.get(baseline or ""), budget) for name in alive}
         number = 1 + max((samples.rounds[-1] for samples in taken.values() if samples.rounds), default=-1)
-        while contests and not interrupted:
+        while contests and not interrupt.came:
             # The baseline goes on as long as there is somebody to compare with it.
             names = [name for name in alive if name in contests or name == baseline]
             for name in generator.sample(names, len(names)):
@@ -236,7 +230,8 @@ def interleave(
             contests = {name: contest for name, contest in contests.items() if name in alive and not contest.over()}
         for name in contests:
             taken[name].stopped = Stop.INTERRUPTED.value
-        if contests and baseline in taken:
+        # Also where it came in the last round of all, or nobody would hear of it.
+        if interrupt.came and baseline in taken:
             taken[baseline].stopped = Stop.INTERRUPTED.value
     return taken
 
@@ -274,6 +269,43 @@ class Contest:
         found = self._estimate(self._own.seconds, self._baseline.seconds[: len(self._own.seconds)])
         level = 1 - min(_EARLY, (1 - LEVEL) / self._budget.family)
         return found.verdict(level) is not Verdict.UNDECIDED or found.verdict() is Verdict.SAME
+
+
+def require_whole(taken: Mapping[str, Samples]) -> None:
+    """Raises what ended samples before their time: what a call raised, or KeyboardInterrupt."""
+    for samples in taken.values():
+        if samples.error is not None:
+            raise samples.error
+        if samples.stopped == Stop.INTERRUPTED:
+            raise KeyboardInterrupt
+
+
+class _Interrupt:
+    """A handler of interrupts that notes the first and raises the second."""
+
+    def __init__(self) -> None:
+        self.came = False
+
+    def __call__(self, number: int, frame: Any) -> None:
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
+
+
+@contextmanager
+def _interrupts_noted() -> Iterator[_Interrupt]:
+    """Has an interrupt from the keyboard noted instead of raised: wherever it came, in a call or between two lists that belong together,
+    something would be half done."""
+    interrupt = _Interrupt()
+    # Nobody interrupts another thread, and what else a program wants of an interrupt is its own business.
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if mine:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield interrupt
+    finally:
+        if mine:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @contextmanager

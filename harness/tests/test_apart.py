@@ -16,7 +16,7 @@ import torch
 from harness import apart
 from harness.apart import Apart
 from harness.isolation import PATIENCE
-from harness.measure import Interrupted, measure
+from harness.measure import Interrupted, empty, measure
 from harness.outcome import Outcome
 from harness.registry import resolve_all
 from harness.sampling import Budget
@@ -94,15 +94,7 @@ def test_what_was_taken_before_is_gone_on_from(worker: Apart) -> None:
         assert len(record.samples) > len(first[record.implementation].samples)
 
 
-@pytest.fixture
-def _interrupts() -> Iterator[None]:
-    """Where these tests run in the background of a shell, interrupts are ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("_interrupts")
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_is_handed_on_and_what_was_taken_until_then_is_kept(worker: Apart) -> None:
     _measured(worker, "loop:textbook")
     # Once the rounds have begun, which takes some tenths of a second at the most.
@@ -115,7 +107,35 @@ def test_an_interrupt_is_handed_on_and_what_was_taken_until_then_is_kept(worker:
     assert _measured(worker, "loop:textbook")["loop:textbook"].outcome == "passed", "the process goes on"
 
 
-@pytest.mark.usefixtures("_interrupts")
+def test_an_interrupt_that_comes_when_all_is_done_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    record = empty(WORKLOAD, _ALL["loop:textbook"], cold=False)
+
+    class Done:
+        """A process that is done when the interrupt comes, and its pipe."""
+
+        interrupts, polls = 0, 0
+
+        def poll(self, seconds: float) -> bool:
+            self.polls += 1
+            if self.polls == 1:
+                raise KeyboardInterrupt
+            return True
+
+        def interrupt(self) -> None:
+            self.interrupts += 1
+
+    done: Any = Done()
+    done.pipe, done.recv = done, lambda: ("records", [record])
+    done.start = done.send = lambda *arguments: None
+    done.await_ready = lambda: None
+    one = Apart(_REFERENCES, limit=5.0)
+    monkeypatch.setattr(one, "_child", done)
+    with pytest.raises(Interrupted) as caught:
+        one.measure(WORKLOAD, [_ALL["loop:textbook"]], BUDGET)
+    assert caught.value.records == [record] and done.interrupts == 1
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_a_second_interrupt_ends_it_at_once(worker: Apart) -> None:
     _measured(worker, "loop:textbook")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -229,12 +230,13 @@ def _noisy(clock: FakeClock, interrupted_at: int = 0) -> Callable[..., Any]:
         count += 1
         clock.advance(generator.uniform(0.005, 0.015))
         if count == interrupted_at:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return nn.GRU.forward(self, *arguments)
 
     return forward
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_what_was_taken_until_an_interrupt_is_kept_and_gone_on_from() -> None:
     clock, budget = FakeClock(), Budget(seconds=1.0, sample_seconds=0.0, warmup_seconds=0.0)
     other = implementation(_noisy(clock), "torch:base")
@@ -256,6 +258,7 @@ def test_what_was_taken_until_an_interrupt_is_kept_and_gone_on_from() -> None:
     )
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_before_the_first_round_keeps_what_there_was() -> None:
     clock = FakeClock()
     with pytest.raises(Interrupted) as caught:
@@ -263,11 +266,12 @@ def test_an_interrupt_before_the_first_round_keeps_what_there_was() -> None:
     assert [(record.implementation, record.outcome) for record in caught.value.records] == [("sample:wrong", "failed")]
 
 
+@pytest.mark.usefixtures("interrupts")
 def test_a_second_interrupt_ends_the_sampling_at_once() -> None:
     def forward(self: nn.GRU, *arguments: Any) -> Any:
         self.count = getattr(self, "count", 0) + 1
         if self.count > 12:
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return nn.GRU.forward(self, *arguments)
 
     with pytest.raises(KeyboardInterrupt) as caught:

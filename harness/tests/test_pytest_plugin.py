@@ -33,6 +33,7 @@ ROOT = Path(harness.__file__).parents[1]
 
 LAYERS = """
 import os
+import signal
 import traceback
 from torch import nn
 
@@ -59,7 +60,7 @@ class Interrupted(nn.GRU):
         # Of a stream, which is measured last, and within the rounds.
         Interrupted.calls += len(arguments[0]) == 1 and "_take" in [frame.name for frame in traceback.extract_stack()]
         if Interrupted.calls == int(os.environ.get("INTERRUPT_AT", -1)):
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return super().forward(*arguments)
 """
 

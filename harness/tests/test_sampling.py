@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.clock import FakeClock, Timing
-from harness.sampling import Budget, Contest, Replay, Samples, Subject, calibrate, interleave, paced
+from harness.sampling import Budget, Contest, Replay, Samples, Stop, Subject, calibrate, interleave, paced, require_whole
 from harness.statistics import Effect, Verdict, verdicts
 
 
@@ -261,3 +262,41 @@ def test_replay_begins_anew_with_each_load() -> None:
     timer.load([3.0])
     start = timer()
     assert timer() - start == 3.0
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_an_interrupt_between_two_rounds_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, over, rounds = FakeClock(), Contest.over, 7
+
+    def interrupted(contest: Contest) -> bool:
+        if len(contest._own.seconds) == rounds:
+            signal.raise_signal(signal.SIGINT)
+        return over(contest)
+
+    monkeypatch.setattr(Contest, "over", interrupted)
+    taken = interleave({"it": _subject(Timed(clock, 0.01))}, clock, Budget())
+    assert taken["it"].stopped == Stop.INTERRUPTED and len(taken["it"].seconds) == len(taken["it"].rounds) == rounds
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_an_interrupt_in_the_last_round_is_not_swallowed() -> None:
+    clock = FakeClock()
+    timed = Timed(clock, 1.0)
+
+    def interrupted() -> None:
+        timed()
+        # Two to warm up with, and then the five rounds that are the least.
+        if timed.calls == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    taken = interleave({"it": _subject(interrupted)}, clock, Budget(seconds=0.0, sample_seconds=0.0, warmup_seconds=0.0))
+    assert len(taken["it"].seconds) == 5 and timed.calls == 7 and taken["it"].stopped == Stop.INTERRUPTED
+
+
+def test_samples_that_ended_before_their_time_are_not_taken_for_whole_ones() -> None:
+    require_whole({"one": Samples(seconds=[1.0], stopped="time")})
+    with pytest.raises(KeyboardInterrupt):
+        require_whole({"one": Samples(stopped="time"), "other": Samples(seconds=[1.0], stopped="interrupted")})
+    with pytest.raises(ValueError, match="no good"):
+        require_whole({"one": Samples(error=ValueError("no good"))})
