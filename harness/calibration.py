@@ -27,7 +27,7 @@ from harness.arguments import at_least
 from harness.clock import Clock, HostClock
 from harness.proportions import wilson
 from harness.record import Calibration, Header
-from harness.sampling import Budget, Subject, interleave, paced
+from harness.sampling import Budget, Subject, interleave, paced, require_whole
 from harness.statistics import Verdict, effect
 from harness.store import RunWriter, StoreError, now
 
@@ -36,6 +36,9 @@ PLANTED = ((0.0, 6.0), (0.01, 20.0), (0.02, 6.0), (0.05, 2.0))
 
 #: Seconds of a call that is about as short as any that is timed: one step of a small layer.
 _SHORT_CALL = 2e-5
+
+#: What the exit status says of a calibration that was interrupted.
+INTERRUPTED = 130
 
 #: T, B and I = H: a forward pass of about a millisecond on one core.
 SHAPE = (64, 8, 64)
@@ -76,9 +79,7 @@ def trial(share: float, seconds: float, clock: Clock, make: Callable[[], Callabl
     """One comparison of two equal things, one of them slowed down: its verdict, the ratio, and the seconds of sampling."""
     subjects = {"baseline": Subject(make(), inference), "candidate": Subject(waiting(make(), share, clock.now), inference)}
     taken = interleave(subjects, clock, Budget(seconds=seconds), seed=random.randrange(2**31), baseline="baseline")
-    for samples in taken.values():
-        if samples.error is not None:
-            raise samples.error
+    require_whole(taken)
     own, base = taken["candidate"], taken["baseline"]
     shared = min(len(own.seconds), len(base.seconds))
     found = effect(own.seconds[:shared], base.seconds[:shared])
@@ -124,13 +125,12 @@ def _nothing() -> None:
     """A call that takes no time."""
 
 
-def calibrate(trials: int, report: Callable[[str], None] = print) -> list[Calibration]:
-    """Trials for every planted slowdown, told as they are done."""
-    answer = []
+def calibrate(trials: int) -> Iterator[Calibration]:
+    """Trials for every planted slowdown, each as it is done."""
     for share, seconds in PLANTED:
         found = [trial(share, seconds, HostClock("cpu")) for _ in range(trials)]
         counts = Counter(verdict.value for verdict, _, _ in found)
-        record = Calibration(
+        yield Calibration(
             planted=share,
             outcome="passed",
             trials=trials,
@@ -139,9 +139,6 @@ def calibrate(trials: int, report: Callable[[str], None] = print) -> list[Calibr
             seconds=[spent for _, _, spent in found],
             most_seconds=seconds,
         )
-        report(told(record))
-        answer.append(record)
-    return answer
 
 
 def told(record: Calibration) -> str:
@@ -156,18 +153,30 @@ def told(record: Calibration) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status: 0, or 2 where the run file cannot be written."""
+    """The command line; returns the exit status: 0, 2 where the run file cannot be written, or 130 after an interrupt."""
     parser = argparse.ArgumentParser(prog="python -m harness.calibration", description="Measures what comparisons can see on this machine.")
     parser.add_argument("--trials", type=at_least(1), default=25, metavar="N", help="comparisons for each planted slowdown; default: 25")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="folder for the run file; default: results")
     chosen = parser.parse_args(arguments)
+    try:
+        return _run(chosen, ["python", "-m", "harness.calibration", *(arguments if arguments is not None else sys.argv[1:])])
+    except StoreError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted before anything was compared", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(chosen: argparse.Namespace, command: list[str]) -> int:
+    """Calibrates, and writes the run file."""
     torch.set_num_threads(1)
     adds = overhead(HostClock("cpu"))
     policy = {name.lower(): getattr(statistics, name) for name in ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")}
     header = Header(
         uuid.uuid4().hex,
         now(),
-        ["python", "-m", "harness.calibration", *map(str, arguments if arguments is not None else sys.argv[1:])],
+        command,
         dataclasses.asdict(environment.describe()),
         {},
         policy={**policy, "instrument_overhead": adds.share, "sample_overhead": {"timed": adds.timed, "untimed": adds.untimed}},
@@ -176,13 +185,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"a sample of a 20 us call is {adds.share:+.2%} longer than a bare loop around it; "
         f"{1e6 * adds.timed:.2f} us of each sample are its own, and {1e6 * adds.untimed:.1f} us around it"
     )
+    writer = RunWriter(chosen.results, "calibration", header)
     try:
-        writer = RunWriter(chosen.results, "calibration", header)
-    except StoreError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    for record in calibrate(chosen.trials):
-        writer.append(record)
+        for record in calibrate(chosen.trials):
+            writer.append(record)
+            print(told(record))
+    except KeyboardInterrupt:
+        print(f"error: interrupted; what was done is in {writer.close(INTERRUPTED)}", file=sys.stderr)
+        return INTERRUPTED
     print(writer.close(0))
     return 0
 

@@ -22,7 +22,7 @@ import torch
 from harness.arguments import above_zero, at_least
 from harness.calibration import PLANTED, inference, layer
 from harness.clock import HostClock
-from harness.sampling import Budget, Contest, Samples, Subject, interleave
+from harness.sampling import Budget, Contest, Samples, Subject, interleave, require_whole
 from harness.statistics import FASTEST_OF, LEVEL, STRETCHES, Array, Effect, Verdict, effect
 from harness.watch import Watch
 
@@ -47,9 +47,7 @@ def take(seconds: float, sample_seconds: float) -> Series:
     subjects = {name: Subject(layer(), inference) for name in ("baseline", "candidate")}
     budget = Budget(seconds=seconds, sample_seconds=sample_seconds, decide=False)
     taken = interleave(subjects, HostClock("cpu"), budget, random.randrange(2**31), "baseline")
-    for samples in taken.values():
-        if samples.error is not None:
-            raise samples.error
+    require_whole(taken)
     own, base = taken["candidate"], taken["baseline"]
     rounds = min(len(own.seconds), len(base.seconds))
     return Series(np.array(own.seconds[:rounds]), np.array(base.seconds[:rounds]), own.calls, own.untimed)

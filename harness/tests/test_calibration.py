@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,25 @@ def test_the_command_tells_what_it_found_and_writes_a_run_file(tmp_path: Path, c
     for record in found:
         assert sum(record.verdicts.values()) == len(record.ratios) == len(record.seconds) == 1
         assert set(record.verdicts) == set(Verdict)
+
+
+@pytest.mark.usefixtures("quick", "interrupts")
+def test_an_interrupt_ends_it_and_keeps_what_was_done(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+
+    def third() -> Callable[[], Any]:
+        made.append(1)
+        # Two layers make a trial: this is the baseline of the second slowdown, and is interrupted while it is sampled.
+        return (lambda: signal.raise_signal(signal.SIGINT)) if len(made) == 3 else calibration.layer()
+
+    monkeypatch.setattr(calibration.trial, "__defaults__", (third,))
+    assert main(["--trials", "1", "--results", str(tmp_path)]) == 130
+    run = read(next(iter(tmp_path.iterdir())))
+    assert run.complete and run.footer is not None and run.footer.exit_status == 130
+    assert [result.planted for result in run.results if isinstance(result, Calibration)] == [0.0]
+    assert capsys.readouterr().err == f"error: interrupted; what was done is in {run.path}\n"
 
 
 @pytest.mark.parametrize("trials", ["0", "-3", "many"])
