@@ -131,11 +131,16 @@ class Findings:
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        return verdicts(self.current, self.implementations, self.matrix)
+        return verdicts(self.current, self.implementations, self.matrix, self.newest_cells)
 
     @cached_property
     def cells(self) -> pd.DataFrame:
         return speed.cells(self.frames, named=self.whole is not None)
+
+    @cached_property
+    def newest_cells(self) -> pd.DataFrame:
+        """What became of each implementation on each timed workload, the last time that it was timed."""
+        return speed.newest(self.cells, self.frames.runs)
 
     @cached_property
     def rounds(self) -> Rounds:
@@ -202,8 +207,8 @@ def matrix(frames: Frames) -> pd.DataFrame:
     return answer.sort_values("contract", key=lambda column: column.map(order), kind="stable", ignore_index=True)
 
 
-def verdicts(frames: Frames, implementations: list[str], matrix: pd.DataFrame) -> pd.DataFrame:
-    """One row per implementation: what it is, and why.
+def verdicts(frames: Frames, implementations: list[str], matrix: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """One row per implementation: what it is, and why. ``cells``: those that count, of what was timed.
 
     Columns: implementation, verdict, reason, contracts (how many were run and apply), passed (how many of these passed in
     every case), broken (list of ids), expected (ids that failed as declared), unsupported (ids), cases, worst_ratio.
@@ -213,7 +218,7 @@ def verdicts(frames: Frames, implementations: list[str], matrix: pd.DataFrame) -
         own = matrix[matrix["implementation"] == name]
         asked = own[~own["outcome"].isin([Outcome.DOES_NOT_APPLY, Outcome.UNAVAILABLE])]
         broken = asked[asked["outcome"].isin(BREAKING)]
-        timed = frames.throughput[frames.throughput["implementation"] == name]
+        timed = cells[cells["implementation"] == name]
         wrong = timed[timed["outcome"].isin([Outcome.FAILED, Outcome.CRASHED])]
         lines = frames.conformance[frames.conformance["implementation"] == name]
         verdict, reason = _judge(frames, name, lines, asked, broken, wrong)

@@ -8,7 +8,6 @@ from enum import StrEnum
 from typing import Any
 
 from harness.outcome import Outcome
-from reports import speed
 from reports.analysis import BREAKING, WORST_FIRST, Findings
 from reports.comparison import Difference, difference
 from reports.fields import mapping
@@ -126,8 +125,7 @@ def _outcomes(findings: Findings) -> dict[_Key, dict[str, str]]:
         (row.contract, row.implementation, f"{row.case} on {row.device}" if row.device else row.case, row.outcome)
         for row in rows(findings.current.conformance)
     ]
-    cells = speed.latest(findings.cells, findings.frames.runs)
-    timed = [(row.workload, row.implementation, f"{row.place}, {row.configuration}", row.outcome) for row in rows(cells)]
+    timed = [(row.workload, row.implementation, f"{row.place}, {row.configuration}", row.outcome) for row in rows(findings.newest_cells)]
     answer: dict[_Key, dict[str, str]] = {}
     for what, implementation, case, outcome in checked + timed:
         if outcome not in _NOTHING:

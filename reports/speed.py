@@ -84,16 +84,25 @@ def _rest(row: Any) -> str:
     return ", ".join(parts)
 
 
+def newest(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The most recent cell of each implementation for each identity: what became of it there, whoever was timed since."""
+    return _ordered(cells, runs).drop_duplicates([*IDENTITY, "implementation"], keep="last").sort_values("cell")
+
+
+def _ordered(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """The cells, those of the oldest run first."""
+    created = cells["run"].map(runs.set_index("run")["created"])
+    return cells.assign(created=created).sort_values(["created", "cell"], kind="stable").drop(columns="created")
+
+
 def latest(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """The cells of the most recent run for each identity, so that one figure never mixes two runs of one workload."""
     if cells.empty:
         return cells
-    created = runs.set_index("run")["created"]
-    ordered = cells.assign(created=cells["run"].map(created)).sort_values(["created", "cell"], kind="stable")
-    newest = ordered.groupby(IDENTITY)["run"].transform("last")
+    ordered = _ordered(cells, runs)
+    last = ordered.groupby(IDENTITY)["run"].transform("last")
     # Within the newest run of an identity a cell may still be there twice: the last one taken counts.
-    kept = ordered[ordered["run"] == newest].drop_duplicates([*IDENTITY, "implementation"], keep="last")
-    return kept.drop(columns="created").sort_values("cell")
+    return ordered[ordered["run"] == last].drop_duplicates([*IDENTITY, "implementation"], keep="last").sort_values("cell")
 
 
 def baselines(cells: pd.DataFrame, frames: Frames, implementations: list[str], asked: str = "") -> dict[tuple[str, str], str]:

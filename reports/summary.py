@@ -144,7 +144,7 @@ def _wrong(findings: Findings) -> dict[str, tuple[list[Any], list[Any]]]:
     """implementation -> its broken checks on one machine, the gravest first, and its timed cells without a right answer."""
     contracts, checked = findings.frames.contracts, findings.current.conformance
     failed = checked[checked["outcome"].isin(BREAKING)]
-    timed = speed.latest(findings.cells, findings.frames.runs)
+    timed = findings.newest_cells
     # Too little memory for one size is no wrong answer, and costs nobody the name of a drop-in.
     wrong = timed[timed["outcome"].isin([Outcome.FAILED, Outcome.CRASHED])]
     # MUST before SHOULD before MAY, and then in the order of the catalogue.

@@ -14,6 +14,7 @@ from harness.record import Conformance, Throughput
 from harness.statistics import SYSTEMATIC
 from reports import load
 from reports.analysis import WORST_FIRST, Findings, Verdict
+from reports.summary import summary
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
 
@@ -105,6 +106,24 @@ def test_a_later_run_of_the_same_case_on_the_same_machine_replaces_the_earlier(t
 def test_a_wrong_answer_in_a_timed_workload_disqualifies(tmp_path: Path) -> None:
     findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.two"), cell("x:a", [], outcome=Outcome.FAILED))
     assert verdict(findings, "x:a") == (Verdict.NOT_DROP_IN, "wrong or no answer on 1 timed workload")
+
+
+def test_a_timed_workload_counts_as_it_was_when_the_implementation_was_timed_last(tmp_path: Path) -> None:
+    def run(what: str, *results: Any) -> Path:
+        return specimen.write(tmp_path, results=list(results), created=f"2026-01-0{len(written) + 1}T00:00:00Z", run=what * 12, what=what)
+
+    written: list[Path] = []
+    written.append(run("a", check("x:a", "a.one"), check("y:b", "a.one"), cell("x:a", [], outcome=Outcome.FAILED)))
+    # Another one is timed on the same workload: what became of the first is not forgotten.
+    written.append(run("b", cell("y:b", [1.0])))
+    findings = Findings(load(written))
+    assert verdict(findings, "x:a") == (Verdict.NOT_DROP_IN, "wrong or no answer on 1 timed workload")
+    assert summary(findings.frames).text.count("gru-T8") == 1
+    # It is mended: what it was before is nothing that it is judged by.
+    written.append(run("c", cell("x:a", [1.0])))
+    findings = Findings(load(written))
+    assert verdict(findings, "x:a")[0] == Verdict.SO_FAR
+    assert "gru-T8" not in summary(findings.frames).text
 
 
 def test_running_out_of_memory_in_a_timed_workload_does_not(tmp_path: Path) -> None:
