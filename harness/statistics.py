@@ -120,6 +120,10 @@ class Effect:
         """What may be said at ``level``, of this comparison alone."""
         if self.p <= 1 - level:
             return Verdict.SLOWER if self.log > 0 else Verdict.FASTER
+        return self.verdict_unless_different(level)
+
+    def verdict_unless_different(self, level: float = LEVEL) -> Verdict:
+        """What may be said at ``level`` where nothing says that the two differ: whether that is for being the same."""
         low, high = self.interval(level)
         return Verdict.SAME if low >= 1 / (1 + MARGIN) and high <= 1 + MARGIN else Verdict.UNDECIDED
 
@@ -190,7 +194,7 @@ def verdicts(effects: Mapping[str, Effect], level: float = LEVEL) -> dict[str, V
     for place, name in enumerate(ordered):
         rejected = rejected and effects[name].p <= (1 - level) / (len(ordered) - place)
         if not rejected and answer[name] in (Verdict.SLOWER, Verdict.FASTER):
-            answer[name] = Verdict.UNDECIDED
+            answer[name] = effects[name].verdict_unless_different(level)
     return answer
 
 

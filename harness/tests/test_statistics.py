@@ -112,3 +112,10 @@ def test_a_family_is_judged_more_strictly_than_one_comparison() -> None:
     assert family["weak"] is Verdict.UNDECIDED
     # Holm: what is settled no longer counts against the rest.
     assert verdicts({"weak": weak, **{f"strong {k}": strong for k in range(3)}})["weak"] is Verdict.SLOWER
+
+
+def test_what_the_family_does_not_let_pass_for_a_difference_may_still_be_the_same() -> None:
+    # 0.4 % slower, p = 0.002: enough alone, not among ten of the kind, and all of the interval is within the margin.
+    slight = Effect(0.004, 0.0004, 15, 100)
+    assert slight.verdict() is Verdict.SLOWER
+    assert set(verdicts({f"slight {k}": slight for k in range(10)}).values()) == {Verdict.SAME}
