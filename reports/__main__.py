@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +15,7 @@ from reports.load import LoadError
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit status: 0, 1 for what became slower or went wrong, 2 for what
-    cannot be read or written."""
+    cannot be read or written, 130 after an interrupt."""
     parser = argparse.ArgumentParser(prog="python -m reports", description="Turns run files into something to read.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for command in COMMANDS:
@@ -22,6 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         status: int = chosen.run(chosen)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who reads has enough, as head has; Python would write the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 2
+    except KeyboardInterrupt:
+        print("error: interrupted", file=sys.stderr)
+        return 130
     except (LoadError, ExportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -92,7 +94,20 @@ def prepare(processes: int) -> None:
     """
     if processes > 1 and _FORKSERVER in multiprocessing.get_all_start_methods():
         multiprocessing.get_context(_FORKSERVER).set_forkserver_preload(["reports.commands"])
-        forkserver.ensure_running()
+        with _ignoring_interrupts():
+            forkserver.ensure_running()
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """For processes that are started within: an interrupt from the keyboard reaches all of them, and one is enough to say so."""
+    # Only the main thread may say what a signal does.
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if threading.current_thread() is threading.main_thread() else None
+    try:
+        yield
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGINT, before)
 
 
 @contextmanager

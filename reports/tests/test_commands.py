@@ -1,0 +1,51 @@
+"""What every command has in common: how it ends when somebody ends it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from reports import page
+from reports.__main__ import main
+from reports.drawers import _ignoring_interrupts
+
+
+def test_a_reader_that_has_enough_is_no_error_with_words(run_file: Path) -> None:
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-m", "reports", "summary", str(run_file)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=root) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == (b"", 2)
+
+
+def test_an_interrupt_is_one_line_and_a_status_of_its_own(
+    run_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: Any) -> Path:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(page, "write", interrupted)
+    assert main(["page", str(run_file), "--out", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err == "error: interrupted\n"
+
+
+def test_the_processes_that_draw_leave_interrupts_to_the_one_that_started_them() -> None:
+    before, inside = signal.getsignal(signal.SIGINT), list[Any]()
+    with _ignoring_interrupts():
+        inside.append(signal.getsignal(signal.SIGINT))
+
+    def elsewhere() -> None:
+        with _ignoring_interrupts():
+            inside.append(signal.getsignal(signal.SIGINT))
+
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    assert inside == [signal.SIG_IGN, before] and signal.getsignal(signal.SIGINT) == before
