@@ -25,6 +25,20 @@ def read(*paths: Path) -> Frames:
     return frames
 
 
+def add_base(command: argparse.ArgumentParser, does: str) -> None:
+    """Adds ``--base``; ``does``: what the command does with it."""
+    told = f"a run of the state before, as RUN; {does}; may be repeated"
+    command.add_argument("--base", action="append", default=[], type=Path, metavar="RUN", help=told)
+
+
+def head_and_base(chosen: argparse.Namespace) -> tuple[Frames, Frames | None]:
+    """The frames of the runs and of ``--base``, if there is any, which must be others."""
+    head, base = read(*chosen.runs), read(*chosen.base) if chosen.base else None
+    if base is not None:
+        distinct(base, head)
+    return head, base
+
+
 def known(frames: Frames, id: str) -> None:
     """Raises :class:`LoadError` for an implementation that has no times."""
     timed = sorted(set(_timed(frames)["implementation"]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from reports.commands.shared import RUN, Commands, distinct, read
+from reports.commands.shared import RUN, Commands, add_base, head_and_base
 from reports.summary import summary
 
 
@@ -18,14 +18,11 @@ def add(commands: Commands) -> None:
         "breaks what BASE kept, or if a slowdown is confirmed.",
     )
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=RUN)
-    command.add_argument("--base", nargs="+", type=Path, default=[], metavar="BASE", help="the same, of the state before: say what changed")
+    add_base(command, "says what has changed since")
     command.set_defaults(run=_run)
 
 
 def _run(chosen: argparse.Namespace) -> int:
-    head, base = read(*chosen.runs), read(*chosen.base) if chosen.base else None
-    if base is not None:
-        distinct(base, head)
-    found = summary(head, base)
+    found = summary(*head_and_base(chosen))
     print(found.text, end="")
     return int(found.regressed)

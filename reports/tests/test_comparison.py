@@ -326,7 +326,8 @@ def test_a_run_beside_itself_is_refused_however_it_is_named(run: Run, tmp_path: 
     cut = tmp_path / "copy" / "cut.jsonl"
     cut.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[:3]))
     for head in (path, path.parent, copy, cut):
-        for command in (["compare", path, head], ["summary", head, "--base", path]):
+        of_page = ["page", head, "--base", path, "--out", tmp_path / "page"]
+        for command in (["compare", path, head], ["summary", "--base", path, head], of_page):
             assert main(list(map(str, command))) == 2
             told = capsys.readouterr()
             assert told.out == "" and "Expected HEAD to be another run than BASE" in told.err.splitlines()[-1]
