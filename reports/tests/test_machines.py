@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ CONTRACTS: dict[str, dict[str, object]] = {
 def run(directory: Path, machine: str, *results: Any, what: str = "", **environment: Any) -> Path:
     """A run file of a machine whose ``environment`` differs from the specimen's."""
     own = {**specimen.header().environment, "machine": machine, **environment}
-    header: dict[str, Any] = {"implementations": {}, "contracts": CONTRACTS, "environment": own}
+    session = hashlib.sha256((what or machine).encode()).hexdigest()[:12]
+    header: dict[str, Any] = {"run": session, "implementations": {}, "contracts": CONTRACTS, "environment": own}
     return specimen.write(directory, results=list(results), what=what or machine, **header)
 
 
