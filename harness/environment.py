@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import sys
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -70,7 +69,7 @@ def describe() -> Environment:
             "driver": _driver_version(),
         },
         settings=_settings(),
-        load=os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        load=load_average(),
     )
 
 
@@ -86,12 +85,17 @@ def _settings() -> dict[str, Any]:
     }
 
 
+def load_average() -> float | None:
+    """Of the last minute; None where the system has none."""
+    try:
+        return os.getloadavg()[0]
+    except (AttributeError, OSError):
+        return None
+
+
 def _cpu_name() -> str:
-    if sys.platform.startswith("linux"):
-        match = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.M)
-        if match:
-            return match.group(1).strip()
-    return platform.processor() or platform.machine()
+    match = re.search(r"^model name\s*:\s*(.+)$", text_of(Path("/proc/cpuinfo")), re.M)
+    return match.group(1).strip() if match else platform.processor() or platform.machine()
 
 
 def _memory() -> int | None:
@@ -103,10 +107,7 @@ def _memory() -> int | None:
 
 def available_memory() -> int | None:
     """Bytes that a new process can have without swapping; None where the system does not say."""
-    try:
-        match = re.search(r"^MemAvailable:\s*(\d+) kB$", Path("/proc/meminfo").read_text(), re.M)
-    except OSError:
-        return None
+    match = re.search(r"^MemAvailable:\s*(\d+) kB$", text_of(Path("/proc/meminfo")), re.M)
     return 1024 * int(match.group(1)) if match else None
 
 
@@ -134,9 +135,13 @@ def _build_line(pattern: str) -> str | None:
 
 
 def _driver_version() -> str | None:
-    try:
-        text = Path("/proc/driver/nvidia/version").read_text()
-    except OSError:
-        return None
-    match = re.search(r"Kernel Module\s+(?:for \S+\s+)?([0-9.]+)", text)
+    match = re.search(r"Kernel Module\s+(?:for \S+\s+)?([0-9.]+)", text_of(Path("/proc/driver/nvidia/version")))
     return match.group(1) if match else None
+
+
+def text_of(path: Path) -> str:
+    """What a file of the system says; nothing where it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from harness.environment import load_average, text_of
 from harness.nvml import HARMLESS, Gpu, Probe, connect
 from harness.statistics import MARGIN
 
@@ -172,17 +173,17 @@ class Reading:
 
 def read(proc: Path = Path("/proc"), system: Path = Path("/sys/devices/system/cpu")) -> Reading:
     """The counters now; None for what this system does not have."""
-    core = core_of(_text(proc / "thread-self/stat"))
-    kilohertz = _text(system / f"cpu{core}/cpufreq/scaling_cur_freq")
+    core = core_of(text_of(proc / "thread-self/stat"))
+    kilohertz = text_of(system / f"cpu{core}/cpufreq/scaling_cur_freq")
     return Reading(
         at=time.perf_counter(),
         own=time.process_time(),
-        cores=core_times(_text(proc / "stat"), _tick()),
-        waited=run_delay(_text(proc / "thread-self/schedstat")),
-        stalled=stalled(_text(proc / "pressure/cpu")),
-        frequency=int(kilohertz) / 1000 if kilohertz.strip().isdecimal() else megahertz(_text(proc / "cpuinfo"), core),
+        cores=core_times(text_of(proc / "stat"), _tick()),
+        waited=run_delay(text_of(proc / "thread-self/schedstat")),
+        stalled=stalled(text_of(proc / "pressure/cpu")),
+        frequency=int(kilohertz) / 1000 if kilohertz.strip().isdecimal() else megahertz(text_of(proc / "cpuinfo"), core),
         switches=_switches(),
-        load=_load(),
+        load=load_average(),
         affinity=tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else None,
     )
 
@@ -286,14 +287,6 @@ def megahertz(cpuinfo: str, core: int | None) -> float | None:
     return float(match[1]) if match else None
 
 
-def _text(path: Path) -> str:
-    """What the file says; nothing where it cannot be read, which the functions above take for 'not told'."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""
-
-
 def _tick() -> float:
     try:
         return 1 / os.sysconf("SC_CLK_TCK")
@@ -309,10 +302,3 @@ def _switches() -> tuple[int, int] | None:
         return None
     usage = resource.getrusage(resource.RUSAGE_SELF)
     return usage.ru_nvcsw, usage.ru_nivcsw
-
-
-def _load() -> float | None:
-    try:
-        return os.getloadavg()[0]
-    except (AttributeError, OSError):
-        return None

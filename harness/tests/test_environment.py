@@ -1,0 +1,33 @@
+"""What machine this is: plain data, whatever the system does not tell."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import environment
+
+
+def test_this_machine_is_described_in_plain_data() -> None:
+    found = environment.describe()
+    assert json.loads(json.dumps(asdict(found)))["versions"]["torch"] == found.versions["torch"]
+    assert found.cores >= 1 and found.cpu and found.machine
+
+
+def test_a_system_that_tells_nothing_is_described_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*arguments: Any, **options: Any) -> Any:
+        raise PermissionError("not for you")
+
+    # As a container may have it: no /proc, and no load.
+    monkeypatch.setattr(Path, "read_text", refuse)
+    monkeypatch.setattr(os, "getloadavg", refuse)
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    found = environment.describe()
+    assert found.cpu == platform.machine() and found.load is None and found.versions["driver"] is None
+    assert environment.available_memory() is None
