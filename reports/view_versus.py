@@ -6,6 +6,7 @@ from typing import Any
 
 from harness.statistics import LEVEL, MARGIN
 from reports.analysis import Findings
+from reports.metrics import median
 from reports.side_by_side import SIDES, SideBySide, interval
 from reports.tables import counted
 from reports.view_speed import merged
@@ -99,7 +100,7 @@ def _typical(times: list[float]) -> tuple[str, str]:
     """The median of the pairs' times: a value to sort by, and in words."""
     if not times:
         return "", ""
-    middle = sorted(times)[len(times) // 2]
+    middle = median(times)
     return f"{middle:.6g}", duration(middle)[0]
 
 

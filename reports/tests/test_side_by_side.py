@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from harness.record import Versus
-from reports import load, page
+from reports import load, page, view_versus
 from reports.__main__ import main
 from reports.analysis import Findings
 from reports.figures import versus
@@ -200,3 +200,8 @@ def test_records_of_odd_content_are_read_as_far_as_they_go(tmp_path: Path) -> No
     text = page.write(frames, tmp_path / "out").read_text(encoding="utf-8")
     assert "splendid" in text and "no interval" in text
     assert "1 comparison without a time" in summary(frames).text or "1 without a time" in summary(frames).text
+
+
+def test_the_time_of_a_side_is_the_median_of_its_pairs() -> None:
+    assert view_versus._typical([4e-3, 1e-3, 2e-3, 3e-3]) == ("0.0025", "2.5 ms")
+    assert view_versus._typical([]) == ("", "")
