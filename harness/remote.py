@@ -81,7 +81,7 @@ class Remote:
         """Starts the process if there is none, and does not wait for it. Raises :class:`Unanswered` where it cannot be started."""
         if self._process is not None:
             return
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - it is open for as long as the process runs
+        said = tempfile.TemporaryFile()  # noqa: SIM115 - it is open for as long as the process runs
         padding = "x" * random.randrange(_PADDING)
         try:
             self._process = subprocess.Popen(
@@ -89,15 +89,16 @@ class Remote:
                 [self._python, "-P", "-c", _BOOT, str(Path(harness.__file__)), str(self._threads)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=self._said,
+                stderr=said,
                 text=True,
                 env={**os.environ, "OMP_NUM_THREADS": str(self._threads), "RECURRENT_HARNESS_PADDING": padding},
                 # The parent decides what an interrupt from the keyboard ends.
                 start_new_session=True,
             )
         except OSError as error:
+            said.close()
             raise Unanswered(Outcome.UNAVAILABLE, f"cannot start {self._python}: {error.strerror or error}") from error
-        self._answers, self._ready = queue.SimpleQueue(), False
+        self._said, self._answers, self._ready = said, queue.SimpleQueue(), False
         threading.Thread(target=_read, args=(self._process.stdout, self._answers), daemon=True).start()
 
     def ask(self, do: str, **given: Any) -> dict[str, Any]:

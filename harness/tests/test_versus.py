@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -62,6 +63,20 @@ def test_tells_what_differs_between_the_environments() -> None:
         "mypkg absent -> 1.0 from file:///a",
     ]
     assert differences({BASE: FACTS, HEAD: FACTS}) == []
+
+
+def test_an_interpreter_that_is_none_is_an_outcome_and_leaves_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[IO[bytes]] = []
+    temporary = tempfile.TemporaryFile
+
+    def noted() -> IO[bytes]:
+        opened.append(temporary())
+        return opened[-1]
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", noted)
+    with pytest.raises(Unanswered, match="cannot start /no/python: No such file or directory") as caught:
+        Remote("/no/python").start()
+    assert caught.value.outcome is Outcome.UNAVAILABLE and [file.closed for file in opened] == [True]
 
 
 # The command line.
