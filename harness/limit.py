@@ -63,26 +63,18 @@ class Rates:
 
 @dataclass(frozen=True)
 class Limit:
-    """The shortest time of some work at some rates, and which of them it comes from."""
+    """The shortest time of some work at some rates, and which of them it comes from.
+
+    A time of the same work can be shorter: because the rates were measured while other programs ran or the clock was low, and the time
+    was not; because what the layer touches was in a nearer cache than what was copied, such as weights from the last call; because the
+    layer's own product is better than torch's; or, at T = 1, because the gradient of h_0 is counted and not computed. A few per cent are
+    noise, half the limit is a fault.
+    """
 
     seconds: float
     bound: Bound
     work: Work
     rates: Rates
-
-    def share(self, seconds: float) -> float:
-        """The share of the limit that a time of the same work reaches: 1 is as fast as the machine can be.
-
-        It is not clamped. More than 1 says that the limit is too long, which can be because the rates were measured while other programs
-        ran or the clock was low, and the time was not; because what the layer touches was in a nearer cache than what was copied, such
-        as weights from the last call; because the layer's own product is better than torch's; or, at T = 1, because the gradient of h_0
-        is counted and not computed. A few per cent are noise, twice the limit is a fault.
-
-        Raises ValueError for a time that is not positive.
-        """
-        if not seconds > 0:
-            raise ValueError(f"Expected a time of more than 0 seconds but got seconds={seconds}")
-        return self.seconds / seconds
 
 
 def limit(work: Work, rates: Rates) -> Limit:
@@ -168,24 +160,24 @@ class Limits:
             known = self._products.setdefault((dtype, device, threads), {})
             for shape in (hoisted, _LARGE_PRODUCT):
                 steps = [_Step(s, 2 * math.prod(s), partial(self._product, s, dtype, device)) for s in _shapes(shape)]
-                self._measure((shape, dtype, device, threads), steps, known, again)
+                self._measure((shape, dtype, device, threads), device, steps, known, again)
             products |= {f"{'x'.join(map(str, shape))} {dtype}": rate for shape, rate in known.items()}
         memory = self._memory.setdefault((device, threads), {})
         for largest in (working_set, _LARGE_MOVE):
             # Both at once, because it takes longer to make a large array than to copy it.
             arrays = {size: cache(partial(self._moves, size, device)) for size in _sizes(largest)}
             steps = [_Step((k, size), size, partial(_one, made, k)) for size, made in arrays.items() for k in ("copy", "read")]
-            self._measure((largest, device, threads), steps, memory, again)
+            self._measure((largest, device, threads), device, steps, memory, again)
         # What is smaller than the workload may be in a cache where the workload is not, and counts only where nothing larger was reached.
         least = max(size for _, size in memory if size <= working_set)
         fitting = {f"{kind} of {size} bytes": rate for (kind, size), rate in memory.items() if size >= least}
         matmul, moved = max(products, key=products.__getitem__), max(fitting, key=fitting.__getitem__)
         return Rates(products[matmul], fitting[moved], matmul, moved)
 
-    def _measure(self, series: tuple[Any, ...], steps: Sequence[_Step], known: dict[Any, float], again: bool) -> None:
+    def _measure(self, series: tuple[Any, ...], device: str, steps: Sequence[_Step], known: dict[Any, float], again: bool) -> None:
         """Adds the rates of a series to those that are known, the higher of two of the same thing; nothing if it was measured before."""
         if again or series not in self._measured:
-            for what, rate in _climb(steps, self._clock(series[-2])).items():
+            for what, rate in _climb(steps, self._clock(device)).items():
                 known[what] = max(rate, known.get(what, 0.0))
             self._measured.add(series)
 

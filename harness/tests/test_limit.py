@@ -73,17 +73,6 @@ def test_the_limit_is_the_longer_of_two_times() -> None:
     assert [bound.value for bound in Bound] == ["arithmetic", "memory"]
 
 
-def test_the_share_is_that_of_the_measured_time_and_may_exceed_one() -> None:
-    ten = limit(Work(1000, 50, 50), Rates(100.0, 10.0))
-    assert (ten.share(40.0), ten.share(10.0), ten.share(8.0)) == (0.25, 1.0, 1.25)
-
-
-@pytest.mark.parametrize("seconds", [0.0, -1.0, math.nan])
-def test_a_time_that_cannot_be_has_no_share(seconds: float) -> None:
-    with pytest.raises(ValueError, match="Expected a time of more than 0 seconds but got seconds="):
-        limit(Work(1, 1, 1), Rates(1.0, 1.0)).share(seconds)
-
-
 @pytest.mark.parametrize(("best", "label"), [(HOISTED, "8192x512x2048 float32"), (LARGE, "8192x8192x8192 float32")])
 def test_the_better_of_the_own_product_and_a_large_one_counts(best: Shape, label: str) -> None:
     rates = Machine(lambda shape, dtype: 4e15 if shape == best else 1e15).limits().rates(CASE, MIB)
