@@ -124,9 +124,13 @@ def read(path: Path) -> list[Workload]:
     and the key for anything else than it should be.
     """
     try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8")).get("workload", [])
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise WorkloadError(f"Cannot use --workloads {path}: {getattr(error, 'strerror', None) or error}") from error
+    others = [name for name in content if name != "workload"]
+    if others:
+        raise WorkloadError(f"Cannot use --workloads {path}: expected tables [[workload]] and nothing else but got {', '.join(others)}")
+    tables = content.get("workload", [])
     if not isinstance(tables, list) or not tables or not all(isinstance(table, dict) for table in tables):
         raise WorkloadError(f"Cannot use --workloads {path}: expected at least one table [[workload]]")
     found = [workload for number, table in enumerate(tables, start=1) for workload in _workloads(path, number, table)]

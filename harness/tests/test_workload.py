@@ -130,12 +130,23 @@ def test_a_table_that_cannot_be_is_named_with_its_key_in_one_line(table: str, me
         (b"[[workload]", "line 1"),
         (b"\xff\xfe", "can't decode"),
         (b"", "expected at least one table [[workload]]"),
-        (b"[[workloads]]\nT = 1", "expected at least one table [[workload]]"),
+        (b"[[workloads]]\nT = 1", "expected tables [[workload]] and nothing else but got workloads"),
+        (b"[[workload]]\nT = 1\n[[worload]]\nT = 1", "expected tables [[workload]] and nothing else but got worload"),
         (b"[workload]\nT = 1", "expected at least one table [[workload]]"),
         (b"workload = 3", "expected at least one table [[workload]]"),
         (b"workload = [1]", "expected at least one table [[workload]]"),
     ],
-    ids=["missing", "not TOML", "not text", "empty", "another name", "a table and no list", "a number", "a list of numbers"],
+    ids=[
+        "missing",
+        "not TOML",
+        "not text",
+        "empty",
+        "another name",
+        "one of two misspelt",
+        "a table and no list",
+        "a number",
+        "a list of numbers",
+    ],
 )
 def test_a_file_without_workloads_is_named_with_what_was_expected_in_one_line(content: bytes | None, message: str, tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
