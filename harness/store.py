@@ -38,10 +38,11 @@ class RunWriter:
             directory.mkdir(parents=True, exist_ok=True)
             self._file: TextIO = self.path.open("x", encoding="utf-8", newline="\n")
         except OSError as error:
-            raise StoreError(f"Cannot write the run file {self.path}: {error.strerror or error}. Name another folder.") from error
+            raise self._unwritable(error, "Name another folder.") from error
         self._write(header)
 
     def append(self, result: Result) -> None:
+        """Writes one more result. Raises :class:`StoreError` where it cannot."""
         self._counts[result.outcome] += 1
         self._write(result)
 
@@ -54,8 +55,14 @@ class RunWriter:
     def _write(self, record: Record) -> None:
         line = encode(record) + "\n"
         self._digest.update(line.encode())
-        self._file.write(line)
-        self._file.flush()
+        try:
+            self._file.write(line)
+            self._file.flush()
+        except OSError as error:
+            raise self._unwritable(error, "What was written before can be read.") from error
+
+    def _unwritable(self, error: OSError, then: str) -> StoreError:
+        return StoreError(f"Cannot write the run file {self.path}: {error.strerror or error}. {then}")
 
 
 def encode(record: Record) -> str:

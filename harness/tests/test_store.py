@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -175,3 +177,18 @@ def test_the_footer_counts_what_was_appended(tmp_path: Path) -> None:
     run = read(path)
     assert isinstance(run.footer, Footer) and run.complete
     assert (run.footer.results, run.footer.counts, run.footer.exit_status) == (0, {}, 5)
+
+
+def test_a_full_disk_is_one_sentence_and_what_was_written_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = RunWriter(tmp_path, "conformance", HEADER)
+    writer.append(CONFORMANCE)
+
+    def full(text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "_file", SimpleNamespace(write=full))
+        with pytest.raises(StoreError, match=r"^Cannot write the run file .*: No space left on device\. What was written "):
+            writer.append(CONFORMANCE)
+    writer.close(1)
+    assert read(writer.path).results == [CONFORMANCE]
