@@ -45,7 +45,7 @@ class Session:
         self.cache_dir, self.commands, self._fails = folder, list[tuple[str, ...]](), fails
         self.name, self.posargs = "report", list[str]()
 
-    def install(self, *requirements: str) -> None:
+    def install(self, *requirements: str, env: dict[str, str]) -> None:
         """Nothing is needed here."""
 
     def run(self, *command: str, external: bool = False, success_codes: Sequence[int] = (0,)) -> None:
