@@ -53,6 +53,12 @@ def test_a_layer_that_takes_seconds_for_each_new_length_is_given_them() -> None:
     assert contract.time_limits * time_limit >= lengths * seconds
 
 
+def test_a_layer_that_takes_a_millisecond_for_each_step_is_given_them() -> None:
+    (contract,) = [c for c in CATALOGUE if c.id == "values.beyond_65535_steps"]
+    seconds, time_limit = 0.001, 30
+    assert contract.time_limits * time_limit >= max(case.steps for case in contract.cases) * seconds
+
+
 class _Product(torch.autograd.Function):
     """A product with a weight, written for operands of one dtype."""
 
