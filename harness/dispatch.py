@@ -1,4 +1,4 @@
-"""Which recurrent kernels torch ran: evidence, beside every result, that the row's name is true."""
+"""What reaches torch's kernels: which recurrent ones ran, as evidence that a row's name is true, and operands of two devices."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 #: Operators that are a whole recurrent layer or a fused cell in one call.
 _RECURRENT = re.compile(r"(lstm|gru|rnn)", re.I)
@@ -38,3 +40,22 @@ def kernels_of(call: Callable[[], Any]) -> list[str]:
         call()
         kernels: list[str] = log.kernels()
     return kernels
+
+
+class OneDevice(TorchDispatchMode):
+    """Refuses operands of two devices, as kernels for CUDA do; those for the CPU take some of the meta device for numbers.
+
+    ``refused``: the operator that was given them last; empty where none was.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused = ""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # A number without axes may come from the CPU, and copies are what takes tensors from one device to another.
+        devices = {str(t.device) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.dim()}
+        if len(devices) > 1 and "copy" not in func.name():
+            self.refused = str(func.name())
+            raise RuntimeError(f"Expected the operands of {self.refused} on one device but got {', '.join(sorted(devices))}")
+        return func(*args, **(kwargs or {}))

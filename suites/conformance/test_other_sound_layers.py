@@ -99,3 +99,14 @@ class OfBareAssertions(nn.RNN):
 
 def test_an_assertion_without_words_is_a_refusal() -> None:
     assert _outcomes(OfBareAssertions, "errors.input_shape") == {"passed"}
+
+
+class OfEinsum(nn.GRU):
+    """Whether all is on one device it leaves to torch, whose batched products on a CPU take an operand on meta for numbers."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(torch.einsum("tbi,ji->tbj", input, torch.eye(self.input_size)), hx)
+
+
+def test_what_torch_alone_lets_pass_from_the_meta_device_is_not_the_layers_doing() -> None:
+    assert _outcomes(OfEinsum, "errors.device") == {"passed"}
