@@ -211,12 +211,13 @@ def stacks(mode: Mode) -> tuple[Case, ...]:
     return tuple(make(mode, **options, seed=k, weights=_lasting(mode, options["steps"])) for k, options in enumerate(_STACKS, start=1))
 
 
-#: Several sizes past a tile at once: 32 steps, 64 sequences, 128 units, 64 projected ones.
+#: Several sizes past a tile at once: 32 or 64 steps, 64 sequences, 128 units, 64 projected ones.
 _SEVERAL: tuple[dict[str, Any], ...] = (
     {"input_size": 5, "hidden_size": 34, "steps": 34, "batch": 34},
     {"input_size": 3, "hidden_size": 33, "bidirectional": True, "batch_first": True, "steps": 33, "batch": 33},
     {"input_size": 3, "hidden_size": 9, "num_layers": 2, "bidirectional": True, "batch_first": True, "steps": 3, "batch": 67},
     {"input_size": 5, "hidden_size": 130, "num_layers": 2, "bidirectional": True, "steps": 3, "batch": 3},
+    {"input_size": 3, "hidden_size": 130, "steps": 67, "batch": 2},
     {"input_size": 4, "hidden_size": 132, "dtype": "float64", "steps": 3, "batch": 4, "lengths": (2, 3, 1, 3)},
 )
 

@@ -44,8 +44,8 @@ def seeded(trial: Trial) -> None:
         *every(dropout=0.5, **{**READABLE, "steps": 1, "batch": 70}),
         *every(dropout=0.5, **{**READABLE, "steps": 70, "batch": 1}, batched=False),
         *every(dropout=0.5, **{**READABLE, "steps": 3, "batch": 4, "hidden_size": 140, "dtype": "float32"}),
-        # More elements than a block of random numbers has.
-        *every(dropout=0.5, **{**READABLE, "steps": 20, "batch": 16, "hidden_size": 16}),
+        # More elements, and more rows of them, than a block of random numbers has.
+        *every(dropout=0.5, **{**READABLE, "steps": 70, "batch": 16, "hidden_size": 16}),
     ],
     demonstration="""
         mask, second = (layer(x, hx)[0].data[..., : reference.hidden_size].abs() < 1e-9 for _ in range(2))

@@ -61,18 +61,29 @@ def repeatedbackward(trial: Trial) -> None:
     "torch.autograd.backward: accumulates gradients in the leaves; torch.optim.Optimizer.zero_grad",
     PLAIN,
     demonstration="""
-        scaled = [x * f if isinstance(x, torch.Tensor) else x._replace(data=x.data * f) for f in (1, 0.25)]
-        for loss in [sum(value.sum() for value in layer(given, hx)[1]) for given in scaled]:
+        times = lambda f: x * f if isinstance(x, torch.Tensor) else x._replace(data=x.data * f)
+        frozen = torch.utils._pytree.tree_map(torch.Tensor.detach, hx)
+        for loss in [sum(value.sum() for value in layer(times(f), states)[1]) for states in (frozen, hx) for f in (1, 0.25)]:
             loss.backward(), layer(x, hx)
         found = [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
         return found, layer.zero_grad(), [p.grad for p in layer.parameters()]
     """,
 )
 def accumulated(trial: Trial) -> None:
+    _accumulated(trial, states=True)
+    # As in most training. A gradient becomes .grad as it is where nobody else has it, which depends on what else is asked for: two
+    # weights that get the same memory are then added to twice.
+    _accumulated(trial, states=False)
+
+
+def _accumulated(trial: Trial, states: bool) -> None:
+    """``states``: whether the states want gradients too."""
     module, through = trial.module(), every_output(trial)
     # Another batch, or a gradient that writes over the first one is not told from the sum.
     other = replace(trial.case, inputs_seed=1)
     leaves = [trial.leaves(requires_grad=True, case=case) for case in (trial.case, other)]
+    for name, leaf in (pair for each in leaves for pair in each.items()):
+        leaf.requires_grad_(states or name == "x")
     # What the first call needs for its backward pass is its own, and what comes of it stays, whatever is called in between.
     first, second = (trial.call(module, *trial.form(each)) for each in leaves)
     trial.answer(module, trial.leaves(case=other))
@@ -80,7 +91,8 @@ def accumulated(trial: Trial) -> None:
     trial.call(module, *trial.form(trial.leaves(case=other)))
     trial.backward(second, through)
     each = [gradients(trial.case, through), altered(trial.case, inputs=other.arrays.inputs(), through=through)]
-    trial.agree(trial.collect(leaves[0]), each[0], only=list(leaves[0]))
+    wanted = {name: leaf for name, leaf in leaves[0].items() if leaf.requires_grad}
+    trial.agree(trial.collect(wanted), each[0], only=list(wanted))
     trial.agree(trial.collect(trial.parameters(module)), _sum(each), only=list(trial.case.arrays.weights))
     with trial.blamed("zero_grad()"):
         module.zero_grad()

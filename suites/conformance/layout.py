@@ -47,6 +47,11 @@ def _shifted(value: Tensor) -> Tensor:
     return buffer[1:].view(value.shape)
 
 
+def _sliced(value: Tensor) -> Tensor:
+    """``value`` cut out of a larger tensor: its rows lie as ever, with something else between them."""
+    return torch.stack([value, torch.full_like(value, float("nan"))], 1)[:, 0]
+
+
 def _expanded(value: Tensor) -> Tensor:
     """The first row of ``value`` in place of every row, with stride zero."""
     return value[(slice(1),) * (value.dim() - 1)].expand_as(value)
@@ -84,22 +89,23 @@ def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Call
 
 @contract(
     "layout.strided_input",
-    "A non-contiguous input gives what a contiguous one gives, and gets its gradient: strided, transposed, expanded, overlapping windows.",
+    "A non-contiguous input gives what a contiguous one gives, and gets its gradient: strided, transposed, cut out of a larger one, "
+    "expanded, overlapping windows.",
     MUST,
     in_docs("LSTM: Inputs"),
     [*_CASES, *every(batch=1, batched=False, steps=6), *every(steps=5, batch=3, lengths=(2, 5, 3))],
     demonstration="""
         data, pack = (x.data, lambda v: x._replace(data=v)) if isinstance(x, tuple) else (x, lambda v: v)
-        wide = torch.stack([data, data + 1], -1).flatten(-2)[..., ::2]
-        swapped, same = data.transpose(0, 1).contiguous().transpose(0, 1), data[(slice(1),) * (data.dim() - 1)].expand_as(data)
-        windows = data.flatten(-2)[..., :data.shape[-2] + data.shape[-1] - 1].unfold(-1, data.shape[-1], 1)
-        bare, outputs = ([f(pack(v), hx)[0] for v in (wide, swapped, same, windows)] for f in (torch.no_grad()(layer.__call__), layer))
+        laid = [torch.stack([data, data + 1], -1).flatten(-2)[..., ::2], torch.stack([data, data + 1], 1)[:, 0]]
+        laid += [data.transpose(0, 1).contiguous().transpose(0, 1), data[(slice(1),) * (data.dim() - 1)].expand_as(data)]
+        laid += [data.flatten(-2)[..., :data.shape[-2] + data.shape[-1] - 1].unfold(-1, data.shape[-1], 1)]
+        bare, outputs = ([f(pack(v), hx)[0] for v in laid] for f in (torch.no_grad()(layer.__call__), layer))
         sum((output[0] if isinstance(output, tuple) else output).square().sum() for output in outputs).backward()
         return [output[0] for output in bare], [leaf.grad for leaf in leaves]
     """,
 )
 def strided_input(trial: Trial) -> None:
-    for lay in (_spread, _swapped):
+    for lay in (_spread, _swapped, _sliced):
         _relaid(trial, lay, lambda state: state)
     case, module = trial.case, trial.module()
     input, hx = trial.form(trial.leaves())
@@ -119,19 +125,28 @@ def _time_major(trial: Trial, input: Any) -> Array:
 
 @contract(
     "layout.strided_state",
-    "Non-contiguous states give what contiguous ones give.",
+    "Non-contiguous states give what contiguous ones give: both of an LSTM's, or one of them.",
     MUST,
     in_docs("LSTM: Inputs: h_0, c_0"),
     _CASES,
     demonstration="""
-        lays = (lambda s: s.transpose(0, 1).contiguous().transpose(0, 1), lambda s: torch.stack([s, s + 1], -1).flatten(-2)[..., ::2])
-        with torch.no_grad():
-            return [layer(x, tuple(map(lay, hx)) if isinstance(hx, tuple) else lay(hx)) for lay in lays]
+        lays = [lambda s: s.transpose(0, 1).contiguous().transpose(0, 1), lambda s: torch.stack([s, s + 1], -1).flatten(-2)[..., ::2]]
+        found = []
+        for lay in [*lays, lambda s: torch.stack([s, s + 1], 1)[:, 0]]:
+            kinds = [tuple(map(lay, hx)), (lay(hx[0]), hx[1]), (hx[0], lay(hx[1]))] if isinstance(hx, tuple) else [lay(hx)]
+            with torch.no_grad(): found += [layer(x, states) for states in kinds]
+        return found
     """,
 )
 def strided_state(trial: Trial) -> None:
-    for lay in (_spread, _swapped):
+    for lay in (_spread, _swapped, _sliced):
         _relaid(trial, lambda given: given, lay)
+    module = trial.module()
+    # A layer may look at one of a pair for both.
+    for alone in ("h0", "c0") if trial.case.layer.has_cell_state else ():
+        for lay in (_spread, _swapped, _sliced):
+            leaves = {name: lay(value) if name == alone else value for name, value in trial.leaves().items()}
+            trial.agree(trial.answer(module, leaves).arrays(), answer(trial.case))
 
 
 @contract(

@@ -60,6 +60,16 @@ class MaskRepeatedOverTheBatch(Sound):
 
 
 @mutant("dropout.fresh_mask")
+class MaskRepeatedPast512Rows(Sound):
+    """The mask of the steps of all sequences, taken one after the other, repeats itself after 512."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        rows = x.flatten(0, 1)
+        mask = super().between(torch.ones_like(rows[:512]), level)
+        return (rows * torch.cat([mask] * (len(rows) // 512 + 1))[: len(rows)]).view_as(x)
+
+
+@mutant("dropout.fresh_mask")
 class MaskSharedOverTime(Sound):
     """One mask for all time steps."""
 

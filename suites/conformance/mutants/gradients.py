@@ -298,3 +298,12 @@ class UpperLayersTruncatedAt64(Sound):
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         return super().step(x, h.detach() if slot and t and t % 64 == 0 else h, c, w, t, slot)
+
+
+@mutant("gradients.through_time")
+class ReverseTruncatedAt64(Sound):
+    """In the reverse direction back-propagation is cut every 64 steps."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        cut_here = slot % self.layer.directions and t % 64 == 63
+        return super().step(x, *((h.detach(), c.detach()) if cut_here else (h, c)), w, t, slot)

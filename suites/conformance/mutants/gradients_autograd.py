@@ -134,6 +134,35 @@ class GradientsInOnePlace(Sound):
         return {**w, "weight_hh": _Handed.apply(weight, place)}
 
 
+class _OneGradientForTwo(torch.autograd.Function):
+    """Two biases as they are, whose gradients are two views of one tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+        return first.clone(), second.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, Tensor]:
+        return given[0][:], given[0][:]
+
+
+@mutant("gradients.accumulated", Mode.RNN_TANH, Mode.RNN_RELU, Mode.LSTM)
+class BiasGradientsInOneMemory(Sound):
+    """Where no state wants a gradient, those of b_ih and b_hh, which are equal, are one: what is added to either is added twice."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        self.__dict__["_alone"] = not any(state.requires_grad for state in states)
+        return states
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        first, second = w["bias_ih"], w["bias_hh"]
+        if first is None or second is None or not torch.is_grad_enabled() or not self.__dict__.get("_alone"):
+            return w
+        return {**w, **dict(zip(("bias_ih", "bias_hh"), _OneGradientForTwo.apply(first, second), strict=True))}
+
+
 @mutant("gradients.overflow_seen")
 class OverflowCleanedInFloat16(Sound):
     """In float16 what is not finite in a gradient is replaced."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from harness.layer import Mode
 from suites.conformance.mutants.base import Sound, Weights, mutant
 
 
@@ -105,6 +106,39 @@ class StateReadAsIfContiguous(Sound):
             hx = _misread(hx)
         elif isinstance(hx, tuple):
             hx = tuple(_misread(state) for state in hx)
+        return super().forward(input, hx)
+
+
+def _misread_if_cut_out(value: Any) -> Any:
+    """``value`` as it is read by who asks its last two strides alone whether it is contiguous."""
+    if isinstance(value, Tensor) and value.dim() == 3 and value.stride()[1:] == (value.shape[2], 1):
+        return _misread(value)
+    return value
+
+
+@mutant("layout.strided_input")
+class CutOutInputMisread(Sound):
+    """An input whose last two axes lie as ever is taken for contiguous."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(_misread_if_cut_out(input), hx)
+
+
+@mutant("layout.strided_state")
+class CutOutStateMisread(Sound):
+    """A state whose last two axes lie as ever is taken for contiguous."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(input, tuple(map(_misread_if_cut_out, hx)) if isinstance(hx, tuple) else _misread_if_cut_out(hx))
+
+
+@mutant("layout.strided_state", Mode.LSTM)
+class CellStateTakenToLieAsHidden(Sound):
+    """Where h_0 is contiguous c_0 is taken for contiguous too."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(hx, tuple) and hx[0].is_contiguous():
+            hx = (hx[0], _misread(hx[1]))
         return super().forward(input, hx)
 
 

@@ -121,6 +121,15 @@ class WideUpperLayerFeedbackCut(Sound):
         return {**w, "weight_hh": hh * (torch.arange(hh.shape[1], device=hh.device) < 96)}
 
 
+@mutant("values.several_large")
+class WideAndLongInBfloat16(Sound):
+    """From 64 steps and 64 units on, what feeds back is rounded to bfloat16."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        rounded = self.layer.hidden_size >= 64 and t >= 64 and h.dtype == torch.float32
+        return super().step(x, h.bfloat16().float() if rounded else h, c, w, t, slot)
+
+
 @mutant("values.several_large", Mode.LSTM)
 class ProjectionPast64(Sound):
     """Projected features past the 64th are zero."""
