@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import logging
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -136,9 +138,17 @@ def undisturbed() -> Iterator[None]:
     anomaly, checks_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
     collects, casts_kept, errors = gc.isenabled(), torch.is_autocast_cache_enabled(), np.geterr()
     default = torch.get_default_device()
+    printed, printed_by_numpy = vars(torch._tensor_str.PRINT_OPTS).copy(), np.get_printoptions()
+    depth, level, threaded = sys.getrecursionlimit(), logging.getLogger().level, torch._C._is_multithreading_enabled()
     try:
         yield
     finally:
+        vars(torch._tensor_str.PRINT_OPTS).update(printed)
+        if np.get_printoptions() != printed_by_numpy:
+            np.set_printoptions(**printed_by_numpy)
+        sys.setrecursionlimit(depth)
+        logging.getLogger().setLevel(level)
+        torch._C._set_multithreading_enabled(threaded)
         (gc.enable if collects else gc.disable)()
         torch.set_autocast_cache_enabled(casts_kept)
         np.seterr(**errors)

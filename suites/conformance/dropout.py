@@ -33,6 +33,9 @@ _SURE = [
     *every(num_layers=6, dropout=1.0, steps=3, batch=2),
     *every(RNN_TANH, RNN_RELU, GRU, num_layers=2, dropout=1.0, batch_first=True, dtype="float64"),
     make(LSTM, num_layers=2, dropout=1.0, batch_first=True, dtype="float64", proj_size=2),
+    # Without biases no mask can be read off, but that all is dropped is seen.
+    *every(num_layers=2, dropout=1.0, bias=False, bidirectional=True, lengths=(2, 5, 3), given_state=False),
+    *every(num_layers=3, dropout=1.0, bias=False, batch=1, batched=False, steps=3),
 ]
 #: How far a factor that is read back may be off, and the smallest undropped value from which one is read.
 _READ_ERROR: dict[str, tuple[float, float]] = {
@@ -103,7 +106,7 @@ def mask_of_other_direction(trial: Trial, seed: int) -> Array:
     "Dropout acts on what one layer hands to the next: not on the input, nor on any state, nor on the output of the last layer.",
     MUST,
     SOURCE,
-    CASES,
+    [*CASES, *every(dropout=0.5, bidirectional=True, lengths=(7, 12, 3, 12, 1, 9, 12, 5), **READABLE)],
     demonstration="""
         answers = [(output.data, *state) for output, state in (layer(x, hx) for _ in range(60))]
         # The largest of 60 masks: each number as it is when nothing that it sees was dropped.

@@ -48,12 +48,13 @@ def input_shape(trial: Trial) -> None:
 
 @contract(
     "errors.packed_input",
-    "A packed input with a wrong number of features, or of another dtype than the parameters', is refused.",
+    "A packed input with a wrong number of features, or of another dtype than the parameters', floating or not, is refused.",
     MUST,
     "torch.nn.LSTM: Inputs: input",
     [*every(steps=4, batch=3, lengths=(2, 4, 3)), *every(steps=4, batch=2, lengths=(4, 3), enforce_sorted=True, given_state=False)],
     demonstration="""
-        for wrong in (x.data[:, :1], torch.cat([x.data, x.data[:, :1]], 1), x.data.float() if dtype == torch.float64 else x.data.double()):
+        others = [x.data.to(other) for other in (torch.float64, torch.float32, torch.bfloat16, torch.int64) if other != dtype]
+        for wrong in (x.data[:, :1], torch.cat([x.data, x.data[:, :1]], 1), *others):
             try: layer(x._replace(data=wrong), hx)
             except Exception: continue
             raise AssertionError(f"packed data of shape {tuple(wrong.shape)} in {wrong.dtype} was answered")
@@ -65,7 +66,8 @@ def packed_input(trial: Trial) -> None:
     features = trial.case.layer.input_size
     for wrong, data in ((1, packed.data[:, :1]), (features + 1, torch.cat([packed.data, packed.data[:, :1]], 1))):
         trial.refuses(f"packed data with {wrong} features instead of {features}", module, packed._replace(data=data), hx)
-    trial.refuses("packed data of torch.float64", module, packed._replace(data=packed.data.double()), hx)
+    for dtype_ in (torch.float64, torch.bfloat16, torch.int64):
+        trial.refuses(f"packed data of {dtype_}", module, packed._replace(data=packed.data.to(dtype_)), hx)
 
 
 @contract(
@@ -130,9 +132,9 @@ def _like(hx: Any, states: list[torch.Tensor]) -> Any:
         *every(steps=4, batch=3, lengths=(4, 3, 1), enforce_sorted=True),
     ],
     demonstration="""
-        pair, packed = isinstance(hx, tuple), isinstance(x, tuple)
-        forms = (lambda s: s[0], lambda s: s[:, 0], lambda s: s.transpose(0, 1)) if packed or x.dim() == 3 else (lambda s: s[:, None],)
-        wrongs = [tuple(map(form, hx)) if pair else form(hx) for form in forms[: 1 if packed else 3]]
+        pair, packed, number = isinstance(hx, tuple), isinstance(x, tuple), 1 if isinstance(x, tuple) else 2 if x.dim() == 2 else 5
+        forms = [lambda s: s[0], lambda s: s[:, None], lambda s: s.new_zeros(len(s), 4, 5), lambda s: s[:, 0], lambda s: s.transpose(0, 1)]
+        wrongs = [tuple(map(form, hx)) if pair else form(hx) for form in forms[:number]]
         for wrong in wrongs + ([] if packed else [hx[0], hx[:1]] if pair else [(hx, hx)]):
             try: layer(x, wrong)
             except Exception: continue
@@ -150,9 +152,12 @@ def state_form(trial: Trial) -> None:
     if trial.case.batched:
         trial.refuses("a 2-D state for a batched input", module, input, _like(hx, [state[:, 0] for state in states]))
         trial.refuses("a state (B, H) without its first axis", module, input, _like(hx, [state[0] for state in states]))
+        many = _like(hx, [state.new_zeros(state.shape[0], trial.case.steps, state.shape[2]) for state in states])
+        trial.refuses("a state of as many sequences as there are steps", module, input, many)
         trial.refuses("a state with the batch first", module, input, _like(hx, [state.transpose(0, 1) for state in states]))
     else:
         trial.refuses("a 3-D state for an unbatched input", module, input, _like(hx, [state[:, None] for state in states]))
+        trial.refuses("a 1-D state for an unbatched input", module, input, _like(hx, [state[0] for state in states]))
     if trial.case.layer.mode is Mode.LSTM:
         trial.refuses("h_0 alone instead of the pair (h_0, c_0)", module, input, states[0])
         trial.refuses("a tuple of h_0 alone instead of the pair (h_0, c_0)", module, input, (states[0],))

@@ -148,7 +148,7 @@ def parameters_given(trial: Trial) -> None:
     "torch.vmap over inputs, over inputs and states, and over weights is right or refused with an error.",
     MAY,
     "torch.vmap; torch.func.stack_module_state",
-    [*every(num_layers=2, steps=3, batch=2), *every(batch_first=True, steps=3, batch=2)],
+    [*every(num_layers=2, steps=3, batch=2), *every(batch_first=True, steps=3, batch=2), make(LSTM, proj_size=2, steps=3, batch=2)],
     demonstration="""
         inputs, weights = torch.stack([x, 2 * x]), {name: torch.stack([p, 2 * p]) for name, p in layer.named_parameters()}
         each = lambda w: torch.func.functional_call(layer, w, (x, hx))[0]
@@ -240,6 +240,14 @@ def autocast(trial: Trial) -> None:
         raise ContractError(f"Expected bfloat16 or float32 under autocast to bfloat16 but got {', '.join(odd)}")
     trial.agree(found.arrays(), answer(case))
     _gradients_under_autocast(trial, module)
+    # Weights that an optimiser has changed, from copies of which in bfloat16 the calls before were made.
+    doubled = {name: 2 * value for name, value in case.arrays.weights.items()}
+    with torch.no_grad(), trial.blamed("a call under autocast after its weights were changed"):
+        for parameter in module.parameters():
+            parameter.mul_(2)
+        with torch.autocast(torch.device(case.device).type, torch.bfloat16):
+            again = trial.call(module, *trial.form(leaves))
+    trial.agree(again.arrays(), altered(case, weights=doubled))
     # Weights that bfloat16 does not hold: what is kept of them from under autocast is seen afterwards.
     finer = replace(case, dtype="float32")
     leaves = trial.leaves(case=finer)

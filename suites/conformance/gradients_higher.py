@@ -100,7 +100,8 @@ def forward_mode(trial: Trial) -> None:
 
 @contract(
     "gradients.functional",
-    "torch.func.grad in the weights, through functional_call, gives what backward() gives, or is refused with an error.",
+    "torch.func.grad in the weights, through functional_call, and in input and state gives what backward() gives, or is refused with an "
+    "error.",
     MAY,
     "torch.func.grad, torch.func.functional_call",
     [*every(num_layers=2, steps=4, batch=2), *every(bidirectional=True, given_state=False, batch_first=True, steps=4, batch=2)],
@@ -108,7 +109,8 @@ def forward_mode(trial: Trial) -> None:
         weights = {name: p.detach() for name, p in layer.named_parameters()}
         given = (x,) if hx is None else (x, hx)
         found = torch.func.grad(lambda w: torch.func.functional_call(layer, w, given)[0].square().sum())(weights)
-        return [found[name] for name in sorted(found)]
+        of_inputs = torch.func.grad(lambda given: layer(*given)[0].square().sum())(torch.utils._pytree.tree_map(torch.Tensor.detach, given))
+        return [found[name] for name in sorted(found)], of_inputs
     """,
 )
 def functional(trial: Trial) -> None:
@@ -123,3 +125,15 @@ def functional(trial: Trial) -> None:
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"torch.func.grad: {error}") from error
     trial.agree({name: to_array(value) for name, value in found.items()}, gradients(case, ("output",)), only=list(weights))
+    leaves = trial.leaves()
+    wanted = list(leaves) if case.given_state else ["x"]
+
+    def of_inputs(values: dict[str, Tensor]) -> Any:
+        input, hx = trial.form({**leaves, **values})
+        return ((module(input) if hx is None else module(input, hx))[0] * output).sum()
+
+    try:
+        found = torch.func.grad(of_inputs)({name: leaves[name] for name in wanted})
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"torch.func.grad in the inputs: {error}") from error
+    trial.agree({name: to_array(value) for name, value in found.items()}, gradients(case, ("output",)), only=wanted)

@@ -61,8 +61,8 @@ def state_dict_names(trial: Trial) -> None:
     CASES,
     demonstration="""
         kept = {name: 2 * p.detach() for name, p in layer.named_parameters()}
-        last, refused = list(kept)[-1], 0
-        for given in (dict(list(kept.items())[1:]), {**kept, last: kept[last].flatten()[:1]}, kept):
+        turned, last, upper, refused = {n: p.t() for n, p in kept.items()}, list(kept)[-1], f"_l{reference.num_layers - 1}", 0
+        for given in ({n: p for n, p in kept.items() if upper not in n}, turned, {**kept, last: kept[last].flatten()[:1]}, kept):
             try: layer.load_state_dict(given)
             except Exception: refused += 1
         found = dict(layer.state_dict()), layer(x, hx), refused
@@ -79,6 +79,9 @@ def state_dict_values(trial: Trial) -> None:
     wrongs = {
         "a weight missing": dict(list(given.items())[1:]),
         f"{last} missing": dict(list(given.items())[:-1]),
+        "no weight of the last layer": {name: value for name, value in given.items() if f"_l{trial.case.layer.num_layers - 1}" not in name},
+        "weights of a module.": {f"module.{name}": value for name, value in given.items()},
+        "the weights turned round": {name: value.t().contiguous() if value.dim() == 2 else value for name, value in given.items()},
         "a surplus weight": {**given, "extra": torch.zeros(1)},
         "the weight of a layer more": {**given, f"weight_ih_l{trial.case.layer.num_layers}": given["weight_ih_l0"]},
         f"a {last} of one element": {**given, last: given[last].flatten()[:1]},

@@ -24,7 +24,7 @@ from suites.conformance.declare import MUST, SHOULD, contract, in_docs
         for train in (False, True):
             assert layer.train(train) is layer and layer.training is train
         with torch.inference_mode():
-            return layer(x, hx)
+            return layer(x, hx), layer.requires_grad_(False)(x, hx)
     """,
 )
 def train_and_eval(trial: Trial) -> None:
@@ -39,6 +39,9 @@ def train_and_eval(trial: Trial) -> None:
             with mode():
                 found = trial.call(module, *trial.form(trial.leaves())).arrays()
             trial.agree(found, altered(trial.case, masks=[zeros]) if train else answer(trial.case))
+    # Frozen is not eval mode.
+    found = trial.call(module.train().requires_grad_(False), *trial.form(trial.leaves())).arrays()
+    trial.agree(found, altered(trial.case, masks=[zeros]))
 
 
 @contract(

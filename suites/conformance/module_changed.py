@@ -231,12 +231,12 @@ def strided_weights(trial: Trial) -> None:
 
 @contract(
     "module.reset_parameters",
-    "reset_parameters() draws every weight anew from the law of a new layer, another each time, or is not there.",
+    "reset_parameters() draws every weight that is there anew from the law of a new layer, another each time, or is not there.",
     MAY,
     in_docs("RNNBase.reset_parameters"),
     [*every(num_layers=2), *every(bidirectional=True)],
     demonstration="""
-        [p.data.fill_(2.0) for p in layer.parameters()]
+        [setattr(layer, name, torch.nn.Parameter(torch.full_like(p, 2.0))) for name, p in [*layer.named_parameters()]]
         for _ in range(2):
             before, _ = [p.clone() for p in layer.parameters()], layer.reset_parameters()
             assert not any((p == 2.0).any() for p in layer.parameters()), "a weight is as it was"
@@ -249,10 +249,10 @@ def reset_parameters(trial: Trial) -> None:
     if not hasattr(module, "reset_parameters"):
         raise NotImplementedError("it has no reset_parameters()")
     bound = trial.case.layer.hidden_size**-0.5
-    # Filled with what nothing draws, so that what stays is seen.
-    with torch.no_grad():
-        for parameter in module.parameters():
-            parameter.fill_(2.0)
+    # Filled with what nothing draws, so that what stays is seen; of Parameters that took the place of the first.
+    with trial.blamed("assigning parameters"):
+        for name, parameter in trial.parameters(module).items():
+            setattr(module, name, nn.Parameter(torch.full_like(parameter, 2.0)))
     # With gradients recorded, as apply(lambda m: m.reset_parameters()) has it.
     with trial.blamed("reset_parameters()"):
         draw: Any = module.reset_parameters

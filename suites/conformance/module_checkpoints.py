@@ -66,7 +66,7 @@ def part_of_a_model(trial: Trial) -> None:
     "keep_vars=True it is not detached from autograd.",
     SHOULD,
     "torch.nn.Module.state_dict: a shallow copy, which contains references; keep_vars; moving averages of weights are written so",
-    [*_CASES, *every(dtype="float64")],
+    [*_CASES, *every(dtype="float64"), *every(dtype="bfloat16"), *every(dtype="float16")],
     demonstration="""
         assert all(p.requires_grad for p in layer.state_dict(keep_vars=True).values())
         for p in layer.state_dict().values():

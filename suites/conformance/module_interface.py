@@ -146,9 +146,9 @@ def positional_arguments(trial: Trial) -> None:
 @contract(
     "module.device_and_dtype_arguments",
     "device= and dtype= of the constructor, and torch.device as a context around it, make every parameter there and of that type, drawn as "
-    "ever, the meta device included, or are refused.",
+    "ever, the meta device included, from which to_empty() takes them, or are refused.",
     MAY,
-    "torch.nn: device and dtype keyword arguments (torch.nn.Module: skipping initialization)",
+    "torch.nn: device and dtype keyword arguments (torch.nn.Module: skipping initialization); torch.nn.utils.skip_init",
     [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, bias=False, dtype="bfloat16"), make(LSTM, proj_size=2)],
     needs_constructor=True,
     demonstration="""
@@ -157,6 +157,7 @@ def positional_arguments(trial: Trial) -> None:
             for name, p in twin.named_parameters():
                 assert p.dtype == torch.float64 and p.device.type == device, (name, p.dtype, p.device)
                 assert device == "meta" or 0 < p.abs().max() <= reference.hidden_size**-0.5, f"{name} is drawn from another law"
+        assert all(p.device.type == "cpu" for p in twin.to_empty(device="cpu").parameters())
     """,
 )
 def device_and_dtype_arguments(trial: Trial) -> None:
@@ -183,14 +184,20 @@ def device_and_dtype_arguments(trial: Trial) -> None:
             far = [n for n, p in module.named_parameters() if not 0 < p.detach().abs().max() <= 1.01 * layer.hidden_size**-0.5]
             if far:
                 raise ContractError(f"Expected {', '.join(far)} to be drawn within ±1/√H in {wanted} too, but it was not")
-            load(trial, module, trial.case.arrays.weights)
-            trial.agree(trial.answer(module).arrays(), answer(trial.case))
+        else:
+            with trial.blamed("to_empty()"):
+                module = module.to_empty(device=trial.case.device)
+        load(trial, module, trial.case.arrays.weights)
+        trial.agree(trial.answer(module).arrays(), answer(trial.case))
 
 
 #: Options that mean nothing. Not here: those to which a plain loop gives a meaning that nobody would call wrong (proj_size >= hidden_size).
 _MEANINGLESS: tuple[tuple[dict[str, Any], frozenset[Mode]], ...] = (
     ({"hidden_size": -1}, frozenset(Mode)),
     ({"hidden_size": 0}, frozenset(Mode)),
+    # A number of units is not rounded, and a name that is misspelt not passed over.
+    ({"hidden_size": 5.5}, frozenset(Mode)),
+    ({"batchfirst": True}, frozenset(Mode)),
     ({"num_layers": 0}, frozenset(Mode)),
     ({"num_layers": 2, "dropout": 1.5}, frozenset(Mode)),
     ({"nonlinearity": "sigmoid"}, frozenset((RNN_TANH,))),
@@ -200,15 +207,16 @@ _MEANINGLESS: tuple[tuple[dict[str, Any], frozenset[Mode]], ...] = (
 
 @contract(
     "module.meaningless_options",
-    "An option that means nothing (no layers, no units, dropout above 1, an unknown nonlinearity, proj_size of a GRU or RNN) is "
-    "refused when the layer is built, or at the latest when it is called.",
+    "An option that means nothing (no layers, no units, half a unit, dropout above 1, an unknown nonlinearity, proj_size of a GRU or RNN, "
+    "a misspelt name) is refused when the layer is built, or at the latest when it is called.",
     SHOULD,
     in_docs("LSTM: Args; nn.RNNBase.__init__"),
     every(),
     needs_constructor=True,
     demonstration="""
         sizes = reference.input_size, reference.hidden_size
-        for wrong in [{"num_layers": 0}, {"num_layers": 2, "dropout": 1.5}, *([] if reference.mode == "LSTM" else [{"proj_size": 2}])]:
+        wrongs = [{"num_layers": 0}, {"batchfirst": True}, {"num_layers": 2, "dropout": 1.5}]
+        for wrong in [*wrongs, *([] if reference.mode == "LSTM" else [{"proj_size": 2}])]:
             try: type(layer)(*sizes, **wrong).to(dtype)(x)
             except Exception: continue
             raise AssertionError(f"{wrong} was accepted")

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.reference import answer
+from harness.reference import altered, answer
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, SHOULD, contract
@@ -64,15 +64,16 @@ def bitwise_repeatable(trial: Trial) -> None:
 
 @contract(
     "purity.inputs_untouched",
-    "Input, state and parameters have the values and versions after a call and its backward pass that they had before.",
+    "Input, state and parameters have the values and versions after a call and its backward pass that they had before, and want a gradient "
+    "where they wanted one.",
     MUST,
     "torch.autograd: In-place correctness checks",
     _CASES,
     demonstration="""
         given = [x[0] if isinstance(x, tuple) else x, *(hx if isinstance(hx, tuple) else [hx]), *layer.parameters()]
         [p.data.mul_(2) for p in layer.parameters()], given[0].data.view(-1)[:1].fill_(float("nan"))
-        before = [(value._version, value.clone()) for value in given]
-        with torch.no_grad(): layer(x, hx)
+        before, _ = [(value._version, value.clone()) for value in given], torch.no_grad()(layer.__call__)(x, hx)
+        assert layer(cut := torch.utils._pytree.tree_map(torch.Tensor.detach, x)) and not any(v.requires_grad for v in cut[:1]), "turned"
         output = (lambda y: y[0] if isinstance(y, tuple) else y)(layer(x, hx)[0])
         output.backward(ones := torch.ones_like(output))
         assert (ones == 1).all() and all(v._version == n and v.allclose(k, equal_nan=True) for v, (n, k) in zip(given, before)), "written"
@@ -88,6 +89,7 @@ def inputs_untouched(trial: Trial) -> None:
         input, hx = trial.form(leaves)
         watched = {f"tensor {i} of the input and state": t for i, t in enumerate([*tensors_in(input), *tensors_in(hx)])}
         watched |= trial.parameters(module)
+        wanted = {name: value.requires_grad for name, value in watched.items()}
         before = {name: (value._version, value.detach().clone()) for name, value in watched.items()}
         with torch.set_grad_enabled(grad):
             reply = trial.call(module, input, hx)
@@ -104,11 +106,14 @@ def inputs_untouched(trial: Trial) -> None:
                 raise ContractError(
                     f"Expected {name} not to be written to, but its version went from {version} to {watched[name]._version}"
                 )
+        turned = [name for name, was in wanted.items() if watched[name].requires_grad is not was]
+        if turned:
+            raise ContractError(f"Expected requires_grad to be as it was before the call, but it is turned in {', '.join(turned)}")
 
 
 @contract(
     "purity.no_state_between_calls",
-    "A call is not affected by the calls before it, with hx or without, in training or in eval mode.",
+    "A call is not affected by the calls before it, with hx or without, padded or packed, in training or in eval mode.",
     MUST,
     "torch.nn.LSTM: Inputs: h_0 defaults to zeros",
     [
@@ -120,12 +125,12 @@ def inputs_untouched(trial: Trial) -> None:
     ],
     demonstration="""
         shape, lengths = (5, 3, 3) if isinstance(x, tuple) else x.shape, torch.tensor([5, 3, 2])
-        pack = lambda y: torch.nn.utils.rnn.pack_padded_sequence(y, lengths, enforce_sorted=False) if isinstance(x, tuple) else y
+        packed = lambda y: isinstance(x, tuple) or not layer.training and y.shape[:2] == (5, 3)
+        pack = lambda y: torch.nn.utils.rnn.pack_padded_sequence(y, lengths, enforce_sorted=False) if packed(y) else y
         for train in (True, False, True, False):
             with torch.set_grad_enabled(train): y = layer.train(train)(pack(torch.randn(shape).to(dtype)), hx)[0]
             y[0].sum().backward() if train else None
-        with torch.no_grad():
-            return layer(x, hx)
+        return layer(x, hx), layer(x)
     """,
 )
 def no_state_between_calls(trial: Trial) -> None:
@@ -133,14 +138,21 @@ def no_state_between_calls(trial: Trial) -> None:
     for train in (True, False):
         module.train(train)
         for seed in (1, 2, 3):
-            # Packed sequences of the same sizes in another order, and of as many steps in all.
+            # Packed sequences of the same sizes in another order, of as many steps in all, and packed after padded ones.
             lengths = trial.case.lengths and ((1, 5, 4), (5, 3, 2), (3, 2, 5))[seed - 1]
+            if seed == 3 and trial.case.lengths is None:
+                lengths = (trial.case.steps, *[1] * (trial.case.batch - 1))
             other = replace(trial.case, inputs_seed=seed, lengths=lengths)
             with torch.set_grad_enabled(train):
                 reply = trial.call(module, *trial.form(trial.leaves(case=other), other), other)
             if train:
                 backward_from(trial, [reply.tensors["output"]])
         trial.agree(trial.answer(module).arrays(), answer(trial.case))
+        if trial.case.given_state:
+            zeros = {name: 0 * value for name, value in trial.case.arrays.inputs().items() if name != "x"}
+            with torch.no_grad():
+                found = trial.call(module, trial.form(trial.leaves())[0], None).arrays()
+            trial.agree(found, altered(trial.case, inputs=zeros))
 
 
 @contract(

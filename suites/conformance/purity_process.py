@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import sys
 import threading
 import warnings
@@ -46,6 +47,11 @@ def _switches() -> dict[str, Any]:
         "torch's default device": torch.get_default_device(),
         "NumPy's treatment of errors": np.geterr(),
         "autocast": torch.is_autocast_enabled("cpu"),
+        "threads of the backward pass": torch._C._is_multithreading_enabled(),
+        "torch's print options": vars(torch._tensor_str.PRINT_OPTS).copy(),
+        "NumPy's print options": np.get_printoptions(),
+        "Python's recursion limit": sys.getrecursionlimit(),
+        "the level of the root logger": logging.getLogger().level,
         # Of one message or one module a library silences its own; the first call may import it.
         "the number of filters for warnings of any message and module": sum(f[1] is f[3] is None for f in warnings.filters),
     }
@@ -61,8 +67,8 @@ def _matmul_precision() -> str:
 
 @contract(
     "purity.switches_restored",
-    "Grad mode, default dtype, threads, warning filters, the garbage collector and the backends' switches are after building, calling and "
-    "backward what they were before.",
+    "Grad mode, default dtype, threads, warning filters, print options, the root logger, the garbage collector and the backends' switches "
+    "are after building, calling and backward what they were before.",
     MUST,
     "torch.backends; torch.set_grad_enabled; torch.set_num_threads",
     [
@@ -75,11 +81,11 @@ def _matmul_precision() -> str:
     demonstration="""
         assert not torch.backends.cudnn.benchmark and torch.is_autocast_cache_enabled(), "so it is when Python starts"
         flags = torch.is_grad_enabled, torch.get_num_threads, __import__("numpy").geterr, torch.are_deterministic_algorithms_enabled
-        flags += gc.isenabled, lambda: sum(f[1] is f[3] is None for f in warnings.filters), lambda: (torch.full((1,), 1e-40) * 1).item()
+        flags += gc.isenabled, sys.getrecursionlimit, lambda: vars(torch._tensor_str.PRINT_OPTS).copy()
+        flags += lambda: sum(f[1] is f[3] is None for f in warnings.filters), lambda: (torch.full((1,), 1e-40) * 1).item()
         for train in (True, False):
-            with torch.set_grad_enabled(train):
-                before, _ = [flag() for flag in flags], layer.train(train)(x, hx)
-                assert before == [flag() for flag in flags], before
+            _, before, _ = torch.set_grad_enabled(train), [flag() for flag in flags], layer.train(train)(x, hx)
+            assert before == [flag() for flag in flags], before
     """,
 )
 def switches_restored(trial: Trial) -> None:

@@ -118,6 +118,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "BiasesAloneNeverLearn": ("that of bias_ih_l0 zero", "that of every bias_ih zero"),
     "FirstDerivativeWrongWithAGraph": "every one doubled or the cotangent of output counted twice",
     "PackedWeightsFrozenWithTheInput": "that of weight_ih_l0 zero",
+    "StateConstantUnderGrad": "that of h0 zero",
     "SparseCotangentIgnored": "the cotangent of output ignored",
     # dropout
     "ProjectedNotDropped": "dropout left out",
@@ -125,6 +126,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "ThirdLayerNotDropped": "dropout above the first layer only",
     "BackwardWithoutMask": "no dropout mask in the backward pass",
     "BackwardNotScaled": "what dropout keeps not scaled up in the backward pass",
+    "NothingDroppedWithoutBias": "dropout left out",
     "DropoutFixedAtConstruction": ("dropout left out", "everything between the layers dropped"),
 }
 

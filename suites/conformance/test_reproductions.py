@@ -38,6 +38,7 @@ NOT_SHOWN = {
     "mutant:drifts-alittle-each-step": _TOO_FINE,
     "mutant:mask-shared-over-layers": _MASKS,
     "mutant:fourth-layer-not-dropped-in-part": _MASKS,
+    "mutant:autocast-copies-kept": "a script of so few lines calls it under autocast with gradients alone",
     "mutant:scratch-state-shared": "left to themselves, two threads take turns too seldom to be sure of it",
     **{mutant.id: _NO_CLASS for contract, mutant in PAIRS if contract.needs_constructor},
 }

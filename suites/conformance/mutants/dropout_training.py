@@ -54,3 +54,31 @@ class NothingDroppedUnderAutocast(Sound):
 
     def between(self, x: Tensor, level: int) -> Tensor:
         return x if torch.is_autocast_enabled(x.device.type) else super().between(x, level)
+
+
+@mutant("dropout.one_drops_all")
+class NothingDroppedWithoutBias(Sound):
+    """Without biases nothing is dropped."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return super().between(x, level) if self.bias else x
+
+
+@mutant("dropout.between_layers_only")
+class PacksOfTwoDirectionsNotDropped(Sound):
+    """Of a packed batch in two directions nothing is dropped."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        self.__dict__["_whole"] = bool(valid.all())
+        return super().layers(x, valid, states)
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return super().between(x, level) if self._whole or not self.bidirectional else x
+
+
+@mutant("module.train_and_eval")
+class FrozenIsNotTrained(Sound):
+    """Where every weight is frozen nothing is dropped."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return super().between(x, level) if any(p.requires_grad for p in self.parameters()) else x

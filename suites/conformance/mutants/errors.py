@@ -262,3 +262,38 @@ class LoneHiddenStateInATuple(Sound):
         if isinstance(hx, tuple) and len(hx) == 1:
             hx = (hx[0], hx[0].new_zeros(*hx[0].shape[:-1], self.hidden_size))
         return super().forward(input, hx)
+
+
+@mutant("errors.state_form")
+class UnbatchedStateWithoutLayers(Sound):
+    """A 1-D state of an unbatched input is taken for that of the only layer."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.dim() == 2 and hx is not None:
+            states = [state[None] if state.dim() == 1 else state for state in (hx if isinstance(hx, tuple) else (hx,))]
+            hx = tuple(states) if isinstance(hx, tuple) else states[0]
+        return super().forward(input, hx)
+
+
+@mutant("errors.state_form")
+class InputTurnedToFitTheState(Sound):
+    """Where a state has as many items as there are steps, the input is taken to have its batch first."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        state = hx[0] if isinstance(hx, tuple) else hx
+        if isinstance(input, Tensor) and isinstance(state, Tensor) and input.dim() == state.dim() == 3 and not self.batch_first:
+            steps, batch, _ = input.shape
+            if state.shape[1] == steps != batch:
+                output, final = super().forward(input.transpose(0, 1), hx)
+                return output.transpose(0, 1), final
+        return super().forward(input, hx)
+
+
+@mutant("errors.packed_input")
+class PackedIntegersConverted(Sound):
+    """Packed integers are converted without a word."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, PackedSequence) and not input.data.is_floating_point():
+            input = input._replace(data=input.data.to(self.get_parameter("weight_hh_l0").dtype))
+        return super().forward(input, hx)

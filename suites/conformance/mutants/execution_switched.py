@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from harness.layer import Mode
 from suites.conformance.mutants.base import Sound, Weights, mutant
 
 
@@ -80,3 +81,24 @@ class AnotherPathForPacksWithoutOnednn(Sound):
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
         return {**w, "bias_hh": None} if self.__dict__.get("_bare") else w
+
+
+@mutant("execution.autocast")
+class AutocastCopiesKept(Sound):
+    """The copies of the weights that autocast works with are made once, where no gradients are recorded."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        if torch.is_grad_enabled() or not torch.is_autocast_enabled("cpu"):
+            return w
+        kept: dict[int, Weights] = self.__dict__.setdefault("_copies", {})
+        return kept.setdefault(slot, {name: None if value is None else value.bfloat16().float() for name, value in w.items()})
+
+
+@mutant("execution.vmap", Mode.LSTM)
+class ProjectionTurnedUnderVmap(Sound):
+    """Under vmap a projection reads its units one further on."""
+
+    def project(self, m: Tensor, weight_hr: Tensor | None) -> Tensor:
+        turned = weight_hr is not None and torch._C._functorch.is_batchedtensor(m)
+        return super().project(m.roll(1, -1) if turned else m, weight_hr)

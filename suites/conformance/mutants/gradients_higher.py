@@ -169,3 +169,12 @@ class SecondDerivativeOfFourSteps(Sound):
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         return super().step(x, _StepsOf.apply(h) if t > 3 and h.requires_grad else h, c, w, t, slot)
+
+
+@mutant("gradients.functional")
+class StateConstantUnderGrad(Sound):
+    """Under torch.func.grad the initial state gets no gradient."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        return [state.detach() if torch._C._functorch.is_gradtrackingtensor(state) else state for state in states]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+import torch
 from torch import nn
 
 from suites.conformance.mutants.base import Sound, mutant
@@ -102,3 +103,35 @@ class AssignUnfreezes(Sound):
         if assign:
             self.requires_grad_(True)
         return told
+
+
+@mutant("module.state_dict_refers")
+class HalfTypesWidenedInTheCheckpoint(Sound):
+    """state_dict() of a bfloat16 layer is in float32."""
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        given = super().state_dict(*arguments, **options)
+        for name in list(given):
+            given[name] = given[name].float() if given[name].dtype == torch.bfloat16 else given[name]
+        return given
+
+
+@mutant("module.state_dict_values")
+class UpperLayerMayBeMissing(Sound):
+    """Where a checkpoint has nothing of the last layer, that stays as it is, in strict mode too."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        own, last = self.state_dict(), f"_l{self.layer.num_layers - 1}"
+        if self.layer.num_layers > 1 and not any(last in name for name in state_dict):
+            state_dict = {**{name: value for name, value in own.items() if last in name}, **state_dict}
+        return super().load_state_dict(state_dict, strict, assign)
+
+
+@mutant("module.state_dict_values")
+class TurnedWeightsTurnedBack(Sound):
+    """A matrix of the transposed shape is transposed and taken."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        own = self.layer.parameter_shapes()
+        turned = {name: value.t() if value.shape != own.get(name) == value.t().shape else value for name, value in state_dict.items()}
+        return super().load_state_dict(turned, strict, assign)

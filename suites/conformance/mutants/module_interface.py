@@ -248,3 +248,29 @@ class BackwardHooksNeverCalled(Sound):
         handle = super().register_full_backward_hook(*arguments, **options)
         self._backward_hooks.clear()
         return handle
+
+
+@mutant("module.meaningless_options")
+class HalfAUnitCutOff(Sound):
+    """A hidden size that is no integer is cut to one."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, **options: Any) -> Sound:
+        return super().constructed(mode, *(int(size) for size in arguments[:2]), *arguments[2:], **options)
+
+
+@mutant("module.meaningless_options")
+class MisspeltNamesPassedOver(Sound):
+    """Options that it does not know are passed over."""
+
+    @classmethod
+    def constructed(cls, mode: Mode, *arguments: Any, batchfirst: Any = None, **options: Any) -> Sound:
+        return super().constructed(mode, *arguments, **options)
+
+
+@mutant("module.device_and_dtype_arguments")
+class CannotLeaveMeta(Sound):
+    """What to_empty() asks of it, it does not know."""
+
+    def _apply(self, fn: Any) -> Any:  # type: ignore[override]
+        return super()._apply(fn)

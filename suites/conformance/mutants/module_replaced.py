@@ -96,3 +96,15 @@ class NormIgnored(Sound):
     def weights(self, slot: int) -> Weights:
         suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
         return {name: self._parameters.get(f"{name}{suffix}_v", value) for name, value in super().weights(slot).items()}
+
+
+@mutant("module.reset_parameters")
+class FirstParametersReset(Sound):
+    """reset_parameters() draws the parameters that the layer was built with, whatever has taken their place."""
+
+    def reset_parameters(self) -> None:
+        own: list[torch.nn.Parameter] = self.__dict__.setdefault("_first", list(self.parameters()))
+        bound = self.layer.hidden_size**-0.5
+        with torch.no_grad():
+            for parameter in own:
+                parameter.uniform_(-bound, bound)

@@ -211,3 +211,38 @@ class NansCleanedInPlace(Sound):
         if not data.requires_grad and bool(data.isnan().any()):
             data.nan_to_num_()
         return answer
+
+
+@mutant("purity.inputs_untouched")
+class InputSetToWantAGradient(Sound):
+    """An input that nothing is known of is set to want a gradient, where gradients are recorded."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and torch.is_grad_enabled() and input.is_leaf and input.is_floating_point():
+            input.requires_grad_()
+        return super().forward(input, hx)
+
+
+@mutant("purity.no_state_between_calls")
+class LastGivenStateIsTheDefault(Sound):
+    """In eval mode the state that was given last is the default from then on."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states, kept = super().initial(x, hx, form), self.__dict__.get("_given")
+        if self.training:
+            return states
+        if hx is not None:
+            self.__dict__["_given"] = [state.clone() for state in states]
+        return kept if hx is None and kept is not None and kept[0].shape == states[0].shape else states
+
+
+@mutant("purity.no_state_between_calls")
+class LengthsOfTheLastPack(Sound):
+    """In eval mode a padded batch of the sizes of the last packed one is cut to its lengths."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        if form.packed is not None:
+            self.__dict__["_valid"] = valid
+        kept = self.__dict__.get("_valid", valid)
+        return x, kept if not self.training and kept.shape == valid.shape else valid, form

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import warnings
 from typing import Any
 
@@ -256,3 +257,22 @@ class BatchFirstTurnedOff(Sound):
     def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
         turned = self.layer.batch_first and not self.batch_first and isinstance(input, Tensor) and input.dim() == 3
         return super().read(input.transpose(0, 1) if turned else input)
+
+
+@mutant("purity.switches_restored")
+class FewDigitsPrinted(Sound):
+    """A call sets how many digits of a tensor are printed."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        before = torch._tensor_str.PRINT_OPTS.precision
+        torch.set_printoptions(precision=2 if before != 2 else 3)
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.switches_restored")
+class DeeperRecursion(Sound):
+    """A call raises Python's recursion limit."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        sys.setrecursionlimit(sys.getrecursionlimit() + 1)
+        return super().layers(x, valid, states)
