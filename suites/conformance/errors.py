@@ -8,6 +8,7 @@ import torch
 
 from harness.dispatch import OneDevice
 from harness.layer import Mode
+from harness.reference import altered, to_array
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, contract
@@ -167,7 +168,7 @@ def state_form(trial: Trial) -> None:
 
 @contract(
     "errors.dtype",
-    "An input or a state of another dtype than the parameters' is refused.",
+    "An input or a state of another dtype than the parameters' is refused; a state of a narrower one is promoted exactly, or refused.",
     MUST,
     "torch.nn.LSTM: Inputs; pytorch: 'RNN input dtype does not match weight dtype'",
     [*every(**_SIZES), *every(**_SIZES, dtype="float64", batch_first=True), *every(**_SIZES, dtype="bfloat16")],
@@ -175,7 +176,7 @@ def state_form(trial: Trial) -> None:
         other = torch.float64 if dtype == torch.float32 else torch.float32
         states = tuple(state.to(other) for state in hx) if isinstance(hx, tuple) else hx.to(other)
         kinds = {other, torch.half, torch.bfloat16, torch.int64, torch.uint8, torch.bool} - {dtype}
-        for wrong in (*((x.to(kind), hx) for kind in kinds), (x, states)):
+        for wrong in (*((x.to(kind), hx) for kind in kinds), (x, states))[: len(kinds) + (dtype != torch.float64)]:
             try: layer(*wrong)
             except Exception: continue
             raise AssertionError(f"an input of {wrong[0].dtype} with states like {wrong[1][0].dtype} was answered")
@@ -191,10 +192,25 @@ def dtype(trial: Trial) -> None:
     for dtype_ in (torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64):
         if dtype_ not in own:
             trial.refuses(f"an input of {dtype_}", module, input.to(dtype_), hx)
-    # A c_0 of a narrower type is promoted by nn itself, exactly; a drop-in owes no more.
-    for index, name in enumerate(("h_0", "c_0")[: len(states) if other is torch.float64 else 1]):
+    # What nn itself does with a c_0 of float32 in a layer of bfloat16 is nobody's model.
+    for index, name in enumerate(("h_0", "c_0")[: 1 if trial.case.dtype == "bfloat16" else len(states)]):
         changed = [state.to(other) if i == index else state for i, state in enumerate(states)]
-        trial.refuses(f"{name} of {other}", module, input, _like(hx, changed))
+        if trial.case.dtype == "float64":
+            _promotes_or_refuses(trial, name.replace("_", ""), module, changed)
+        else:
+            trial.refuses(f"{name} of {other}", module, input, _like(hx, changed))
+
+
+def _promotes_or_refuses(trial: Trial, name: str, module: torch.nn.Module, states: list[torch.Tensor]) -> None:
+    """A state of a narrower type is promoted by nn itself, where it is c_0, and by whoever joins input and state with torch.cat."""
+    input, hx = trial.form(trial.leaves())
+    try:
+        with torch.no_grad():
+            raw = module(input, _like(hx, states))
+    except Exception:  # any exception is a refusal
+        return
+    given = {name: to_array(states[name == "c0"])}
+    trial.agree(trial.structured(raw, input).arrays(), altered(trial.case, inputs=given))
 
 
 @contract(

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.utils.rnn import PackedSequence
 
 from suites.conformance.catalogue import CATALOGUE
 from suites.conformance.drop_in import findings
@@ -110,3 +111,29 @@ class OfEinsum(nn.GRU):
 
 def test_what_torch_alone_lets_pass_from_the_meta_device_is_not_the_layers_doing() -> None:
     assert _outcomes(OfEinsum, "errors.device") == {"passed"}
+
+
+class OfJoinedOperands(nn.RNN):
+    """Input and state are joined for one product, as in [x, h] W: torch.cat promotes the narrower of them."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(hx, torch.Tensor) and isinstance(input, torch.Tensor):
+            hx = hx.to(torch.promote_types(hx.dtype, input.dtype))
+        return super().forward(input, hx)
+
+
+def test_a_state_that_is_promoted_exactly_is_not_converted_in_silence() -> None:
+    assert _outcomes(OfJoinedOperands, "errors.dtype") == {"passed"}
+
+
+class ReadByNumpy(nn.GRU):
+    """It hands its input to NumPy, which refuses what torch negates lazily."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        data = input.data if isinstance(input, PackedSequence) else input
+        data.detach().numpy()
+        return super().forward(input, hx)
+
+
+def test_a_tensor_that_numpy_refuses_may_be_refused() -> None:
+    assert _outcomes(ReadByNumpy, "layout.negated") == {"unsupported"}
