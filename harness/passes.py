@@ -53,6 +53,9 @@ def build(workload: Workload, implementation: Implementation) -> Cell:
     cotangent = tensor(case.arrays.cotangents["output"], case)
     form = trial.form(leaves)
 
+    def read_answer(raw: Any) -> dict[str, Any]:
+        return trial.structured(raw, form[0]).arrays()
+
     @contextmanager
     def context() -> Iterator[None]:
         with _on_equal_terms(implementation), torch.set_grad_enabled(timed.records):
@@ -62,7 +65,8 @@ def build(workload: Workload, implementation: Implementation) -> Cell:
         wanted = {"x": leaves["x"], **trial.parameters(module)}
 
         def read_gradients(raw: Any) -> dict[str, Any]:
-            return {name: to_array(gradient) for name, gradient in zip(wanted, raw, strict=True)}
+            answered, found = raw
+            return {**read_answer(answered), **{name: to_array(gradient) for name, gradient in zip(wanted, found, strict=True)}}
 
         call = _training if timed is Pass.TRAINING else _backward
         subject = call(module, form, list(wanted.values()), cotangent, context)
@@ -74,9 +78,6 @@ def build(workload: Workload, implementation: Implementation) -> Cell:
             return trial.structured((torch.cat(outputs), state), form[0]).arrays()
 
         return Cell(workload, trial, Subject(_streaming(module, *form), context), leaves, cotangent, read_stream)
-
-    def read_answer(raw: Any) -> dict[str, Any]:
-        return trial.structured(raw, form[0]).arrays()
 
     return Cell(workload, trial, Subject(lambda: module(*form), context), leaves, cotangent, read_answer)
 
@@ -96,19 +97,20 @@ def _streaming(module: nn.Module, x: Tensor, hx: Any) -> Callable[[], Any]:
 
 def _training(module: nn.Module, form: Any, wanted: list[Tensor], cotangent: Tensor, context: Any) -> Subject:
     def train() -> Any:
-        # autograd.grad and not backward(): the gradients are new each time, so there is nothing to clear and nothing to add up.
-        output, _ = module(*form)
-        return torch.autograd.grad(output, wanted, cotangent)
+        # autograd.grad and not backward(): the gradients are new each time, so there is nothing to clear and nothing to add up. The
+        # answer is handed out beside them: gradients may be right where it is wrong, as that of the last layer's output is its cotangent.
+        answered = module(*form)
+        return answered, torch.autograd.grad(answered[0], wanted, cotangent)
 
     return Subject(train, context)
 
 
 def _backward(module: nn.Module, form: Any, wanted: list[Tensor], cotangent: Tensor, context: Any) -> Subject:
     def forward() -> Any:
-        return module(*form)[0]
+        return module(*form)
 
-    def back(output: Tensor) -> Any:
-        return torch.autograd.grad(output, wanted, cotangent)
+    def back(answered: Any) -> Any:
+        return answered, torch.autograd.grad(answered[0], wanted, cotangent)
 
     # A graph serves one call: to keep it for another makes some kernels copy what they saved.
     return Subject(back, context, forward)
@@ -142,15 +144,16 @@ def agreement(cell: Cell, inputs_seed: int) -> list[dict[str, Any]]:
     _load(cell, fresh)
     with cell.trial.blamed("a timed call"), cell.subject.context():
         raw = cell.subject.call(*cell.subject.given())
-    expected = _expected(cell.workload.timed, fresh)
+    found = cell.read(raw)
     cell.trial.comparisons.clear()
-    cell.trial.agree(cell.read(raw), expected, only=[name for name in expected.tensors if name not in ("h0", "c0")])
+    for expected in _expected(cell.workload.timed, fresh):
+        cell.trial.agree(found, expected, only=[name for name in expected.tensors if name not in ("h0", "c0")])
     _load(cell, own)
     return [comparison.as_json() for comparison in cell.trial.comparisons]
 
 
-def _expected(timed: Pass, case: Case) -> Expected:
-    return gradients(case, _THROUGH) if timed.goes_back else answer(case)
+def _expected(timed: Pass, case: Case) -> list[Expected]:
+    return [answer(case), gradients(case, _THROUGH)] if timed.goes_back else [answer(case)]
 
 
 def _load(cell: Cell, case: Case) -> None:
