@@ -14,6 +14,8 @@ import pytest
 from reports import page
 from reports.__main__ import main
 from reports.drawers import _ignoring_interrupts
+from reports.gallery import __main__ as gallery
+from reports.tests import specimen
 
 
 def test_a_reader_that_has_enough_is_no_error_with_words(run_file: Path) -> None:
@@ -49,3 +51,16 @@ def test_the_processes_that_draw_leave_interrupts_to_the_one_that_started_them()
     thread.start()
     thread.join()
     assert inside == [signal.SIG_IGN, before] and signal.getsignal(signal.SIGINT) == before
+
+
+def test_the_gallery_says_what_it_cannot_draw_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = {path: path.stat().st_mtime_ns for path in Path(gallery.__file__).parent.glob("*.png")}
+    without = specimen.write(tmp_path, results=specimen.conformance(1))
+    for run, told in ((tmp_path / "none.jsonl", "none.jsonl"), (without, "Expected runs with times of the pass inference")):
+        assert gallery.main([str(run)]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith("error: ") and told in line
+    with pytest.raises(SystemExit) as caught:
+        gallery.main([])
+    assert caught.value.code == 2
+    assert {path: path.stat().st_mtime_ns for path in images} == images
