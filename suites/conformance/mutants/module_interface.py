@@ -272,5 +272,5 @@ class MisspeltNamesPassedOver(Sound):
 class CannotLeaveMeta(Sound):
     """What to_empty() asks of it, it does not know."""
 
-    def _apply(self, fn: Any) -> Any:  # type: ignore[override]
+    def _apply(self, fn: Any) -> Any:  # type: ignore[override]  # the argument that is missing is the fault
         return super()._apply(fn)
