@@ -61,7 +61,8 @@ def _draw(timed: list[str], keys: dict[str, str], group: pd.DataFrame) -> style.
         for what, panel in panels.items():
             _limits(panel, what, bool(marks[what].drawn))
         first = panels[PANELS[0]]
-        room = layout.Room(layout.labels([first]) + layout.NAMED, below=layout.TICKS)
+        # Between two panels the last tick of one and the first of the next may both be labelled.
+        room = layout.Room(layout.labels([first]) + layout.NAMED, below=layout.TICKS, across=0.55)
         layout.finish(figure, title, keys["configuration"], _handles(group), room)
         for number, mode in enumerate(modes):
             middle = number * (len(names) + _GAP) + (len(names) - 1) / 2
