@@ -6,7 +6,8 @@ memory that was there when it was recorded (PyTorch's documentation, "CUDA seman
 - What is given is copied into the recorded inputs, and what is answered is copied out of the recorded outputs: nothing that a caller holds
   is written again by the next call. The copies are part of a call, and of its time.
 - There is a recording for each form of a call: shapes, dtypes, whether a state is given, what wants a gradient, the switches that choose
-  kernels. Parameters are read where they lie, so one that is changed in place is used; one that is replaced is recorded anew.
+  kernels. Parameters are read where they lie, so one that is changed in place is used; one that is replaced is recorded anew. Weights
+  that follow from others (parametrized, pruned, normed) are worked out by each call and copied in, as its input is.
 - A backward pass follows from what its own forward pass left behind. Where another call came between, the forward pass is replayed first.
 
 What cannot be recorded is refused with NotImplementedError, and never run in another way under this name: packed sequences, whose batch
@@ -23,13 +24,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
-from torch.utils._python_dispatch import _get_current_dispatch_mode
+from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
 from harness.adapters import loop, native
 from harness.implementation import Capabilities, Implementation, switched
@@ -103,8 +104,9 @@ _LOCK = threading.RLock()
 class Recording:
     """A call in one form, recorded: forward, and backward where something wants a gradient.
 
-    ``run`` is the call on tensors in the place of ``given``; ``weights`` is what else it reads. ``outputs`` of the recording are one flat
-    list. ``wanted`` says of each of ``given`` and ``weights`` whether it gets a gradient; none does where no gradients are recorded.
+    ``run`` is the call on tensors in the place of ``given`` and ``weights``, of which the former are copied into the recording at each
+    replay and the latter are read where they lie. ``outputs`` of the recording are one flat list. ``wanted`` says of each of ``given`` and
+    ``weights`` whether it gets a gradient; none does where no gradients are recorded.
     """
 
     def __init__(self, run: Callable[[Sequence[Tensor]], Any], given: Sequence[Tensor], weights: Sequence[Tensor], grad: bool) -> None:
@@ -119,11 +121,14 @@ class Recording:
             self._fill(self._inputs, given)
             for mine, theirs in zip(self._inputs, given, strict=True):
                 mine.requires_grad_(grad and theirs.requires_grad)
-            self.wanted = [grad and t.requires_grad for t in (*self._inputs, *self._weights)]
-            leaves = [t for t, wanted in zip((*self._inputs, *self._weights), self.wanted, strict=True) if wanted]
+            # Not the weights themselves: where they are part of another graph that is still there, their gradients are added up on the
+            # stream of that, for which a recording cannot wait.
+            tensors = [*self._inputs, *(one.detach().requires_grad_(grad and one.requires_grad) for one in self._weights)]
+            self.wanted = [one.requires_grad for one in tensors]
+            leaves = [one for one in tensors if one.requires_grad]
 
             def forward() -> list[Tensor]:
-                output, state = run(self._inputs)
+                output, state = run(tensors)
                 self.is_pair = isinstance(state, tuple)
                 return [output, *state] if isinstance(state, tuple) else [output, state]
 
@@ -244,18 +249,47 @@ class _Graphed(nn.RNNBase):
         if not all(isinstance(one, Tensor) for one in given) or any(one.is_meta or not one.numel() for one in given):
             # Nothing to be recorded: an error that the layer finds the words for, or no work.
             return super().forward(input, hx)
-        weights = _read_by(self)
+        names, arguments, is_pair = self._flat_weights_names, len(given), isinstance(hx, (tuple, list))
+        weights = [getattr(self, name) for name in names]
+        dtype = weights[0].dtype
+        if not all(name in self._parameters for name in names):
+            # They follow from others, and are new ones at each call.
+            given, weights = [*given, *weights], []
         self._refuse([*given, *weights])
 
         def run(tensors: Sequence[Tensor]) -> Any:
-            state = None if hx is None else tuple(tensors[1:]) if isinstance(hx, (tuple, list)) else tensors[1]
-            return super(_Graphed, self).forward(tensors[0], state)
+            state = None if hx is None else tuple(tensors[1:arguments]) if is_pair else tensors[1]
+            return torch.func.functional_call(self._plain(dtype), dict(zip(names, tensors[arguments:], strict=True)), (tensors[0], state))
 
         grad = torch.is_grad_enabled() and any(one.requires_grad for one in (*given, *weights))
         with _LOCK:
-            recording = self._recording(run, given, weights, grad, isinstance(hx, (tuple, list)))
+            recording = self._recording(run, given, weights, grad, is_pair)
         outputs = _Replayed.apply(recording, len(given), *given, *weights) if grad else recording.forward(given)[0]
         return outputs[0], tuple(outputs[1:]) if recording.is_pair else outputs[1]
+
+    def _plain(self, dtype: torch.dtype) -> nn.RNNBase:
+        """The layer whose forward pass is recorded, in ``dtype`` and without weights of its own: they are given to each call."""
+        classes = type(self).__mro__
+        layer: Any = classes[classes.index(_Graphed) + 1]
+        options = {"proj_size": self.proj_size} if self.proj_size else {}
+        if isinstance(self, nn.RNN):
+            options["nonlinearity"] = self.nonlinearity
+        with _disable_current_modes():
+            plain: Any = layer(
+                self.input_size,
+                self.hidden_size,
+                num_layers=self.num_layers,
+                bias=self.bias,
+                batch_first=self.batch_first,
+                dropout=self.dropout,
+                bidirectional=self.bidirectional,
+                **options,
+                device="meta",
+                dtype=dtype,
+            )
+        # It would lay the weights that it is given elsewhere, in memory that a replay cannot count on.
+        plain.flatten_parameters = lambda: None
+        return cast("nn.RNNBase", plain.train(self.training))
 
     def _refuse(self, tensors: Sequence[Tensor]) -> None:
         if self.dropout and self.training and self.num_layers > 1:
@@ -287,17 +321,6 @@ class _Graphed(nn.RNNBase):
         if len(known) > KEPT:
             known.popitem(last=False)
         return recording
-
-
-def _read_by(module: nn.RNNBase) -> list[Tensor]:
-    """The tensors that a call of ``module`` reads besides its arguments: each once."""
-    names = module._flat_weights_names
-    if all(name in module._parameters for name in names):
-        found: list[Any] = list(module._parameters.values())
-    else:
-        # Weights that follow from others: by a parametrization, within the call, or by a hook before it.
-        found = [*module.parameters(), *module.buffers(), *(module.__dict__[name] for name in names if name in module.__dict__)]
-    return list(dict.fromkeys(tensor for tensor in found if tensor is not None))
 
 
 def _switches() -> tuple[Any, ...]:
@@ -377,6 +400,14 @@ def _cudnn_unavailable(device: str) -> str | None:
     return unavailable(device) or native.unavailable("cudnn", True, device)
 
 
+#: What cuDNN does not do when it is replayed either. The states that it is given then are contiguous copies.
+_OF_CUDNN = tuple(
+    known
+    for known in native.OF_CUDNN
+    if known.contract in ("execution.autocast", "values.beyond_65535_steps", "gradients.in_eval", "module.strided_weights")
+)
+
+
 def _implementation(id: str, description: str, classes: dict[str, type[nn.Module]]) -> Implementation:
     return replace(
         loop.implementation(id, f"{description}, recorded as a CUDA graph and replayed", classes),
@@ -391,6 +422,7 @@ IMPLEMENTATIONS = (
         switches=partial(switched, "cudnn", True),
         unavailable=_cudnn_unavailable,
         promised_kernel=partial(native.promised, "cudnn"),
+        expected_failures=_OF_CUDNN,
     ),
     _implementation("graph:textbook", "the textbook loop", TEXTBOOK),
     _implementation("graph:hoisted", "the hoisted loop", HOISTED),

@@ -70,8 +70,8 @@ def _rounded_share(case: Case) -> bool:
     return case.dtype == "float64" and float(np.float32(case.layer.dropout)) != case.layer.dropout
 
 
-#: What cuDNN refuses or does otherwise, as seen on an H200 with cuDNN 9.19.
-_OF_CUDNN = (
+#: What cuDNN refuses or does otherwise, as seen on an H100 and an H200 with cuDNN 9.19.
+OF_CUDNN = (
     ExpectedFailure(
         "execution.autocast",
         "upstream",
@@ -136,7 +136,7 @@ def _implementation(id: str, description: str, backend: str, enabled: bool) -> I
         unavailable=partial(unavailable, backend, enabled),
         promised_kernel=partial(promised, backend) if enabled else _nothing,
         forbidden_kernel="" if enabled else _BACKENDS[backend][1],
-        expected_failures=_OF_CUDNN if enabled and backend == "cudnn" else (),
+        expected_failures=OF_CUDNN if enabled and backend == "cudnn" else (),
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
+from torch.nn.utils import parametrize, prune
 from torch.nn.utils.rnn import pack_padded_sequence
 
 from harness.adapters import graph
@@ -167,23 +167,50 @@ def test_a_weight_that_is_replaced_is_recorded_anew_in_the_place_of_the_old() ->
     assert len(made) == 3 and recordings(ours) == 1
 
 
-def test_weights_that_follow_from_others_are_followed() -> None:
-    class Double(nn.Module):
-        def forward(self, weight: Tensor) -> Tensor:
-            return 2 * weight
+class _Times(nn.Module):
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.factor = factor
 
+    def forward(self, weight: Tensor) -> Tensor:
+        return self.factor * weight
+
+
+@pytest.mark.parametrize("names", [["weight_hh_l0"], ["weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0"]], ids=["one", "all"])
+def test_weights_that_follow_from_others_are_followed(names: list[str]) -> None:
     ours, theirs = _pair()
-    for module in (ours, theirs):
-        parametrize.register_parametrization(module, "weight_hh_l0", Double())
     x = _x().requires_grad_()
+    torch.testing.assert_close(_gradients(ours, x), _gradients(theirs, x), rtol=1e-11, atol=1e-12)
+    for factor in (2.0, 1.5):
+        for module in (ours, theirs):
+            for name in names:
+                # The second time upon the first: the originals stay where they were.
+                parametrize.register_parametrization(module, name, _Times(factor))
+        for _ in range(2):
+            torch.testing.assert_close(_gradients(ours, x), _gradients(theirs, x), rtol=1e-11, atol=1e-12)
+            for module in (ours, theirs):
+                with torch.no_grad():
+                    module.parametrizations.weight_hh_l0.original.mul_(1.5)
+    assert len(made) == 2, "of the plain layer, and of one that is given its weights"
+    other = {name: 1.5 * value for name, value in theirs.named_parameters()}
+    with torch.no_grad():
+        _same(torch.func.functional_call(ours, other, (x,)), torch.func.functional_call(theirs, other, (x,)))
+
+
+@pytest.mark.parametrize("id", FAMILY)
+@pytest.mark.parametrize("mode", Mode)
+def test_weights_that_a_hook_works_out_are_followed(id: str, mode: Mode) -> None:
+    ours, theirs = _pair(id, mode, num_layers=2, bidirectional=True, batch_first=True)
+    x = _x().requires_grad_()
+    for module in (ours, theirs):
+        keep = torch.arange(module.weight_hh_l0.numel()).view_as(module.weight_hh_l0) % 3 > 0
+        prune.custom_from_mask(module, "weight_hh_l0", keep)
     for _ in range(2):
         torch.testing.assert_close(_gradients(ours, x), _gradients(theirs, x), rtol=1e-11, atol=1e-12)
         for module in (ours, theirs):
             with torch.no_grad():
-                module.parametrizations.weight_hh_l0.original.mul_(1.5)
-    other = {name: 1.5 * value for name, value in theirs.named_parameters()}
-    with torch.no_grad():
-        _same(torch.func.functional_call(ours, other, (x,)), torch.func.functional_call(theirs, other, (x,)))
+                module.weight_hh_l0_orig.mul_(1.5)
+    assert len(made) == 1
 
 
 def test_only_what_wants_a_gradient_gets_one() -> None:
