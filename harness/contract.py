@@ -16,7 +16,7 @@ import torch
 from harness import oracle
 from harness.case import Array, Case
 from harness.environment import available_memory
-from harness.implementation import ExpectedFailure, Implementation, equal_terms, undisturbed
+from harness.implementation import ExpectedFailure, Implementation, equal_terms, undisturbed, unusable
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance, Mutation
 from harness.reference import answer
@@ -175,6 +175,8 @@ def run(check: Check, diagnose: bool = True) -> Conformance:
     if case is None:
         assert check.settled is not None
         return finding(check, check.settled, check.reason)
+    if lost := unusable(case.device):
+        return finding(check, Outcome.UNAVAILABLE, f"this process cannot use {case.device} any more: {lost}")
     trial = Trial(implementation, case, diagnose)
     lacks = implementation.capabilities.lacks(case)
     known = implementation.expected_failure(contract.id, case)
@@ -208,6 +210,8 @@ def run(check: Check, diagnose: bool = True) -> Conformance:
             outcome, message = Outcome.FAILED, f"{lacks}, but it answered, and rightly: the declaration is false"
         elif known is not None:
             outcome, message = Outcome.FAILED, f"Expected to fail ({known.reason}) but passed: remove the declaration"
+    if lost := unusable(case.device):
+        outcome, message = Outcome.CRASHED, "\n".join(filter(None, (f"it left {case.device} unusable: {lost}", message)))
     return replace(
         # The trial's case: a search ends on another one than it began with.
         finding(replace(check, case=trial.case), outcome, message),

@@ -112,15 +112,20 @@ class Implementation:
         return next((e for e in self.expected_failures if e.contract == contract and e.when(case)), None)
 
 
-@contextmanager
-def equal_terms() -> Iterator[None]:
+def equal_terms() -> AbstractContextManager[None]:
     """Every implementation and every reference computes float32 in float32: TF32 off, for products and for cuDNN.
 
     cuDNN's recurrent kernels use TF32 by default and matrix products do not; left alone, they would not be compared
     like for like, and no float32 noise floor would hold.
     """
+    return tf32(allowed=False)
+
+
+@contextmanager
+def tf32(allowed: bool) -> Iterator[None]:
+    """Whether the factors of a float32 product on CUDA may be rounded to TF32's 11 bits, in matrix products as in cuDNN."""
     cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
     try:
         yield
     finally:
@@ -168,6 +173,21 @@ def undisturbed() -> Iterator[None]:
         torch.set_rng_state(random)
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
+
+
+def unusable(device: str) -> str:
+    """Why this process cannot use ``device`` ever again, in torch's words; empty where it can.
+
+    What goes wrong in a CUDA kernel, as a read beyond its memory does, is seen when somebody waits for it. From then on every call of this
+    process gets the same answer, whoever makes it (CUDA C++ Programming Guide, "Error Checking").
+    """
+    if torch.device(device).type != "cuda":
+        return ""
+    try:
+        torch.cuda.synchronize(device)
+    except RuntimeError as error:
+        return str(error).splitlines()[0]
+    return ""
 
 
 @contextmanager

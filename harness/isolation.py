@@ -54,6 +54,9 @@ class Worker:
         except (EOFError, OSError):
             return finding(check, Outcome.CRASHED, f"the process that ran it {self._child.buried()}")
         if isinstance(answer, Conformance):
+            if answer.outcome == Outcome.CRASHED:
+                # It answered, but is of no more use.
+                self.stop()
             return answer
         raise RuntimeError(f"The suite failed in the worker process:\n{answer}")
 

@@ -13,7 +13,7 @@ import torch
 
 from harness import memory
 from harness.clock import Clock, HostClock
-from harness.implementation import Implementation
+from harness.implementation import Implementation, unusable
 from harness.limit import Limits
 from harness.outcome import Outcome
 from harness.passes import Cell, agreement, build, kernels
@@ -85,7 +85,8 @@ def measure(
         if implementation.id in before and not _interrupted(before[implementation.id]):
             continue
         with _during(calling, implementation.id):
-            reason = implementation.unavailable(workload.case.device)
+            lost = unusable(workload.case.device)
+            reason = f"this process cannot use it any more: {lost}" if lost else implementation.unavailable(workload.case.device)
         lacks = implementation.capabilities.lacks(workload.case)
         if reason is not None:
             conclude(implementation.id, Outcome.UNAVAILABLE, reason)

@@ -43,7 +43,7 @@ class Outcome(StrEnum):
             "does-not-apply": "the contract says nothing about this implementation",
             "unsupported": "refused with NotImplementedError, or declared as not supported",
             "unavailable": "cannot run on this machine",
-            "crashed": "ended the process that ran it",
+            "crashed": "ended the process that ran it, or left it without its device",
             "timed-out": "did not answer within the time limit",
             "out-of-memory": "needed more memory than there was",
         }[self.value]

@@ -51,6 +51,8 @@ class Session:
     progress: Progress | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
     bench: Apart | None = None
+    #: The devices that this process cannot use any more.
+    lost: set[str] = dataclasses.field(default_factory=set)
 
 
 def add_options(parser: pytest.Parser) -> None:

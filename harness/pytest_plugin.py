@@ -104,8 +104,13 @@ def settle(request: pytest.FixtureRequest, record_result: Callable[[Tested], Non
     session = session_of(request.config)
 
     def settled(check: Check) -> None:
-        elsewhere = isolated(request.config, check.implementation) and check.case is not None
-        result = session.workers.run(check) if elsewhere and session.workers is not None else run(check)
+        elsewhere = check.case is not None and (isolated(request.config, check.implementation) or check.case.device in session.lost)
+        if elsewhere and session.workers is not None:
+            result = session.workers.run(check)
+        else:
+            result = run(check)
+            if result.outcome == Outcome.CRASHED:
+                session.lost.add(result.device)
         record_result(result)
         conclude(result)
 

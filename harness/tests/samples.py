@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness import contract
 from harness.case import Case
 from harness.contract import Contract
 from harness.implementation import Implementation
@@ -44,6 +45,14 @@ class Hangs(nn.GRU):
     def forward(self, *arguments: Any) -> Any:
         while True:
             time.sleep(1)
+
+
+class Ruins(nn.GRU):
+    """Answers, and leaves its process without its device, as an error in a CUDA kernel does."""
+
+    def forward(self, *arguments: Any) -> Any:
+        contract.unusable = lambda device: "CUDA error: an illegal memory access was encountered"  # type: ignore[attr-defined]
+        return super().forward(*arguments)
 
 
 class Late(nn.GRU):
@@ -99,6 +108,7 @@ def label(value: Any) -> str:
 
 EXITS = implementation(Exits, "sample:exits")
 SEGFAULTS = implementation(Segfaults, "sample:segfaults")
+RUINS = implementation(Ruins, "sample:ruins")
 HANGS = implementation(Hangs, "sample:hangs")
 LATE = implementation(Late, "sample:late")
 SLOW = implementation(Slow, "sample:slow")

@@ -16,7 +16,7 @@ from harness import contract as contracts
 from harness import environment, oracle
 from harness.case import Case
 from harness.contract import Check, Contract, alternative, blind_spots, check, checks, devices, run
-from harness.implementation import Capabilities, ExpectedFailure, switched
+from harness.implementation import Capabilities, ExpectedFailure, switched, unusable
 from harness.layer import Layer, Mode
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance
@@ -53,6 +53,27 @@ def _expecting(exception: type[BaseException], **options: Any) -> dict[str, Any]
 
 WITHOUT_BIAS: dict[str, Any] = {"capabilities": Capabilities(no_bias=False)}
 NO_BIAS = replace(CASE, layer=replace(CASE.layer, bias=False))
+
+
+def test_whoever_leaves_a_process_without_its_device_is_blamed_and_nobody_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.contract.unusable", unusable)
+    first, then = _result(samples.Ruins), _result(nn.GRU)
+    lost = "CUDA error: an illegal memory access was encountered"
+    assert (first.outcome, first.message) == ("crashed", f"it left cpu unusable: {lost}")
+    assert (then.outcome, then.message) == ("unavailable", f"this process cannot use cpu any more: {lost}")
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:1"])
+def test_a_device_is_unusable_where_waiting_for_it_raises(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def synchronize(device: str) -> None:
+        asked.append(device)
+        raise RuntimeError("CUDA error: unspecified launch failure\nand much advice")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    assert unusable(device) == ("" if device == "cpu" else "CUDA error: unspecified launch failure")
+    assert asked == ([] if device == "cpu" else [device])
 
 
 def test_a_right_answer_passes_and_is_recorded_with_its_errors() -> None:

@@ -16,7 +16,7 @@ from harness.registry import resolve, resolve_all
 from harness.tests import samples
 from harness.tests.samples import CASE
 
-_NAMES = ("EXITS", "SEGFAULTS", "HANGS")
+_NAMES = ("EXITS", "SEGFAULTS", "HANGS", "RUINS")
 _REFERENCES = ["loop:textbook", *(f"harness.tests.samples:{name}" for name in _NAMES)]
 
 
@@ -37,14 +37,17 @@ def _sound(worker: Worker) -> str:
         (samples.EXITS, "crashed", "the process that ran it ended with exit status 3"),
         (samples.SEGFAULTS, "crashed", "the process that ran it was ended by SIGSEGV"),
         (samples.HANGS, "timed-out", "no answer within 2 s; the process was ended (--time-limit gives it longer)"),
+        (samples.RUINS, "crashed", "it left cpu unusable: CUDA error: an illegal memory access was encountered"),
     ],
     ids=_NAMES,
 )
-def test_restarts_after_a_layer_that_never_answered(worker: Worker, implementation: Implementation, outcome: str, message: str) -> None:
+def test_restarts_after_a_layer_that_a_process_does_not_survive(
+    worker: Worker, implementation: Implementation, outcome: str, message: str
+) -> None:
     result = worker.run(Check(samples.agrees, implementation, CASE))
     assert (result.outcome, result.message) == (outcome, message)
     assert (result.contract, result.case, result.implementation) == ("sample.agrees", CASE.id, implementation.id)
-    assert result.seconds == (2.0 if outcome == "timed-out" else 0)
+    assert (result.seconds > 0) == (implementation in (samples.HANGS, samples.RUINS))
     assert _sound(worker) == "passed"
 
 

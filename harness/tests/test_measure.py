@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from harness import measure as measuring
 from harness import memory
 from harness.clock import FakeClock
 from harness.implementation import Capabilities, switched
@@ -413,6 +414,16 @@ def test_what_cannot_run_here_or_is_declared_away_is_not_run() -> None:
         ("unsupported", "declared as not supported: dtype float32"),
     ]
     assert not built and all(_has_no_number(record) for record in records)
+
+
+def test_nothing_is_run_on_a_device_that_this_process_has_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measuring, "unusable", lambda device: "CUDA error: unspecified launch failure")
+    record = _one(nn.GRU.forward)
+    assert (record.outcome, record.message) == (
+        "unavailable",
+        "this process cannot use it any more: CUDA error: unspecified launch failure",
+    )
+    assert _has_no_number(record)
 
 
 def test_switches_and_gradient_mode_are_as_the_pass_says_in_every_call() -> None:

@@ -18,7 +18,7 @@ import torch
 import harness
 from harness import pytest_options, pytest_plugin
 from harness.contract import Check, checks
-from harness.implementation import Capabilities
+from harness.implementation import Capabilities, unusable
 from harness.outcome import Outcome
 from harness.record import Conformance, Throughput
 from harness.registry import builtin
@@ -287,6 +287,20 @@ def test_reseeding_draws_other_numbers_for_the_same_cases() -> None:
     assert again.case.seed == check.case.seed + 1000
     assert dataclasses.replace(again.case, seed=check.case.seed) == check.case
     assert pytest_plugin._reseeded(check, 0) is check
+
+
+def test_what_comes_after_a_layer_that_took_the_device_from_this_process_is_checked_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.contract.unusable", unusable)
+    config = stand_in(isolate="never")
+    workers: Any = SimpleNamespace(run=lambda check: CONFORMANCE)
+    config.stash[pytest_options.SESSION] = pytest_options.Session([], ["cpu"], [], workers, {}, "")
+    recorded: list[Any] = []
+    request: Any = SimpleNamespace(config=config)
+    settle = pytest_plugin.settle.__wrapped__(request, recorded.append)  # type: ignore[attr-defined]
+    with pytest.raises(pytest.fail.Exception, match="left cpu unusable"):
+        settle(Check(samples.agrees, samples.RUINS, CASE))
+    settle(Check(samples.agrees, implementation(torch.nn.GRU, "sample:right"), CASE))
+    assert [result.outcome for result in recorded] == ["crashed", "passed"] and recorded[1] is CONFORMANCE
 
 
 @pytest.mark.parametrize(
