@@ -218,7 +218,11 @@ class Trial:
         except (Exception, SystemExit) as error:  # an implementation may raise anything
             if lacks_memory(error):
                 raise MemoryError(said(error)) from error
-            raise Raised(f"{action} raised {type(error).__name__}: {said(error)}{_frames(error)}") from error
+            first = error.__context__
+            after = ""
+            if first is not None and not error.__suppress_context__:
+                after = f"\n  raised while handling {type(first).__name__}: {(said(first).splitlines() or [''])[0]}"
+            raise Raised(f"{action} raised {type(error).__name__}: {said(error)}{after}{_frames(error)}") from error
 
 
 def lacks_memory(error: BaseException) -> bool:
