@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from harness.case import Array, Case, rounded
+from harness.implementation import tf32
 from harness.reference import altered, answer, gradients, tensor
 from harness.reproduction import BACKWARD
 from harness.tolerance import FLOORS, Comparison, allowance, typical_error
 from harness.trial import Mismatch, Trial
-from suites.conformance.cases import GRU, LSTM, RNN_RELU, every
+from suites.conformance.cases import GRU, LSTM, RNN_RELU, every, make
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 
 
@@ -84,6 +87,48 @@ def bfloat16(trial: Trial) -> None:
 )
 def float16(trial: Trial) -> None:
     _forward_and_backward(trial)
+
+
+@contract(
+    "numerics.tf32",
+    "With TF32 allowed, float32 values and gradients keep at least TF32's eleven bits; once it is not, they are float32's again.",
+    MUST,
+    "torch: CUDA semantics, TensorFloat-32 (TF32) on Ampere and later devices",
+    # float16 has as many bits. What it holds is given as float32, so that rounding it loses nothing, and a plain loop in it is the floor.
+    [
+        *every(dtype="float16", num_layers=2),
+        *every(dtype="float16", bidirectional=True, batch_first=True, input_size=8, hidden_size=32, batch=16),
+        *every(dtype="float16", steps=32, hidden_size=9, weights="remembering"),
+        *every(dtype="float16", steps=5, batch=3, lengths=(2, 5, 3)),
+        make(LSTM, dtype="float16", proj_size=3),
+    ],
+    demonstration="""
+        layer, x, hx = layer.float(), x.float(), None if hx is None else torch.utils._pytree.tree_map(torch.Tensor.float, hx)
+        found = []
+        for allowed in (False, layer is not reference, False):
+            torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+            found.append((lambda y: y if torch.is_tensor(y) else y.data)(layer(x, hx)[0]))
+        slopes = torch.autograd.grad(found[1].square().sum(), [p for _, p in sorted(layer.named_parameters())])
+        return found[1], slopes, 1000 * (found[2] - found[0])
+    """,
+)
+def with_tf32(trial: Trial) -> None:
+    case, through = trial.case, ("output", "h_n")
+    module = trial.module().float()
+    for allowed in (True, False):
+        exact = case if allowed else replace(case, dtype="float32")
+        arrays = case.arrays
+        expected = altered(exact, arrays.weights, through=through, cotangents=arrays.cotangents, inputs=arrays.inputs())
+        leaves = {name: value.float().requires_grad_() for name, value in trial.leaves().items()}
+        module.zero_grad()
+        with tf32(allowed):
+            with trial.blamed("a call with TF32 allowed" if allowed else "a call with TF32 allowed no longer"):
+                reply = trial.call(module, *trial.form(leaves))
+            assert expected.forward is not None
+            trial.agree(reply.arrays(), expected.forward)
+            trial.backward(reply, through)
+        wanted = {**leaves, **trial.parameters(module)}
+        trial.agree(trial.collect(wanted), expected, only=list(wanted))
 
 
 #: How many times the typical error of plain arithmetic passes: a mean over hundreds of elements scatters little. Kernels for half types

@@ -58,6 +58,27 @@ class InputProductInHalf(Sound):
         return super().direction(_rounded(x, torch.float16) if x.dtype == torch.float32 else x, valid, h, c, slot, reverse)
 
 
+@mutant("numerics.tf32")
+class Bfloat16WhereTf32IsAllowed(Sound):
+    """A float32 layer's state goes through five bits where TF32 is allowed."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        narrow = h.dtype == torch.float32 and torch.backends.cuda.matmul.allow_tf32
+        return super().step(x, _coarse(h, 5) if narrow else h, c, w, t, slot)
+
+
+@mutant("numerics.tf32")
+class Tf32EverAfter(Sound):
+    """A float32 layer that was once called with TF32 allowed rounds its state to eleven bits from then on."""
+
+    once = False
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        self.once = self.once or torch.backends.cuda.matmul.allow_tf32
+        narrow = self.once and h.dtype == torch.float32
+        return super().step(x, _rounded(h, torch.float16) if narrow else h, c, w, t, slot)
+
+
 @mutant("numerics.bfloat16")
 class Bfloat16InThreeBits(Sound):
     """The state of a bfloat16 layer is kept with three bits of significand."""
