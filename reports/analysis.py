@@ -183,11 +183,17 @@ def current(frames: Frames) -> Frames:
     return replace(frames, conformance=conformance, errors=frames.errors[frames.errors["line"].isin(conformance["line"])])
 
 
+def undeclared(frames: Frames) -> pd.DataFrame:
+    """The errors, less those of checks that failed as declared: these are known to be far off, and say nothing of how exact the rest is."""
+    known = frames.conformance.loc[frames.conformance["outcome"] == Outcome.EXPECTED_FAILURE, "line"]
+    return frames.errors[~frames.errors["line"].isin(known)]
+
+
 def matrix(frames: Frames) -> pd.DataFrame:
     """One row per contract and implementation that has a result: the worst outcome of its cases, and how many had which.
 
     Columns: topic, contract, severity, implementation, outcome, cases, one count per :class:`Outcome`, worst_ratio (the
-    largest error over floor that was measured; infinite if an error was not finite).
+    largest error over floor of checks that did not fail as declared; infinite if an error was not finite).
     """
     counts = (
         frames.conformance.groupby(["contract", "implementation", "outcome"])
@@ -198,7 +204,8 @@ def matrix(frames: Frames) -> pd.DataFrame:
     answer = counts.copy()
     answer.insert(0, "outcome", [next((o for o in counts.columns if row[o]), "") for _, row in counts.iterrows()])
     answer.insert(1, "cases", counts.sum(axis=1))
-    ratios = frames.errors.assign(ratio=frames.errors["ratio"].where(frames.errors["finite"], float("inf")))
+    errors = undeclared(frames)
+    ratios = errors.assign(ratio=errors["ratio"].where(errors["finite"], float("inf")))
     answer["worst_ratio"] = ratios.groupby(["contract", "implementation"])["ratio"].max().reindex(answer.index)
     about = frames.contracts.set_index("contract")[["topic", "severity"]]
     answer = answer.reset_index().join(about, on="contract")

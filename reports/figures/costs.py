@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -100,15 +101,15 @@ def _rows(panels: dict[str, Axes], names: list[str], modes: list[str]) -> None:
 
 
 def _ticks(panel: Axes, binary: bool) -> None:
-    """At most five labelled values, of the series 1, 2, 5 or of powers of two."""
+    """At most five labelled values, of the series 1, 2, 5 or of powers of two; at least two, for which the axis is made longer."""
     low, high = panel.get_xlim()
-    if binary:
-        ticks = [2.0**k for k in range(math.ceil(math.log2(low)), math.floor(math.log2(high)) + 1)]
-    else:
-        ticks = [d * 10.0**k for k in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for d in (1, 2, 5)]
-        ticks = [value for value in ticks if low <= value <= high]
-        if len(ticks) > 5:
-            ticks = ticks[next(k for k, value in enumerate(ticks) if f"{value:e}".startswith("1")) :: 3]
+    series = np.array([2.0**k for k in range(-30, 80)] if binary else [d * 10.0**k for k in range(-15, 10) for d in (1, 2, 5)])
+    if np.count_nonzero((low <= series) & (series <= high)) < 2:
+        low, high = min(low, series[series <= low][-1] / 1.15), max(high, series[series >= high][0] * 1.15)
+        panel.set_xlim(low, high)
+    ticks = series[(low <= series) & (series <= high)].tolist()
+    if not binary and len(ticks) > 5:
+        ticks = ticks[next(k for k, value in enumerate(ticks) if f"{value:e}".startswith("1")) :: 3]
     ticks = ticks[:: max(1, math.ceil(len(ticks) / 5))]
     panel.set_xticks(ticks, [size(value) if binary else duration(value)[0] for value in ticks])
     panel.xaxis.set_minor_locator(NullLocator())

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from reports.analysis import Findings
+from reports.analysis import Findings, undeclared
 from reports.figures import layout, numerics, style
 from reports.tables import counted, rows
 
@@ -79,13 +79,13 @@ def _draw(
 
 def _errors(findings: Findings) -> pd.DataFrame:
     """The compared tensors with the length of their case (0 where it does not say) and the direction."""
-    current = findings.current
+    current, errors = findings.current, undeclared(findings.current)
     checked = current.conformance[["line", "parameters"]]
     lengths = {line: parameters.get("steps") for line, parameters in zip(*(checked[name].tolist() for name in checked), strict=True)}
-    found = [lengths[line] for line in current.errors["line"].tolist()]
-    gradient = current.errors["quantity"].str.fullmatch(_OF_A_GRADIENT)
-    return current.errors.assign(
-        length=pd.Series([steps if isinstance(steps, int) else 0 for steps in found], index=current.errors.index, dtype="int64"),
+    found = [lengths[line] for line in errors["line"].tolist()]
+    gradient = errors["quantity"].str.fullmatch(_OF_A_GRADIENT)
+    return errors.assign(
+        length=pd.Series([steps if isinstance(steps, int) else 0 for steps in found], index=errors.index, dtype="int64"),
         direction=np.where(gradient, "gradients", "forward"),
     )
 

@@ -15,6 +15,9 @@ from reports.figures import layout, strip, style, throughput
 from reports.tables import counted, rows
 
 _ALONE = "timed without the baseline beside it"
+
+#: Octaves of T over which the implementations of one length stand beside each other: fewer than lie between two lengths.
+_BESIDE = 0.6
 _DRAWN = ["mode", "sequence_length", "implementation", "outcome", "fits_batch", "message"]
 """What is drawn of cells; of those with a ratio, all that is known of it."""
 
@@ -64,7 +67,7 @@ def _sweep(timed: list[str], labels: dict[str, str], keys: dict[str, str], group
                     continue
                 gid = f"ratio-{timed.index(name)}-{modes.index(mode)}"
                 # Side by side around each T, because intervals that lie on each other cannot be told apart.
-                shift = 2 ** (0.11 * (position - (len(labels) - 1) / 2))
+                shift = 2 ** (_BESIDE * (position / max(1, len(labels) - 1) - 0.5))
                 look, x = looks[name], [row.sequence_length * shift for row in line]
                 panel.plot(x, [row.ratio for row in line], color=look.colour, linestyle=look.line, linewidth=1.0, alpha=0.55)
                 bars += [(place, row.low, row.high, look.colour) for place, row in zip(x, line, strict=True)]

@@ -13,7 +13,7 @@ from harness.outcome import Outcome
 from harness.record import Conformance, Throughput
 from harness.statistics import SYSTEMATIC
 from reports import load
-from reports.analysis import WORST_FIRST, Findings, Verdict
+from reports.analysis import WORST_FIRST, Findings, Verdict, undeclared
 from reports.summary import summary
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
@@ -178,6 +178,15 @@ def test_the_worst_error_of_a_cell_is_its_largest_ratio_and_infinite_if_one_was_
     lost = {**good, "error": None, "ratio": None}
     results = [check("x:a", "a.one", errors=[good, {**good, "ratio": 2.5}]), check("x:a", "a.two", errors=[good, lost])]
     assert findings_of(tmp_path, *results).matrix["worst_ratio"].tolist() == [2.5, float("inf")]
+
+
+def test_a_failure_that_was_declared_says_nothing_of_how_exact_the_rest_is(tmp_path: Path) -> None:
+    good = {"quantity": "y", "error": 1e-7, "floor": 1e-7, "ratio": 1.0, "allowance": 4.0, "elements": 3}
+    far = [{**good, "error": 1.0, "ratio": 1e7}]
+    results = [check("x:a", "a.one", errors=[good]), check("x:a", "a.two", Outcome.EXPECTED_FAILURE, errors=far)]
+    findings = findings_of(tmp_path, *results)
+    assert findings.verdicts["worst_ratio"].tolist() == [1.0]
+    assert undeclared(findings.frames)["ratio"].tolist() == [1.0] and len(findings.frames.errors) == 2
 
 
 def test_rates_follow_from_the_median_and_agree_with_what_was_recorded(findings: Findings, tmp_path: Path) -> None:
