@@ -94,7 +94,7 @@ class Apart:
                 records |= {record.implementation: record for record in answered}
         return [records[i.id] for i in implementations]
 
-    def start(self) -> None:
+    def prepare(self) -> None:
         """Starts the process if there is none, and does not wait for it."""
         self._child.start(self._board, self._references, torch.get_num_threads())
 
@@ -106,7 +106,7 @@ class Apart:
         """What came of a request to measure ``asked``. Raises :class:`_Ended`, :class:`~harness.measure.Interrupted`, and what the
         harness raised there."""
         self._board[:] = [_NOBODY, 0.0]
-        self.start()
+        self.prepare()
         try:
             self._child.await_ready()
             self._child.pipe.send(request)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from harness import forking
 from harness.registry import FOLDERS
 
 #: Seconds that a new process is given to import torch and everybody's modules.
@@ -26,11 +27,12 @@ _PATH = threading.Lock()
 class Child:
     """A process that runs ``serve(pipe, *arguments)``, which sends 'ready' once all is loaded and then answers what it is sent.
 
-    ``name``: what the process is, after 'The'. It is started by :meth:`start`, and again after its end.
+    ``name``: what the process is, after 'The'. It is started by :meth:`start`, and again after its end. ``forked``: it need not be laid out
+    in memory anew, and may be forked from one that has torch loaded.
     """
 
-    def __init__(self, name: str, serve: Callable[..., None]) -> None:
-        self._name, self._serve = name, serve
+    def __init__(self, name: str, serve: Callable[..., None], forked: bool = False) -> None:
+        self._name, self._serve, self._method = name, serve, forking.method() if forked else "spawn"
         self._process: Any = None
         self._pipe: Connection | None = None
         self._ready = self._given_up = False
@@ -43,10 +45,17 @@ class Child:
         assert self._pipe is not None
         return self._pipe
 
-    def start(self, *arguments: Any) -> None:
-        """Starts the process if there is none, and does not wait for it: it loads torch while its parent has other things to do.
+    def prepare(self, *arguments: Any) -> None:
+        """Begins with what takes long before a process can be asked, and does not wait for it."""
+        if self._method == "forkserver":
+            forking.begin()
+        else:
+            self.start(*arguments)
 
-        Raises EOFError where it was ended before it began.
+    def start(self, *arguments: Any) -> None:
+        """Starts the process if there is none. Where it is not forked, it loads torch while its parent has other things to do.
+
+        Raises EOFError where it was ended before it began, and RuntimeError where the system starts none.
         """
         with self._changing:
             if self._given_up:
@@ -55,20 +64,26 @@ class Child:
                 self._begin(arguments)
 
     def _begin(self, arguments: tuple[Any, ...]) -> None:
-        # Not fork: torch's thread pools do not survive it.
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=self._serve, args=(theirs, *arguments), daemon=True)
+        # Not forked from this one: torch's thread pools do not survive it.
+        context: Any = multiprocessing.get_context(self._method)
+        ours, theirs = context.Pipe()
+        process = context.Process(target=self._serve, args=(theirs, *arguments), daemon=True)
         # A file that is called like a module of the standard library must not stand in for it while the process starts; the process
         # puts the folders of these files on its path itself, when it loads them.
         with _PATH:
             path = list(sys.path)
             sys.path[:] = [folder for folder in path if folder not in FOLDERS]
             try:
-                self._process.start()
+                if self._method == "forkserver":
+                    forking.begin()
+                process.start()
+            except (EOFError, OSError) as error:
+                ours.close()
+                raise RuntimeError(f"The {self._name} could not be started: {type(error).__name__}: {error}") from error
             finally:
                 sys.path[:] = path
-        theirs.close()
+                theirs.close()
+        self._process, self._pipe = process, ours
 
     def await_ready(self) -> None:
         """Waits until all is loaded, which is no part of the time that an answer takes. Raises RuntimeError where it takes too long."""

@@ -24,7 +24,7 @@ PATIENCE = 3
 
 
 class Worker:
-    """A process that runs checks one after the other; it is started at the first, or before by :meth:`start`, and again after a death.
+    """A process that runs checks one after the other; it is started at the first, and again after a death.
 
     ``references`` name the implementations that it may be asked to check; each new process resolves them for itself, which is how
     a class from somebody's file comes to be there. ``limit``: seconds that one check may take before it counts as hanging, and those of
@@ -33,7 +33,7 @@ class Worker:
 
     def __init__(self, references: Sequence[str], limit: float, hung: Counter[str] | None = None) -> None:
         self._references, self._limit = tuple(references), limit
-        self._child = Child("worker process", _serve)
+        self._child = Child("worker process", _serve, forked=True)
         self._hung: Counter[str] = Counter() if hung is None else hung
 
     def run(self, check: Check) -> Conformance:
@@ -42,7 +42,7 @@ class Worker:
             return finding(check, Outcome.TIMED_OUT, f"not run: {PATIENCE} checks of it were not answered in time before")
         limit = self._limit * check.contract.time_limits
         try:
-            self.start()
+            self._child.start(self._references, torch.get_num_threads())
             self._child.await_ready()
             self._child.pipe.send((check.contract, check.implementation.id, check.case))
             if not self._child.pipe.poll(limit):
@@ -60,9 +60,9 @@ class Worker:
             return answer
         raise RuntimeError(f"The suite failed in the worker process:\n{answer}")
 
-    def start(self) -> None:
-        """Starts the process if there is none, and does not wait for it."""
-        self._child.start(self._references, torch.get_num_threads())
+    def prepare(self) -> None:
+        """Begins with what a process needs, and does not wait for it."""
+        self._child.prepare(self._references, torch.get_num_threads())
 
     def kill(self) -> None:
         """Ends the process from another thread than the one that waits for its answer."""

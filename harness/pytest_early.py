@@ -1,19 +1,25 @@
-"""A pytest plugin for one thing: a folder given to ``--results`` must not be taken for where the tests are.
+"""A pytest plugin for what must be done before this checkout's conftest.py is loaded, and torch with it.
 
-Before it knows anybody's options, pytest looks for its configuration beside whatever argument is an existing path, so that
-``pytest --results DIR`` is rooted in DIR and finds neither this checkout's conftest.py nor its options (pytest's documentation,
-"Initialization: determining rootdir and configfile"; pytest#1435). Written as ``--results=DIR`` it is not. This plugin is installed as an
-entry point, is loaded just after that decision, and starts the same command again with the two words joined: also where the folder does
-not exist yet, because by the time that pytest-xdist starts its processes, which decide for themselves, it does.
+A folder given to ``--results`` must not be taken for where the tests are. Before it knows anybody's options, pytest looks for its
+configuration beside whatever argument is an existing path, so that ``pytest --results DIR`` is rooted in DIR and finds neither this
+checkout's conftest.py nor its options (pytest's documentation, "Initialization: determining rootdir and configfile"; pytest#1435). Written
+as ``--results=DIR`` it is not. This plugin is installed as an entry point, is loaded just after that decision, and starts the same command
+again with the two words joined: also where the folder does not exist yet, because by the time that pytest-xdist starts its processes, which
+decide for themselves, it does.
+
+And where somebody's class is to be checked, which is done in other processes, these load torch while this one does.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 from collections.abc import Sequence
 
 import pytest
+
+from harness import forking
 
 #: The options that take a value, which may be the name of something that exists.
 _OPTIONS = ("--results", "--implementation", "--workloads", "--resume")
@@ -30,9 +36,19 @@ def joined(arguments: Sequence[str]) -> list[str]:
     return answer
 
 
+def checks_elsewhere(arguments: Sequence[str]) -> bool:
+    """Whether a run with ``arguments`` checks somebody's class in processes of its own: a guess, on which nothing but time depends."""
+    words = [word for argument in joined(arguments) for word in argument.split("=", 1)]
+    named = [value for option, value in itertools.pairwise(words) if option == "--implementation"]
+    otherwise = {"--benchmark-only", "--collect-only", "--co", "--help", "-h", "--version", "never"}
+    # pytest-xdist's processes have one of their own each.
+    distributed = any(word.startswith(("-n", "--numprocesses")) for word in words)
+    return any("." in value for value in named) and not distributed and not otherwise.intersection(words)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) -> None:
-    """Starts again where an option's value decides the root, here or in a process of pytest-xdist, and this is a checkout."""
+    """In a checkout: starts again where an option's value decides the root, here or in a process of pytest-xdist, and begins to load."""
     given = list(early_config.invocation_params.args)
     again = joined(given)
     here = early_config.invocation_params.dir
@@ -44,3 +60,5 @@ def pytest_load_initial_conftests(early_config: pytest.Config, args: list[str]) 
             # The output is already caught, in files that would be gone with this process.
             capture.stop_global_capturing()
         os.execv(sys.executable, [*sys.orig_argv[: len(sys.orig_argv) - len(given)], *again])
+    if in_checkout and checks_elsewhere(given) and forking.method() == "forkserver":
+        forking.begin()

@@ -237,7 +237,7 @@ def _start_worker(config: pytest.Config) -> None:
     if mine is None or worker is None or distributes or config.option.collectonly:
         return
     if any(isolated(config, implementation) for implementation in mine.implementations):
-        worker.start()
+        worker.prepare()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -40,9 +40,9 @@ class Workers:
         self._answers: dict[str, Future[Conformance]] = {}
         self._stopping = threading.Event()
 
-    def start(self) -> None:
-        """Starts one process, and does not wait for it; how many are of use is not known before something is expected."""
-        self._workers[0].start()
+    def prepare(self) -> None:
+        """Begins with what one process needs, and does not wait for it; how many are of use is not known before something is expected."""
+        self._workers[0].prepare()
 
     def expect(self, checks: Iterable[Check]) -> None:
         """Begins with ``checks``, which :meth:`run` will be asked for, in this order."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.pytest_early import joined
+from harness.pytest_early import checks_elsewhere, joined
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,6 +21,25 @@ def test_joins_an_option_and_its_value_and_leaves_the_rest() -> None:
 
 def test_leaves_an_option_without_its_value_alone() -> None:
     assert joined(["--results"]) == ["--results"]
+
+
+@pytest.mark.parametrize(
+    ("line", "elsewhere"),
+    [
+        ("-q --implementation mine.py:Mine", True),
+        ("--implementation=rnn=mine.cells:Mine suites", True),
+        ("--implementation loop:textbook --implementation=mine.py:Mine", True),
+        ("-q", False),
+        ("--implementation loop:textbook", False),
+        ("--implementation mine.py:Mine --benchmark-only", False),
+        ("--implementation mine.py:Mine -n2", False),
+        ("--implementation mine.py:Mine --numprocesses=2", False),
+        ("--implementation mine.py:Mine --isolate never", False),
+        ("--implementation", False),
+    ],
+)
+def test_knows_when_somebody_s_class_is_checked_in_other_processes(line: str, elsewhere: bool) -> None:
+    assert checks_elsewhere(line.split()) == elsewhere
 
 
 @pytest.mark.parametrize(("exists", "processes"), [(True, ()), (False, ("-n", "2"))])

@@ -110,7 +110,7 @@ def _pytest(folder: Path, *arguments: str) -> tuple[int, str]:
     """Exit status and output of pytest in a checkout with one contract and two workloads, its run files under ``folder``/results."""
     for name, text in CHECKOUT.items():
         (folder / name).write_text(text)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--results=results", *arguments]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--results=results", "--device=cpu", *arguments]
     # What an outer pytest tells its own processes is not for this one.
     outer = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     settings = {**outer, "OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)}
