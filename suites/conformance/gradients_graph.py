@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from harness.reference import gradients, tensor, to_array
 from harness.trial import ContractError, Raised, Trial
@@ -144,11 +147,31 @@ def saved_tensors_hooks(trial: Trial) -> None:
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda value: value):
         reply = trial.call(module, *trial.form(leaves))
+    elsewhere = _tensors_beside(reply.tensors.values())
     trial.backward(reply, every_output(trial))
     trial.agree(trial.collect({**leaves, **trial.parameters(module)}), gradients(trial.case, every_output(trial)))
     # No layer can do with less than its input, or as much of its own.
     if kept < leaves["x"].numel():
-        raise ContractError(
+        told = (
             f"Expected what the backward pass needs to go through saved_tensors_hooks, at least as much as the input's "
-            f"{leaves['x'].numel()} numbers, but {kept} went: the rest is kept elsewhere"
+            f"{leaves['x'].numel()} numbers, but {kept} went: the rest is kept "
         )
+        if not elsewhere:
+            raise NotImplementedError(f"{told}where hooks for tensors do not reach")
+        raise ContractError(f"{told}in {', '.join(elsewhere)}, and not by save_for_backward")
+
+
+def _tensors_beside(outputs: Iterable[Tensor]) -> list[str]:
+    """The attributes that hold tensors, of the nodes that ``outputs`` go back through: what a Function of somebody put on its context."""
+    found: dict[str, None] = {}
+    known, left = set(), [output.grad_fn for output in outputs]
+    while left:
+        node = left.pop()
+        if node is None or node in known:
+            continue
+        known.add(node)
+        for name, value in getattr(node, "__dict__", {}).items():
+            if any(isinstance(leaf, Tensor) for leaf in tree_leaves(value)):
+                found[f"{type(node).__name__}.{name}"] = None
+        left += [before for before, _ in node.next_functions]
+    return list(found)

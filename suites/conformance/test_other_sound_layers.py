@@ -137,3 +137,37 @@ class ReadByNumpy(nn.GRU):
 
 def test_a_tensor_that_numpy_refuses_may_be_refused() -> None:
     assert _outcomes(ReadByNumpy, "layout.negated") == {"unsupported"}
+
+
+class _OfArrays(torch.autograd.Function):
+    """A call whose backward pass makes it again from NumPy's copies of what was given."""
+
+    @staticmethod
+    def forward(context: Any, run: Any, *given: torch.Tensor) -> Any:
+        context.run, context.arrays = run, [one.numpy().copy() for one in given]
+        return run(*given)
+
+    @staticmethod
+    def backward(context: Any, *cotangents: torch.Tensor) -> Any:
+        given = [torch.from_numpy(array).requires_grad_() for array in context.arrays]
+        with torch.enable_grad():
+            answers = context.run(*given)
+        return None, *torch.autograd.grad(answers, given, cotangents)
+
+
+class KeptAsArrays(nn.RNN):
+    """What its backward pass needs is in NumPy's hands."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        form = {"batch_first": self.batch_first, "bidirectional": self.bidirectional, "nonlinearity": self.nonlinearity}
+        plain = nn.RNN(self.input_size, self.hidden_size, self.num_layers, **form)
+        names = [name for name, _ in self.named_parameters()]
+
+        def run(x: torch.Tensor, h0: torch.Tensor, *weights: torch.Tensor) -> Any:
+            return torch.func.functional_call(plain, dict(zip(names, weights, strict=True)), (x, h0))
+
+        return _OfArrays.apply(run, input, hx, *self.parameters())
+
+
+def test_what_is_kept_for_the_backward_pass_may_be_no_tensor() -> None:
+    assert _outcomes(KeptAsArrays, "gradients.saved_tensors_hooks") == {"unsupported"}
