@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.limit import Limits
 from harness.outcome import Outcome
 from harness.passes import Cell, agreement, build, kernels
 from harness.record import Throughput
-from harness.sampling import Budget, Samples, Stop, Subject, interleave
+from harness.sampling import Budget, Interrupt, Samples, Stop, Subject, interleave, interrupts_noted
 from harness.trial import ContractError, lacks_memory
 from harness.watch import Watch, sentences
 from harness.workload import Workload, baseline_of, work_of
@@ -62,12 +62,43 @@ def measure(
     it had not seen. Raises :class:`Interrupted` after an interrupt from the keyboard, with what was taken until then.
     """
     clock = clock or HostClock(workload.case.device)
-    records = {i.id: before.get(i.id, empty(workload, i, cold)) for i in implementations}
-    cells: dict[str, Cell] = {}
+    book = _Book({i.id: before.get(i.id, empty(workload, i, cold)) for i in implementations})
+    for implementation in implementations:
+        if implementation.id not in before or _interrupted(before[implementation.id]):
+            _begin(book, workload, implementation, clock, calling)
+    subjects = {id: _cold(cell.subject, workload.case.device) if cold else cell.subject for id, cell in book.cells.items()}
+    earlier = {id: _samples(record) for id, record in before.items() if record.samples}
+    limits = limits if book.cells else None
+    _limit(workload, limits)
+    with Watch(workload.case.device) as watch:
+        taken = interleave(subjects, clock, budget, workload.case.seed, baseline_of(list(subjects), baseline), earlier)
+    seen = watch.seen()
+    # An interrupt now would lose what was sampled and is not yet checked.
+    with interrupts_noted() as interrupt:
+        # Before and after are two moments of the machine: the better one is nearer to what it can do.
+        common = {"limit": _limit(workload, limits, again=True), "evidence": {**asdict(seen), "told": sentences(seen)}}
+        for id in list(book.cells):
+            _finish(book, id, taken[id], common, interrupt)
+    if interrupt.came or any(taken[id].stopped == Stop.INTERRUPTED for id in book.cells):
+        raise Interrupted(list(book.records.values()))
+    for implementation in implementations:
+        record = book.records[implementation.id]
+        if record.outcome == Outcome.OUT_OF_MEMORY and not record.fits:
+            book.records[implementation.id] = _fitting(workload, implementation, record, calling)
+    return [book.records[i.id] for i in implementations]
 
-    def conclude(id: str, outcome: Outcome, message: str) -> None:
-        records[id] = replace(
-            records[id],
+
+@dataclass
+class _Book:
+    """The records of one workload as they come to be, by implementation, and the cells of those that are still timed."""
+
+    records: dict[str, Throughput]
+    cells: dict[str, Cell] = field(default_factory=dict)
+
+    def conclude(self, id: str, outcome: Outcome, message: str) -> None:
+        """The implementation has no times, and why."""
+        self.records[id] = replace(
+            self.records[id],
             outcome=outcome.value,
             message=message,
             samples=[],
@@ -79,76 +110,65 @@ def measure(
             tokens_per_second=None,
             flops_per_second=None,
         )
-        cells.pop(id, None)
+        self.cells.pop(id, None)
 
-    for implementation in implementations:
-        if implementation.id in before and not _interrupted(before[implementation.id]):
-            continue
-        with _during(calling, implementation.id):
-            lost = unusable(workload.case.device)
-            reason = f"this process cannot use it any more: {lost}" if lost else implementation.unavailable(workload.case.device)
-        lacks = implementation.capabilities.lacks(workload.case)
-        if reason is not None:
-            conclude(implementation.id, Outcome.UNAVAILABLE, reason)
-        elif lacks is not None:
-            conclude(implementation.id, Outcome.UNSUPPORTED, lacks)
-        else:
-            with concluding(implementation.id, conclude):
-                cell = _told(workload, implementation, calling)
-                warm_up = _warm_up(cell.subject, clock)
-                cells[implementation.id] = cell
-                records[implementation.id] = replace(
-                    records[implementation.id],
-                    warm_up=records[implementation.id].warm_up or warm_up,
-                    first_call=records[implementation.id].first_call or warm_up[0],
-                    kernels=kernels(cell),
-                    agreement={"before": agreement(cell, inputs_seed=1)},
-                )
-    subjects = {id: _cold(cell.subject, workload.case.device) if cold else cell.subject for id, cell in cells.items()}
-    earlier = {id: _samples(record) for id, record in before.items() if record.samples}
-    limits = limits if cells else None
-    _limit(workload, limits)
-    with Watch(workload.case.device) as watch:
-        taken = interleave(subjects, clock, budget, workload.case.seed, baseline_of(list(subjects), baseline), earlier)
-    seen = watch.seen()
-    # Before and after are two moments of the machine: the better one is nearer to what it can do.
-    limit = _limit(workload, limits, again=True)
-    evidence = {**asdict(seen), "told": sentences(seen)}
-    for id, cell in list(cells.items()):
-        with concluding(id, conclude):
-            error = taken[id].error
-            if error is not None:
-                raise error
-            if not taken[id].seconds:
-                # Interrupted before the first round: there is nothing of it to keep.
-                del records[id]
-                continue
-            after = agreement(cell, inputs_seed=2)
-            record, median = records[id], statistics.median(taken[id].seconds)
-            records[id] = replace(
+
+def _begin(book: _Book, workload: Workload, implementation: Implementation, clock: Clock, calling: Callable[[str], None]) -> None:
+    """Builds a cell, makes its first calls and holds it against the oracle; it stands in the book if it can be timed."""
+    id, device = implementation.id, workload.case.device
+    with _during(calling, id):
+        lost = unusable(device)
+        reason = f"this process cannot use it any more: {lost}" if lost else implementation.unavailable(device)
+    lacks = implementation.capabilities.lacks(workload.case)
+    if reason is not None:
+        book.conclude(id, Outcome.UNAVAILABLE, reason)
+    elif lacks is not None:
+        book.conclude(id, Outcome.UNSUPPORTED, lacks)
+    else:
+        with concluding(id, book.conclude):
+            cell, record = _told(workload, implementation, calling), book.records[id]
+            warm_up = _warm_up(cell.subject, clock)
+            book.cells[id] = cell
+            book.records[id] = replace(
                 record,
-                outcome=Outcome.PASSED.value,
-                samples=taken[id].seconds,
-                rounds=taken[id].rounds,
-                issued=taken[id].issued,
-                device_samples=taken[id].device,
-                calls=taken[id].calls,
-                untimed=taken[id].untimed,
-                stopped=taken[id].stopped,
-                tokens_per_second=record.tokens / median,
-                flops_per_second=record.flops / median,
-                agreement={**record.agreement, "after": after},
-                memory=_memory(cell, median) if taken[id].stopped != Stop.INTERRUPTED else {},
-                limit=limit,
-                evidence=evidence,
+                warm_up=record.warm_up or warm_up,
+                first_call=record.first_call or warm_up[0],
+                kernels=kernels(cell),
+                agreement={"before": agreement(cell, inputs_seed=1)},
             )
-    if any(taken[id].stopped == Stop.INTERRUPTED for id in cells):
-        raise Interrupted(list(records.values()))
-    for implementation in implementations:
-        record = records[implementation.id]
-        if record.outcome == Outcome.OUT_OF_MEMORY and not record.fits:
-            records[implementation.id] = _fitting(workload, implementation, record, calling)
-    return [records[i.id] for i in implementations]
+
+
+def _finish(book: _Book, id: str, taken: Samples, common: Mapping[str, Any], interrupt: Interrupt) -> None:
+    """Holds a cell that was timed against the oracle again, and writes its times down; its memory is left out after an interrupt."""
+    with concluding(id, book.conclude):
+        if taken.error is not None:
+            raise taken.error
+        if not taken.seconds:
+            # Interrupted before the first round: there is nothing of it to keep.
+            del book.records[id]
+            return
+        cell, record, median = book.cells[id], book.records[id], statistics.median(taken.seconds)
+        after = agreement(cell, inputs_seed=2)
+        if taken.stopped == Stop.INTERRUPTED:
+            peak: dict[str, Any] = {}
+        else:
+            peak = {"unavailable": "the run was interrupted before"} if interrupt.came else _memory(cell, median)
+        book.records[id] = replace(
+            record,
+            outcome=Outcome.PASSED.value,
+            samples=taken.seconds,
+            rounds=taken.rounds,
+            issued=taken.issued,
+            device_samples=taken.device,
+            calls=taken.calls,
+            untimed=taken.untimed,
+            stopped=taken.stopped,
+            tokens_per_second=record.tokens / median,
+            flops_per_second=record.flops / median,
+            agreement={**record.agreement, "after": after},
+            memory=peak,
+            **common,
+        )
 
 
 @contextmanager

@@ -210,7 +210,7 @@ def interleave(
             alive.remove(name)
             return None
 
-    with _undisturbed_by_collection(), _interrupts_noted() as interrupt:
+    with _undisturbed_by_collection(), interrupts_noted() as interrupt:
         warm = {name: attempt(name, partial(calibrate, subjects[name], clock, budget)) for name in list(alive)}
         for name, pace in paced(subjects, {name: warm[name] for name in alive}, budget).items():
             taken[name].untimed = pace.untimed
@@ -280,7 +280,7 @@ def require_whole(taken: Mapping[str, Samples]) -> None:
             raise KeyboardInterrupt
 
 
-class _Interrupt:
+class Interrupt:
     """A handler of interrupts that notes the first and raises the second."""
 
     def __init__(self) -> None:
@@ -293,10 +293,10 @@ class _Interrupt:
 
 
 @contextmanager
-def _interrupts_noted() -> Iterator[_Interrupt]:
+def interrupts_noted() -> Iterator[Interrupt]:
     """Has an interrupt from the keyboard noted instead of raised: wherever it came, in a call or between two lists that belong together,
     something would be half done."""
-    interrupt = _Interrupt()
+    interrupt = Interrupt()
     # Nobody interrupts another thread, and what else a program wants of an interrupt is its own business.
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if mine:

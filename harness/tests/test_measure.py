@@ -260,6 +260,30 @@ def test_what_was_taken_until_an_interrupt_is_kept_and_gone_on_from() -> None:
 
 
 @pytest.mark.usefixtures("interrupts")
+@pytest.mark.parametrize("moment", ["agreement", "_memory"])
+def test_an_interrupt_after_the_sampling_loses_no_sample(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, count = getattr(measuring, moment), 0
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        nonlocal count
+        count += 1
+        # Of agreements the first two are before the sampling.
+        if count == (3 if moment == "agreement" else 1):
+            signal.raise_signal(signal.SIGINT)
+        return whole(*arguments, **options)
+
+    monkeypatch.setattr(measuring, moment, interrupted)
+    clock = FakeClock()
+    both = [implementation(_noisy(clock), "torch:base"), implementation(_noisy(clock))]
+    with pytest.raises(Interrupted) as caught:
+        measure(INFERENCE, both, BUDGET, clock)
+    base, own = caught.value.records
+    assert base.samples and own.samples and set(base.agreement) == set(own.agreement) == {"before", "after"}
+    assert {base.stopped, own.stopped}.isdisjoint({"interrupted"}) and own.memory == {"unavailable": "the run was interrupted before"}
+    assert measure(INFERENCE, both, BUDGET, clock, before={"torch:base": base, "sample:one": own}) == [base, own], "nothing is left to do"
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_before_the_first_round_keeps_what_there_was() -> None:
     clock = FakeClock()
     with pytest.raises(Interrupted) as caught:
