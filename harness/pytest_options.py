@@ -147,7 +147,7 @@ def make_session(config: pytest.Config) -> None:
         implementations = resolve_all(config.getoption("implementation"))
         baseline = config.getoption("baseline")
         if baseline and baseline not in {i.id for i in implementations}:
-            implementations = [resolve(baseline), *implementations]
+            implementations = [_baseline(baseline), *implementations]
             baseline = implementations[0].id
         sets = config.hook.pytest_harness_workloads() or {}
         workloads = chosen(sets, config.getoption("workloads") or ["quick"]) if sets else []
@@ -166,6 +166,14 @@ def make_session(config: pytest.Config) -> None:
         except ResumeError as error:
             raise pytest.UsageError(str(error)) from error
     config.stash[SESSION] = session
+
+
+def _baseline(reference: str) -> Implementation:
+    try:
+        return resolve(reference)
+    except UnknownImplementation as error:
+        # It was named by another option than those that are usually resolved.
+        raise UnknownImplementation(str(error).replace("--implementation", "--baseline", 1)) from error
 
 
 def session_of(config: pytest.Config) -> Session:

@@ -35,9 +35,10 @@ def stand_in(**options: Any) -> Any:
         ({"device": ["tpu"]}, "Cannot use --device tpu: this machine has cpu"),
         ({"workloads": ["huge"]}, "Cannot use --workloads huge: there is no set of this name. Known sets: quick"),
         ({"implementation": ["loop:fastest"]}, "Cannot use --implementation loop:fastest"),
+        ({"baseline": "loop:fastest"}, "Cannot use --baseline loop:fastest"),
         ({"resume": "run.jsonl"}, "Cannot use --resume run.jsonl: it goes on from a benchmark, and needs --benchmark-only"),
     ],
-    ids=["device", "workloads", "implementation", "resume"],
+    ids=["device", "workloads", "implementation", "baseline", "resume"],
 )
 def test_an_option_that_cannot_be_met_is_a_usage_error(options: dict[str, Any], line: str) -> None:
     config = stand_in(**options)
