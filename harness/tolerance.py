@@ -22,9 +22,10 @@ from harness.layer import Layer, Mode
 #: way; the smallest fault worth the name (one step in a lower precision) moves it by hundreds.
 FLOORS = 4.0
 
-#: How many pass in float32 on CUDA where tanh or a sigmoid is computed. cuDNN takes the hardware's approximations of them: 5 to 46 floors
-#: on an H200 with cuDNN 9.19, where its ReLU RNN, its float64 and torch's other kernels stay within 4.
-APPROXIMATE_FLOORS = 64.0
+#: How many pass in float32 on CUDA where tanh or a sigmoid is computed. cuDNN takes the hardware's approximations of them: up to 62 floors
+#: on an H100 with cuDNN 9.19, in a gradient of biases, and beyond 40 in one of 300 tensors, where its ReLU RNN, its float64 and torch's
+#: other kernels stay within 4.
+APPROXIMATE_FLOORS = 128.0
 
 #: The least floor, in eps of the dtype: on a tiny tensor the loop can be right to the last bit by luck.
 LEAST_FLOOR_EPS = 2.0

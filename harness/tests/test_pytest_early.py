@@ -46,7 +46,17 @@ def test_knows_when_somebody_s_class_is_checked_in_other_processes(line: str, el
 def test_a_folder_given_to_results_does_not_become_the_root(exists: bool, processes: tuple[str, ...], tmp_path: Path) -> None:
     # One that does not exist when the run begins does so when pytest-xdist starts its processes.
     folder = tmp_path if exists else tmp_path / "new"
-    arguments = ["-p", "harness.pytest_early", "-q", *processes, "--results", str(folder), "--implementation", "loop:hoisted"]
+    arguments = [
+        "-p",
+        "harness.pytest_early",
+        "-q",
+        *processes,
+        "--results",
+        str(folder),
+        "--implementation",
+        "loop:hoisted",
+        "--device=cpu",
+    ]
     command = [sys.executable, "-m", "pytest", *arguments, "-k", "shapes.headline"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
