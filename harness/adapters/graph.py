@@ -110,8 +110,7 @@ class Recording:
     """
 
     def __init__(self, run: Callable[[Sequence[Tensor]], Any], given: Sequence[Tensor], weights: Sequence[Tensor], grad: bool) -> None:
-        # The weights are held, so that no other tensor can come to lie where one of them lay.
-        self._weights, self.places = list(weights), places(weights)
+        self.places = places(weights)
         self._turn = 0
         self._refused: Exception | None = None
         self._backward: Callable[[], None] | None = None
@@ -123,7 +122,9 @@ class Recording:
                 mine.requires_grad_(grad and theirs.requires_grad)
             # Not the weights themselves: where they are part of another graph that is still there, their gradients are added up on the
             # stream of that, for which a recording cannot wait.
-            tensors = [*self._inputs, *(one.detach().requires_grad_(grad and one.requires_grad) for one in self._weights)]
+            stand_ins = [one.detach().requires_grad_(grad and one.requires_grad) for one in weights]
+            # Their memory is held, so that nothing else can come to lie where a replay reads.
+            tensors = self._read = [*self._inputs, *stand_ins]
             self.wanted = [one.requires_grad for one in tensors]
             leaves = [one for one in tensors if one.requires_grad]
 
