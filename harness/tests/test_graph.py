@@ -213,6 +213,27 @@ def test_weights_that_a_hook_works_out_are_followed(id: str, mode: Mode) -> None
     assert len(made) == 1
 
 
+def _laid_elsewhere(self: nn.RNNBase) -> None:
+    """What flattening does where there is cuDNN: the weights are moved into other memory."""
+    with torch.no_grad():
+        for weight in self._flat_weights:
+            if isinstance(weight, Tensor) and not weight.is_meta:
+                weight.set_(weight.detach().clone())  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("id", FAMILY)
+def test_a_recording_reads_the_weights_where_they_lie_and_moves_none(id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ours, theirs = _pair(id)
+    monkeypatch.setattr(nn.RNNBase, "flatten_parameters", _laid_elsewhere)
+    lay, x = graph.places(list(ours.parameters())), _x().requires_grad_()
+    for factor in (1.0, 2.0):
+        for module in (ours, theirs):
+            with torch.no_grad():
+                module.weight_hh_l0.mul_(factor)
+        torch.testing.assert_close(_gradients(ours, x), _gradients(theirs, x), rtol=1e-11, atol=1e-12)
+    assert graph.places(list(ours.parameters())) == lay and len(made) == 1
+
+
 def test_only_what_wants_a_gradient_gets_one() -> None:
     ours, theirs = _pair()
     for module in (ours, theirs):
