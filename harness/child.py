@@ -7,9 +7,12 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any
+
+import torch
 
 from harness import forking
 from harness.registry import FOLDERS
@@ -24,6 +27,19 @@ FAREWELL = 5.0
 _PATH = threading.Lock()
 
 
+@contextmanager
+def _without_folders() -> Iterator[None]:
+    """A file that is called like a module of the standard library must not stand in for it while a process starts; the process puts the
+    folders of these files on its path itself, when it loads them."""
+    with _PATH:
+        path = list(sys.path)
+        sys.path[:] = [folder for folder in path if folder not in FOLDERS]
+        try:
+            yield
+        finally:
+            sys.path[:] = path
+
+
 class Child:
     """A process that runs ``serve(pipe, *arguments)``, which sends 'ready' once all is loaded and then answers what it is sent.
 
@@ -32,7 +48,9 @@ class Child:
     """
 
     def __init__(self, name: str, serve: Callable[..., None], forked: bool = False) -> None:
-        self._name, self._serve, self._method = name, serve, forking.method() if forked else "spawn"
+        self._name, self._serve = name, serve
+        # Not every GPU is known by what its driver leaves behind.
+        self._method = forking.method() if forked and not torch.cuda.is_available() else "spawn"
         self._process: Any = None
         self._pipe: Connection | None = None
         self._ready = self._given_up = False
@@ -48,7 +66,8 @@ class Child:
     def prepare(self, *arguments: Any) -> None:
         """Begins with what takes long before a process can be asked, and does not wait for it."""
         if self._method == "forkserver":
-            forking.begin()
+            with _without_folders():
+                forking.begin()
         else:
             self.start(*arguments)
 
@@ -68,21 +87,16 @@ class Child:
         context: Any = multiprocessing.get_context(self._method)
         ours, theirs = context.Pipe()
         process = context.Process(target=self._serve, args=(theirs, *arguments), daemon=True)
-        # A file that is called like a module of the standard library must not stand in for it while the process starts; the process
-        # puts the folders of these files on its path itself, when it loads them.
-        with _PATH:
-            path = list(sys.path)
-            sys.path[:] = [folder for folder in path if folder not in FOLDERS]
-            try:
+        try:
+            with _without_folders():
                 if self._method == "forkserver":
                     forking.begin()
                 process.start()
-            except (EOFError, OSError) as error:
-                ours.close()
-                raise RuntimeError(f"The {self._name} could not be started: {type(error).__name__}: {error}") from error
-            finally:
-                sys.path[:] = path
-                theirs.close()
+        except (EOFError, OSError) as error:
+            ours.close()
+            raise RuntimeError(f"The {self._name} could not be started: {type(error).__name__}: {error}") from error
+        finally:
+            theirs.close()
         self._process, self._pipe = process, ours
 
     def await_ready(self) -> None:

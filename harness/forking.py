@@ -14,8 +14,8 @@ from pathlib import Path
 #: backward pass and when the first module is compiled.
 NEEDED = ("torch", "torch.fx.experimental.symbolic_shapes", "torch._dynamo", "harness.isolation")
 
-#: What the drivers of GPUs leave where devices are listed: NVIDIA's and AMD's.
-_GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"))
+#: What the drivers of GPUs leave where devices are listed: NVIDIA's, AMD's, and Windows' for Linux.
+_GPUS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 
 
 def method() -> str:
