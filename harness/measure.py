@@ -118,7 +118,7 @@ def _begin(book: _Book, workload: Workload, implementation: Implementation, cloc
     id, device = implementation.id, workload.case.device
     with _during(calling, id):
         lost = unusable(device)
-        reason = f"this process cannot use it any more: {lost}" if lost else implementation.unavailable(device)
+        reason = f"this process cannot use {device} any more: {lost}" if lost else implementation.unavailable(device)
     lacks = implementation.capabilities.lacks(workload.case)
     if reason is not None:
         book.conclude(id, Outcome.UNAVAILABLE, reason)

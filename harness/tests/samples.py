@@ -51,7 +51,7 @@ class Ruins(nn.GRU):
     """Answers, and leaves its process without its device, as an error in a CUDA kernel does."""
 
     def forward(self, *arguments: Any) -> Any:
-        contract.unusable = lambda device: "CUDA error: an illegal memory access was encountered"  # type: ignore[attr-defined]
+        contract.unusable = lambda device: "CUDA error: an illegal memory access was encountered"  # type: ignore[attr-defined]  # imported there
         return super().forward(*arguments)
 
 

@@ -14,6 +14,8 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.adapters import script
+from harness.adapters.loop import direction as eager
 from harness.adapters.native import unavailable
 from harness.dispatch import kernels_of
 from harness.implementation import Implementation, equal_terms, switched
@@ -234,6 +236,20 @@ def test_a_switch_touches_no_other_setting() -> None:
     before = settings()
     with switched("mkldnn", False):
         assert settings() == before
+
+
+@pytest.mark.parametrize("id", ["script:textbook", "script:hoisted"])
+def test_torchscript_is_given_no_tensor_that_is_negated_lazily(id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Tensor] = []
+
+    def compiled(*arguments: Any) -> Any:
+        given.extend(one for one in arguments if isinstance(one, Tensor))
+        return eager(*arguments)
+
+    monkeypatch.setattr(script, "_compiled", lambda: compiled)
+    negated = torch.complex(torch.zeros(1, 2, 4), torch.ones(1, 2, 4)).conj().imag
+    builtin()[id].build(Layer(Mode.GRU, 3, 4))(torch.zeros(5, 2, 3), negated)
+    assert negated.is_neg() and given and not any(one.is_neg() for one in given)
 
 
 def test_rows_of_the_other_device_are_unavailable_with_a_reason() -> None:

@@ -63,6 +63,24 @@ def test_whoever_leaves_a_process_without_its_device_is_blamed_and_nobody_after(
     assert (then.outcome, then.message) == ("unavailable", f"this process cannot use cpu any more: {lost}")
 
 
+def test_an_error_that_was_raised_in_handling_another_says_which() -> None:
+    def forward(self: nn.Module, *arguments: Any) -> Any:
+        try:
+            raise ValueError("the cause\nand more of it")
+        except ValueError:
+            raise RuntimeError("the end")  # noqa: B904
+
+    def deliberate(self: nn.Module, *arguments: Any) -> Any:
+        try:
+            forward(self)
+        except RuntimeError:
+            raise RuntimeError("the end") from None
+
+    told = "calling it raised RuntimeError: the end\n"
+    assert _result(forward).message.startswith(f"{told}  raised while handling ValueError: the cause\n")
+    assert _result(deliberate).message.startswith(told) and "handling" not in _result(deliberate).message
+
+
 @pytest.mark.parametrize("device", ["cpu", "cuda:1"])
 def test_a_device_is_unusable_where_waiting_for_it_raises(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []

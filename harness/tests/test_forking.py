@@ -15,7 +15,7 @@ import torch
 from harness import forking
 from harness.child import Child
 
-pytestmark = pytest.mark.skipif(forking.method() != "forkserver", reason=f"processes are not forked here, but start by {forking.method()}")
+_forked = pytest.mark.skipif(forking.method() != "forkserver", reason=f"processes are not forked here, but start by {forking.method()}")
 
 
 def _tells(pipe: Connection) -> None:
@@ -27,8 +27,8 @@ def _tells(pipe: Connection) -> None:
     pipe.recv()
 
 
-def _told(method_is_forked: bool) -> Any:
-    child = Child("process that tells", _tells, forked=method_is_forked)
+def _told(forked: bool) -> Any:
+    child = Child("process that tells", _tells, forked=forked)
     try:
         child.start()
         child.await_ready()
@@ -37,6 +37,7 @@ def _told(method_is_forked: bool) -> Any:
         child.stop()
 
 
+@_forked
 def test_two_that_are_forked_have_one_parent_that_is_not_this_process_and_torch_from_the_start() -> None:
     (one, had, product, threads), (other, *_), (spawned, *_) = _told(True), _told(True), _told(False)
     assert one == other != os.getpid() and spawned == os.getpid()
@@ -44,6 +45,7 @@ def test_two_that_are_forked_have_one_parent_that_is_not_this_process_and_torch_
     assert (product, threads) == (600.0**3, 2), "threads of its own"
 
 
+@_forked
 @pytest.mark.parametrize("error", [EOFError(), ConnectionRefusedError("no one listens")])
 def test_a_process_that_cannot_be_started_is_an_error_of_its_own_and_another_can_be(
     error: Exception, monkeypatch: pytest.MonkeyPatch

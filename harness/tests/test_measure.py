@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -19,7 +17,7 @@ from harness.clock import FakeClock
 from harness.implementation import Capabilities, switched
 from harness.layer import Layer, Mode
 from harness.limit import Limits
-from harness.measure import Interrupted, measure
+from harness.measure import measure
 from harness.record import Throughput
 from harness.registry import builtin
 from harness.sampling import Budget
@@ -31,7 +29,7 @@ BUDGET = Budget(seconds=0.0, least_rounds=3, sample_seconds=0.0, warmup_seconds=
 INFERENCE, _, BACKWARD, TRAINING, STREAMING = (Workload("tests", CASE, timed) for timed in Pass)
 
 
-def _ticking(clock: FakeClock, behaviour: Callable[..., Any] = nn.GRU.forward, seconds: float = 0.5) -> Callable[..., Any]:
+def ticking(clock: FakeClock, behaviour: Callable[..., Any] = nn.GRU.forward, seconds: float = 0.5) -> Callable[..., Any]:
     """A forward that lets time pass."""
 
     def forward(self: nn.GRU, *arguments: Any) -> Any:
@@ -43,7 +41,7 @@ def _ticking(clock: FakeClock, behaviour: Callable[..., Any] = nn.GRU.forward, s
 
 def _one(behaviour: Any, workload: Workload = INFERENCE, **options: Any) -> Throughput:
     clock = FakeClock()
-    cell = implementation(behaviour if isinstance(behaviour, type) else _ticking(clock, behaviour), **options)
+    cell = implementation(behaviour if isinstance(behaviour, type) else ticking(clock, behaviour), **options)
     (record,) = measure(workload, [cell], BUDGET, clock)
     return record
 
@@ -120,7 +118,7 @@ def test_the_first_calls_are_told_one_by_one() -> None:
 
     (record,) = measure(INFERENCE, [implementation(forward)], BUDGET, clock)
     assert record.warm_up == [8.0, 2.0] and record.first_call == 8.0
-    (quick,) = measure(INFERENCE, [implementation(_ticking(clock, seconds=1e-3))], BUDGET, clock)
+    (quick,) = measure(INFERENCE, [implementation(ticking(clock, seconds=1e-3))], BUDGET, clock)
     assert len(quick.warm_up) == 5, "where they take no time, some more are looked at"
 
 
@@ -149,9 +147,9 @@ def test_cold_caches_are_overwritten_before_every_call_and_not_timed(monkeypatch
     empty = torch.empty
     monkeypatch.setattr(torch, "empty", lambda *size, **options: Buffer() if size == (1 << 27,) else empty(*size, **options))
     budget = replace(BUDGET, sample_seconds=10.0)
-    (hot,) = measure(INFERENCE, [implementation(_ticking(clock))], budget, clock)
+    (hot,) = measure(INFERENCE, [implementation(ticking(clock))], budget, clock)
     assert not flushed and hot.calls == 20 and hot.settings["caches"] == "hot"
-    (cold,) = measure(INFERENCE, [implementation(_ticking(clock))], budget, clock, cold=True)
+    (cold,) = measure(INFERENCE, [implementation(ticking(clock))], budget, clock, cold=True)
     assert cold.samples == [0.5] * 3 and cold.calls == 1 and cold.settings["caches"] == "cold"
     assert len(flushed) >= 4
 
@@ -199,7 +197,7 @@ def test_the_limit_stands_beside_the_times_where_rates_are_measured() -> None:
         return lambda: clock.advance(seconds)
 
     limits = Limits(lambda device: clock, lambda *shape: taking(1.0), lambda size, device: {"copy": taking(size / 1e3)})
-    (record,) = measure(INFERENCE, [implementation(_ticking(clock))], BUDGET, clock, limits=limits)
+    (record,) = measure(INFERENCE, [implementation(ticking(clock))], BUDGET, clock, limits=limits)
     found = limits.of(CASE, work_of(INFERENCE))
     assert record.limit["seconds"] == found.seconds == pytest.approx(work_of(INFERENCE).bytes / 1e3)
     assert record.limit["bound"] == "memory"
@@ -220,88 +218,6 @@ def test_what_the_machine_did_meanwhile_stands_beside_the_times(monkeypatch: pyt
     record = _one(nn.GRU.forward)
     assert record.evidence["others"] == 0.5 and record.evidence["told"] == sentences(busy) != []
     assert _one(Doubled).evidence == {}, "it has no times"
-
-
-def _noisy(clock: FakeClock, interrupted_at: int = 0) -> Callable[..., Any]:
-    """A forward of about a hundredth of a second; in the call of that number the interrupt from the keyboard comes."""
-    count, generator = 0, random.Random(0)
-
-    def forward(self: nn.GRU, *arguments: Any) -> Any:
-        nonlocal count
-        count += 1
-        clock.advance(generator.uniform(0.005, 0.015))
-        if count == interrupted_at:
-            signal.raise_signal(signal.SIGINT)
-        return nn.GRU.forward(self, *arguments)
-
-    return forward
-
-
-@pytest.mark.usefixtures("interrupts")
-def test_what_was_taken_until_an_interrupt_is_kept_and_gone_on_from() -> None:
-    clock, budget = FakeClock(), Budget(seconds=1.0, sample_seconds=0.0, warmup_seconds=0.0)
-    other = implementation(_noisy(clock), "torch:base")
-    late = [implementation(_ticking(clock, Doubled.forward), "sample:wrong"), other]
-    with pytest.raises(Interrupted) as caught:
-        measure(INFERENCE, [implementation(_noisy(clock, interrupted_at=30)), *late], budget, clock)
-    records = {record.implementation: record for record in caught.value.records}
-    own, base, wrong = records["sample:one"], records["torch:base"], records["sample:wrong"]
-    assert own.stopped == base.stopped == "interrupted" and wrong.outcome == "failed"
-    assert 5 < len(own.samples) < 20 and own.rounds == base.rounds, "the round in which it came was finished"
-    assert set(own.agreement) == {"before", "after"}, "what was kept was checked"
-    again = measure(INFERENCE, [implementation(_noisy(clock)), *late], budget, clock, before=records)
-    own_again, wrong_again, base_again = again
-    assert wrong_again is wrong, "it was decided before"
-    assert own_again.stopped == base_again.stopped == "time" and own_again.warm_up == own.warm_up
-    assert own_again.samples[: len(own.samples)] == own.samples and own_again.rounds == list(range(len(own_again.samples)))
-    assert 0.45 < sum(own_again.samples) + sum(base_again.samples) < 0.55, (
-        "half of the calls are not timed; the time before the interrupt counts"
-    )
-
-
-@pytest.mark.usefixtures("interrupts")
-@pytest.mark.parametrize("moment", ["agreement", "_memory"])
-def test_an_interrupt_after_the_sampling_loses_no_sample(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, count = getattr(measuring, moment), 0
-
-    def interrupted(*arguments: Any, **options: Any) -> Any:
-        nonlocal count
-        count += 1
-        # Of agreements the first two are before the sampling.
-        if count == (3 if moment == "agreement" else 1):
-            signal.raise_signal(signal.SIGINT)
-        return whole(*arguments, **options)
-
-    monkeypatch.setattr(measuring, moment, interrupted)
-    clock = FakeClock()
-    both = [implementation(_noisy(clock), "torch:base"), implementation(_noisy(clock))]
-    with pytest.raises(Interrupted) as caught:
-        measure(INFERENCE, both, BUDGET, clock)
-    base, own = caught.value.records
-    assert base.samples and own.samples and set(base.agreement) == set(own.agreement) == {"before", "after"}
-    assert {base.stopped, own.stopped}.isdisjoint({"interrupted"}) and own.memory == {"unavailable": "the run was interrupted before"}
-    assert measure(INFERENCE, both, BUDGET, clock, before={"torch:base": base, "sample:one": own}) == [base, own], "nothing is left to do"
-
-
-@pytest.mark.usefixtures("interrupts")
-def test_an_interrupt_before_the_first_round_keeps_what_there_was() -> None:
-    clock = FakeClock()
-    with pytest.raises(Interrupted) as caught:
-        measure(INFERENCE, [implementation(_noisy(clock, interrupted_at=9)), implementation(Doubled, "sample:wrong")], BUDGET, clock)
-    assert [(record.implementation, record.outcome) for record in caught.value.records] == [("sample:wrong", "failed")]
-
-
-@pytest.mark.usefixtures("interrupts")
-def test_a_second_interrupt_ends_the_sampling_at_once() -> None:
-    def forward(self: nn.GRU, *arguments: Any) -> Any:
-        self.count = getattr(self, "count", 0) + 1
-        if self.count > 12:
-            signal.raise_signal(signal.SIGINT)
-        return nn.GRU.forward(self, *arguments)
-
-    with pytest.raises(KeyboardInterrupt) as caught:
-        measure(INFERENCE, [implementation(forward)], replace(BUDGET, least_rounds=50), FakeClock())
-    assert not isinstance(caught.value, Interrupted)
 
 
 def _wrong_gradient(self: nn.GRU, *arguments: Any) -> Any:
@@ -381,8 +297,8 @@ def test_the_late_one_was_right_before() -> None:
 
 def test_a_wrong_one_takes_no_samples_from_the_others() -> None:
     clock = FakeClock()
-    right = implementation(_ticking(clock), "sample:right")
-    wrong = implementation(_ticking(clock, Doubled.forward), "sample:wrong")
+    right = implementation(ticking(clock), "sample:right")
+    wrong = implementation(ticking(clock, Doubled.forward), "sample:wrong")
     records = measure(INFERENCE, [wrong, right, replace(right, id="sample:too")], BUDGET, clock)
     assert [(r.implementation, r.outcome, len(r.samples)) for r in records] == [
         ("sample:wrong", "failed", 0),
@@ -394,8 +310,8 @@ def test_a_wrong_one_takes_no_samples_from_the_others() -> None:
 def test_a_record_says_why_no_more_samples_were_taken() -> None:
     clock = FakeClock()
     paces = {"torch:base": 1e-2, "sample:slow": 2e-2, "sample:close": 1.008e-2}
-    cells = [implementation(_ticking(clock, seconds=seconds), id) for id, seconds in paces.items()]
-    wrong = implementation(_ticking(clock, Doubled.forward), "sample:wrong")
+    cells = [implementation(ticking(clock, seconds=seconds), id) for id, seconds in paces.items()]
+    wrong = implementation(ticking(clock, Doubled.forward), "sample:wrong")
     records = {r.implementation: r for r in measure(INFERENCE, [*cells, wrong], Budget(seconds=3.0), clock)}
     assert {id: record.stopped for id, record in records.items()} == {
         # The baseline has nobody to be decided against.
@@ -415,8 +331,8 @@ def test_a_record_says_why_no_more_samples_were_taken() -> None:
 def test_the_baseline_is_sampled_to_the_end_and_is_one_that_could_be_timed(asked: str, baseline: str) -> None:
     clock = FakeClock()
     paces = {"sample:a": 1e-2, "torch:b": 2e-2, "sample:c": 4e-2}
-    cells = [implementation(_ticking(clock, seconds=seconds), id) for id, seconds in paces.items()]
-    wrong = implementation(_ticking(clock, Doubled.forward), "sample:wrong")
+    cells = [implementation(ticking(clock, seconds=seconds), id) for id, seconds in paces.items()]
+    wrong = implementation(ticking(clock, Doubled.forward), "sample:wrong")
     records = measure(INFERENCE, [wrong, *cells], Budget(), clock, asked)
     assert [r.implementation for r in records if r.stopped == "time"] == [baseline]
     assert {r.implementation for r in records if r.stopped == "decided"} == set(paces) - {baseline}
@@ -445,7 +361,7 @@ def test_nothing_is_run_on_a_device_that_this_process_has_lost(monkeypatch: pyte
     record = _one(nn.GRU.forward)
     assert (record.outcome, record.message) == (
         "unavailable",
-        "this process cannot use it any more: CUDA error: unspecified launch failure",
+        "this process cannot use cpu any more: CUDA error: unspecified launch failure",
     )
     assert _has_no_number(record)
 

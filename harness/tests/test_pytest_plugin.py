@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -289,14 +290,21 @@ def test_reseeding_draws_other_numbers_for_the_same_cases() -> None:
     assert pytest_plugin._reseeded(check, 0) is check
 
 
+def _settle(config: Any, recorded: list[Any]) -> Callable[[Check], None]:
+    """What the fixture of this name gives, without pytest around it."""
+    request: Any = SimpleNamespace(config=config)
+    fixture: Any = pytest_plugin.settle
+    settle: Callable[[Check], None] = fixture.__wrapped__(request, recorded.append)
+    return settle
+
+
 def test_what_comes_after_a_layer_that_took_the_device_from_this_process_is_checked_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("harness.contract.unusable", unusable)
     config = stand_in(isolate="never")
     workers: Any = SimpleNamespace(run=lambda check: CONFORMANCE)
     config.stash[pytest_options.SESSION] = pytest_options.Session([], ["cpu"], [], workers, {}, "")
     recorded: list[Any] = []
-    request: Any = SimpleNamespace(config=config)
-    settle = pytest_plugin.settle.__wrapped__(request, recorded.append)  # type: ignore[attr-defined]
+    settle = _settle(config, recorded)
     with pytest.raises(pytest.fail.Exception, match="left cpu unusable"):
         settle(Check(samples.agrees, samples.RUINS, CASE))
     settle(Check(samples.agrees, implementation(torch.nn.GRU, "sample:right"), CASE))
@@ -323,8 +331,7 @@ def test_other_peoples_layers_are_checked_in_a_process_of_their_own(isolate: str
     workers: Any = SimpleNamespace(run=answers)
     config.stash[pytest_options.SESSION] = pytest_options.Session([], ["cpu"], [], workers, {}, "")
     recorded: list[Any] = []
-    request: Any = SimpleNamespace(config=config)
-    settle = pytest_plugin.settle.__wrapped__(request, recorded.append)  # type: ignore[attr-defined]
+    settle = _settle(config, recorded)
     # An id says nothing: a file may hold an implementation called as a built-in one.
     settle(Check(samples.agrees, implementation(torch.nn.GRU, "loop:textbook", reference=reference), CASE))
     assert len(recorded) == 1 and (len(asked) == 1) == apart

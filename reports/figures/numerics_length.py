@@ -68,7 +68,7 @@ def _draw(
         name=style.slug("numerics-by-length", machine),
         title=title,
         caption="The largest error over floor at each length, and the median as a thin line; lengths from a power of two to the "
-        f"next are one point. Dashed: the allowance, {told}."
+        f"next are one point; without the checks that failed as declared. Dashed: the allowance, {told}."
         + (f" {counted(unknown, 'compared tensor')} of no stated length are not in it." if unknown else ""),
         alternative=_alternative(summary, names),
         figure=figure,

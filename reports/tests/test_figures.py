@@ -339,6 +339,16 @@ def test_where_nobody_conforms_the_map_names_nobody(tmp_path: Path) -> None:
     assert drawing.data["winner"].tolist() == [""] and "none" in [text.get_text() for text in drawing.figure.axes[0].texts]
 
 
+def test_an_axis_of_costs_has_two_labels_however_alike_they_are(tmp_path: Path) -> None:
+    peaks = {"x:a": 41_000, "x:b": 42_000}
+    cells = [cell(id, [1.0] * 6, memory={"bytes": peak, "method": "allocator", "resolution": 512}) for id, peak in peaks.items()]
+    (drawing,) = draw(costs, findings_of(tmp_path, *cells))
+    panel = drawing.figure.axes[costs.PANELS.index("peak memory of a call")]
+    low, high = panel.get_xlim()
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["32 KiB", "64 KiB"]
+    assert all(low < place < high for place in (*panel.get_xticks(), *peaks.values()))
+
+
 def test_the_costs_are_drawn_at_their_values_and_words_stand_where_there_is_none(tmp_path: Path) -> None:
     # 2 + 3 T; the warm-up of x:b costs 9 s more than a call, which takes half as long as the baseline's: 18 / T = 8.
     def timed(name: str, by: float, **changes: Any) -> list[Throughput]:

@@ -26,7 +26,7 @@ from reports.load import load
 from reports.metrics import HOST_BOUND
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
-from reports.tests.test_analysis import cell
+from reports.tests.test_analysis import cell, check
 
 PARAMETERS = vars(Layer(Mode.GRU, 3, 5)) | {k: v for k, v in vars(Case(Layer(Mode.GRU, 3, 5), steps=4, batch=2)).items() if k != "layer"}
 
@@ -82,6 +82,15 @@ def test_every_name_from_a_user_is_escaped(html: str) -> None:
     assert not any(tag == "b" for tag, _ in reader.tags)
     assert not any(name.startswith("on") for _, attributes in reader.tags for name in attributes)
     assert any(HOSTILE in text for text in reader.texts)
+
+
+@pytest.mark.parametrize(("contracts", "folded"), [(6, False), (7, True)])
+def test_a_long_list_of_contracts_is_counted_in_the_verdict_and_open_to_its_names(contracts: int, folded: bool, tmp_path: Path) -> None:
+    results = [check("x:a", f"a.number_{number}", Outcome.UNSUPPORTED) for number in range(contracts)]
+    text = page.write(load(specimen.write(tmp_path, results=results)), tmp_path / "out").read_text()
+    verdict = text[text.index('id="verdict"') : text.index("</section>")]
+    assert (f'<summary class="note">does not support, wholly or in part: {contracts} contracts</summary>' in verdict) == folded
+    assert all(f"a.number_{number}" in verdict for number in range(contracts))
 
 
 def test_a_source_is_a_link_only_where_it_is_an_address_of_the_web(tmp_path: Path) -> None:

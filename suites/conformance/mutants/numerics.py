@@ -59,7 +59,7 @@ class InputProductInHalf(Sound):
 
 
 @mutant("numerics.tf32")
-class Bfloat16WhereTf32IsAllowed(Sound):
+class FiveBitsWhereTf32IsAllowed(Sound):
     """A float32 layer's state goes through five bits where TF32 is allowed."""
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
