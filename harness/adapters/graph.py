@@ -18,6 +18,7 @@ of the last :data:`KEPT` forms.
 
 from __future__ import annotations
 
+import gc
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -78,7 +79,7 @@ class CudaRecorder:
     def record(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
         graph = torch.cuda.CUDAGraph()
         # Other threads may allocate memory meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with _uncollected(), torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             answer = run()
         return answer, graph.replay
 
@@ -92,6 +93,18 @@ class CudaRecorder:
                 stream.wait_event(self._done)
             yield
             self._done.record(stream)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Keeps Python's garbage collector off: a graph that it finds among the garbage is released, which ends what is being recorded."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 #: What recordings are made with.

@@ -6,7 +6,10 @@ import copy
 import gc
 import pickle
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -435,3 +438,38 @@ def test_every_pass_is_timed_and_agrees(timed: Pass) -> None:
     budget = Budget(seconds=0.0, least_rounds=3, sample_seconds=0.0, warmup_seconds=0.0)
     (record,) = measure(workload, [replace(builtin()["graph:hoisted"], unavailable=lambda device: None)], budget)
     assert (record.outcome, record.message) == ("passed", "") and len(record.samples) == 3 and record.kernels
+
+
+@pytest.mark.parametrize("enabled", [True, False])
+def test_no_garbage_is_collected_while_cuda_records(enabled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A graph among the garbage is released, which CUDA does not permit in the middle of a capture: the capture is lost."""
+    seen = []
+
+    @contextmanager
+    def captured(*arguments: Any, **options: Any) -> Iterator[None]:
+        yield
+        seen.append(gc.isenabled())
+
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
+    monkeypatch.setattr(torch.cuda, "graph", captured)
+    recorder = graph.CudaRecorder(torch.device("cuda"))
+
+    def works() -> str:
+        seen.append(gc.isenabled())
+        return "answer"
+
+    def fails() -> None:
+        seen.append(gc.isenabled())
+        raise RuntimeError("no capture")
+
+    was = gc.isenabled()
+    (gc.enable if enabled else gc.disable)()
+    try:
+        assert recorder.record(works)[0] == "answer"
+        assert seen == [False, False] and gc.isenabled() is enabled
+        with pytest.raises(RuntimeError, match="no capture"):
+            recorder.record(fails)
+        assert seen == [False] * 3 and gc.isenabled() is enabled
+    finally:
+        (gc.enable if was else gc.disable)()
