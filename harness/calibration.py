@@ -2,7 +2,7 @@
 
 ``python -m harness.calibration`` (``nox -s calibrate``) builds nn.LSTM twice for each trial and compares the two as any two
 implementations are compared, the second with a wait of a known share of its time after each call, or without. How often equal things
-are called different, and how often a planted slowdown is found, is printed and written to a run file.
+are called different, how often a planted slowdown is found, and which is the smallest that is, are printed and written to a run file.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from torch import nn
 from harness import environment, statistics
 from harness.arguments import at_least
 from harness.clock import Clock, HostClock
+from harness.planted import Occupying, waiting
 from harness.proportions import wilson
 from harness.record import Calibration, Header
 from harness.sampling import Budget, Subject, interleave, paced, require_whole
@@ -40,8 +42,11 @@ _SHORT_CALL = 2e-5
 #: What the exit status says of a calibration that was interrupted.
 INTERRUPTED = 130
 
-#: T, B and I = H: a forward pass of about a millisecond on one core.
-SHAPE = (64, 8, 64)
+#: T, B and I = H on each kind of device: a forward pass of about a millisecond, on one core and on a large GPU.
+SHAPES = {"cpu": (64, 8, 64), "cuda": (256, 32, 256)}
+
+#: A slowdown is resolved where so large a share of the comparisons finds it.
+_RESOLVED = 0.95
 
 
 @contextmanager
@@ -51,33 +56,24 @@ def inference() -> Iterator[None]:
         yield
 
 
-def waiting(call: Callable[[], Any], share: float, clock: Callable[[], float]) -> Callable[[], Any]:
-    """``call`` followed by a wait of ``share`` of the time that it took: slower by this share whatever the machine is doing."""
-
-    def slower() -> Any:
-        start = clock()
-        answer = call()
-        end = clock()
-        until = end + share * (end - start)
-        while clock() < until:
-            pass
-        return answer
-
-    return slower if share else call
-
-
-def layer() -> Callable[[], Any]:
+def layer(device: str = "cpu") -> Callable[[], Any]:
     """A call of a new nn.LSTM, at a place in memory that is its own."""
-    steps, batch, hidden = SHAPE
+    steps, batch, hidden = SHAPES[device]
     # What other programs allocate between two layers, so that each trial finds them elsewhere.
-    kept = [torch.empty(random.randrange(1, 200_000)) for _ in range(random.randrange(1, 20))]
-    module, x = nn.LSTM(hidden, hidden), torch.randn(steps, batch, hidden)
+    kept = [torch.empty(random.randrange(1, 200_000), device=device) for _ in range(random.randrange(1, 20))]
+    module, x = nn.LSTM(hidden, hidden, device=device), torch.randn(steps, batch, hidden, device=device)
     return lambda: module(x) if kept else None
 
 
-def trial(share: float, seconds: float, clock: Clock, make: Callable[[], Callable[[], Any]] = layer) -> tuple[Verdict, float, float]:
+#: Makes a call slower by a share of its time.
+Slowed = Callable[[Callable[[], Any], float], Callable[[], Any]]
+
+
+def trial(
+    share: float, seconds: float, clock: Clock, make: Callable[[], Callable[[], Any]], slowed: Slowed
+) -> tuple[Verdict, float, float]:
     """One comparison of two equal things, one of them slowed down: its verdict, the ratio, and the seconds of sampling."""
-    subjects = {"baseline": Subject(make(), inference), "candidate": Subject(waiting(make(), share, clock.now), inference)}
+    subjects = {"baseline": Subject(make(), inference), "candidate": Subject(slowed(make(), share), inference)}
     taken = interleave(subjects, clock, Budget(seconds=seconds), seed=random.randrange(2**31), baseline="baseline")
     require_whole(taken)
     own, base = taken["candidate"], taken["baseline"]
@@ -125,10 +121,12 @@ def _nothing() -> None:
     """A call that takes no time."""
 
 
-def calibrate(trials: int) -> Iterator[Calibration]:
+def calibrate(trials: int, device: str = "cpu") -> Iterator[Calibration]:
     """Trials for every planted slowdown, each as it is done."""
+    clock = HostClock(device)
+    slowed: Slowed = Occupying(clock, inference) if device == "cuda" else partial(waiting, clock=clock.now)
     for share, seconds in PLANTED:
-        found = [trial(share, seconds, HostClock("cpu")) for _ in range(trials)]
+        found = [trial(share, seconds, clock, partial(layer, device), slowed) for _ in range(trials)]
         counts = Counter(verdict.value for verdict, _, _ in found)
         yield Calibration(
             planted=share,
@@ -138,6 +136,7 @@ def calibrate(trials: int) -> Iterator[Calibration]:
             ratios=[ratio for _, ratio, _ in found],
             seconds=[spent for _, _, spent in found],
             most_seconds=seconds,
+            device=device,
         )
 
 
@@ -152,12 +151,24 @@ def told(record: Calibration) -> str:
     return f"{what} {found} of {record.trials} comparisons ({low:.1%} to {high:.1%} at 95 %), {spent}"
 
 
+def resolved(records: Sequence[Calibration]) -> str:
+    """One line on the smallest of the planted slowdowns that is found in nearly all of its comparisons."""
+    seen = [one for one in records if one.planted and one.verdicts["slower"] >= _RESOLVED * one.trials]
+    if not seen:
+        return f"none of these slowdowns was found in {_RESOLVED:.0%} of its comparisons"
+    least = min(seen, key=lambda one: one.planted)
+    return f"the smallest slowdown found in at least {_RESOLVED:.0%} of its comparisons: {least.planted:.0%}"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0, 2 where the run file cannot be written, or 130 after an interrupt."""
     parser = argparse.ArgumentParser(prog="python -m harness.calibration", description="Measures what comparisons can see on this machine.")
     parser.add_argument("--trials", type=at_least(1), default=25, metavar="N", help="comparisons for each planted slowdown; default: 25")
+    parser.add_argument("--device", choices=tuple(SHAPES), default="cpu", help="default: cpu")
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="folder for the run file; default: results")
     chosen = parser.parse_args(arguments)
+    if chosen.device == "cuda" and not torch.cuda.is_available():
+        parser.error("argument --device: torch finds no CUDA device on this machine; leave the option out to calibrate on the CPU")
     try:
         return _run(chosen, ["python", "-m", "harness.calibration", *(arguments if arguments is not None else sys.argv[1:])])
     except StoreError as error:
@@ -171,7 +182,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(chosen: argparse.Namespace, command: list[str]) -> int:
     """Calibrates, and writes the run file."""
     torch.set_num_threads(1)
-    adds = overhead(HostClock("cpu"))
+    adds = overhead(HostClock(chosen.device))
     policy = {name.lower(): getattr(statistics, name) for name in ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")}
     header = Header(
         uuid.uuid4().hex,
@@ -185,14 +196,16 @@ def _run(chosen: argparse.Namespace, command: list[str]) -> int:
         f"a sample of a 20 us call is {adds.share:+.2%} longer than a bare loop around it; "
         f"{1e6 * adds.timed:.2f} us of each sample are its own, and {1e6 * adds.untimed:.1f} us around it"
     )
-    writer = RunWriter(chosen.results, "calibration", header)
+    writer, records = RunWriter(chosen.results, "calibration", header), list[Calibration]()
     try:
-        for record in calibrate(chosen.trials):
+        for record in calibrate(chosen.trials, chosen.device):
             writer.append(record)
-            print(told(record))
+            records.append(record)
+            print(told(record), flush=True)
     except KeyboardInterrupt:
         print(f"error: interrupted; what was done is in {writer.close(INTERRUPTED)}", file=sys.stderr)
         return INTERRUPTED
+    print(resolved(records))
     print(writer.close(0))
     return 0
 

@@ -154,7 +154,7 @@ class Calibration:
     """Comparisons of two equal things on this machine, one of them slowed down by the share ``planted``.
 
     ``verdicts``: verdict -> how many of the ``trials`` ended with it. ``ratios``: seconds over seconds that each found. ``seconds``: how
-    long each sampled; ``most_seconds``: how long it might.
+    long each sampled; ``most_seconds``: how long it might. ``device``: cpu or cuda.
     """
 
     kind: ClassVar[str] = "calibration"
@@ -165,6 +165,7 @@ class Calibration:
     ratios: list[float]
     seconds: list[float]
     most_seconds: float
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
     "calibrations": {
         "run": ("str", "see runs"),
         "machine": ("str", "see runs"),
+        "device": ("str", "cpu or cuda"),
         "planted": ("float64", "the share by which one of two equal things was slowed down; 0: neither was"),
         "trials": ("int64", "comparisons of the two"),
         "slower": ("int64", "comparisons that called the one that was slowed down slower"),

@@ -216,23 +216,24 @@ def merged(told: list[list[str]]) -> list[tuple[str, int]]:
 
 
 def instrument(findings: Findings) -> list[dict[str, Any]]:
-    """What comparisons of times can see: one entry per machine that was calibrated (its last calibration) or on which anything was timed.
+    """What comparisons of times can see: one entry per machine and device that was calibrated (the last time) or timed anything.
 
     ``lines`` is empty where there was no calibration; ``overhead`` is empty where the run does not say.
     """
     frames = findings.frames
     created = frames.runs.set_index("run")["created"]
     calibrations = frames.calibrations.assign(created=frames.calibrations["run"].map(created)).sort_values("created", kind="stable")
-    timed = findings.cells.loc[findings.cells["samples"] > 0, "machine"]
+    places = pd.concat([findings.cells.loc[findings.cells["samples"] > 0, ["machine", "device"]], calibrations[["machine", "device"]]])
     answer = []
-    for machine in dict.fromkeys([*timed, *calibrations["machine"]]):
-        own = calibrations[calibrations["machine"] == machine]
+    for machine, device in places.drop_duplicates().itertuples(index=False):
+        own = calibrations[(calibrations["machine"] == machine) & (calibrations["device"] == device)]
         last = own[own["run"] == own["run"].iloc[-1]] if len(own) else own
         policy = frames.runs.set_index("run")["policy"].get(last["run"].iloc[0], {}) if len(last) else {}
         overhead = policy.get("instrument_overhead")
         answer.append(
             {
                 "machine": machine,
+                "device": device,
                 "lines": [_seen(row) for row in rows(last.sort_values("planted"))],
                 "overhead": f"{overhead:+.2%}" if isinstance(overhead, (int, float)) else "",
             }

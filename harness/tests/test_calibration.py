@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 import torch
 
 from harness import calibration
-from harness.calibration import main, told, trial, waiting
+from harness.calibration import main, resolved, told
 from harness.clock import FakeClock, Timing
+from harness.planted import waiting
 from harness.record import Calibration
 from harness.statistics import LEVEL, Verdict
 from harness.store import read
@@ -49,6 +51,10 @@ def _making(clock: FakeClock, *seconds: float) -> Callable[[], Callable[[], Any]
     return make
 
 
+def trial(share: float, seconds: float, clock: FakeClock, make: Callable[[], Callable[[], Any]]) -> tuple[Verdict, float, float]:
+    return calibration.trial(share, seconds, clock, make, partial(waiting, clock=clock.now))
+
+
 def test_a_planted_slowdown_is_found_and_equal_things_are_the_same() -> None:
     clock = Ticking()
     verdict, ratio, spent = trial(0.05, 2.0, clock, _making(clock, 1e-3))
@@ -72,34 +78,6 @@ def test_what_a_layer_raises_is_not_taken_for_a_measurement() -> None:
         trial(0.0, 1.0, FakeClock(), lambda: broken)
 
 
-def test_waits_for_its_share_of_the_time_that_the_call_took() -> None:
-    clock, durations, took = FakeClock(), iter([4.0, 2.0, 8.0]), []
-
-    def call() -> str:
-        clock.advance(next(durations))
-        return "answer"
-
-    def looks() -> float:
-        # A quarter of a second each time that the clock is looked at while it waits.
-        clock.advance(0.25)
-        return clock.now()
-
-    slower = waiting(call, 0.5, looks)
-    for _ in range(3):
-        start = clock.now()
-        assert slower() == "answer"
-        took.append(clock.now() - start)
-    # Two looks around the call, of which one is within the time taken: 4.25, 2.25, 8.25. The wait ends with the look at or after its end:
-    # half of 4.25 after 9 looks, half of 2.25 after 5, half of 8.25 after 17.
-    assert took == [4.0 + 0.5 + 9 * 0.25, 2.0 + 0.5 + 5 * 0.25, 8.0 + 0.5 + 17 * 0.25]
-
-
-def test_without_a_share_nothing_is_added_to_the_call() -> None:
-    def call() -> None: ...
-
-    assert waiting(call, 0.0, FakeClock().now) is call
-
-
 def test_the_overhead_is_told_apart_from_the_calls() -> None:
     found = calibration.overhead(Costly(), pairs=3)
     # Fifteen calls of 20 us fill a sample of 0.3 ms. A look at the clock takes 0.1 us: one is in each call, one in the bare loop's time.
@@ -112,7 +90,7 @@ def test_the_overhead_is_told_apart_from_the_calls() -> None:
 def test_the_layers_that_are_compared_give_answers() -> None:
     with torch.no_grad():
         output, (h_n, _) = calibration.layer()()
-    steps, batch, hidden = calibration.SHAPE
+    steps, batch, hidden = calibration.SHAPES["cpu"]
     assert output.shape == (steps, batch, hidden) and h_n.shape == (1, batch, hidden)
 
 
@@ -131,6 +109,17 @@ def test_a_line_tells_how_many_were_found_how_sure_that_is_and_what_it_took() ->
     assert told(_record(0.0, same=5, slower=2, faster=3)).startswith("equal things called different in 5 of 10 ")
 
 
+def test_the_smallest_slowdown_that_is_nearly_always_found_is_named() -> None:
+    equal, one, two, five = (
+        _record(0.0, slower=20),
+        _record(0.01, slower=18, same=2),
+        _record(0.02, slower=19, faster=1),
+        _record(0.05, slower=20),
+    )
+    assert resolved([equal, one, five, two]) == "the smallest slowdown found in at least 95% of its comparisons: 2%"
+    assert resolved([equal, one]) == "none of these slowdowns was found in 95% of its comparisons"
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """A calibration of a moment, which leaves the threads of this process alone."""
@@ -142,16 +131,16 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_tells_what_it_found_and_writes_a_run_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--trials", "1", "--results", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 4 and "than a bare loop around it" in lines[0]
+    assert len(lines) == 5 and "than a bare loop around it" in lines[0]
     assert lines[1].startswith("equal things called different in ") and lines[2].startswith("a slowdown of 5% found in ")
     (path,) = tmp_path.glob("*-calibration-*.jsonl")
-    assert lines[3] == str(path)
+    assert "95% of its comparisons" in lines[3] and lines[4] == str(path)
     run = read(path)
     assert run.complete and run.footer is not None and run.footer.exit_status == 0
     assert run.header.implementations == {} and run.header.command[:3] == ["python", "-m", "harness.calibration"]
     assert run.header.policy["level"] == LEVEL and abs(run.header.policy["instrument_overhead"]) < 10
     found = [result for result in run.results if isinstance(result, Calibration)]
-    assert [(r.planted, r.trials, r.most_seconds) for r in found] == [(0.0, 1, 0.02), (0.05, 1, 0.03)]
+    assert [(r.planted, r.trials, r.most_seconds, r.device) for r in found] == [(0.0, 1, 0.02, "cpu"), (0.05, 1, 0.03, "cpu")]
     for record in found:
         assert sum(record.verdicts.values()) == len(record.ratios) == len(record.seconds) == 1
         assert set(record.verdicts) == set(Verdict)
@@ -163,12 +152,13 @@ def test_an_interrupt_ends_it_and_keeps_what_was_done(
 ) -> None:
     made: list[int] = []
 
-    def third() -> Callable[[], Any]:
+    def third(device: str) -> Callable[[], Any]:
         made.append(1)
         # Two layers make a trial: this is the baseline of the second slowdown, and is interrupted while it is sampled.
-        return (lambda: signal.raise_signal(signal.SIGINT)) if len(made) == 3 else calibration.layer()
+        return (lambda: signal.raise_signal(signal.SIGINT)) if len(made) == 3 else make(device)
 
-    monkeypatch.setattr(calibration.trial, "__defaults__", (third,))
+    make = calibration.layer
+    monkeypatch.setattr(calibration, "layer", third)
     assert main(["--trials", "1", "--results", str(tmp_path)]) == 130
     run = read(next(iter(tmp_path.iterdir())))
     assert run.complete and run.footer is not None and run.footer.exit_status == 130
@@ -182,6 +172,16 @@ def test_trials_that_cannot_be_are_a_usage_error(trials: str, tmp_path: Path, ca
         main(["--trials", trials, "--results", str(tmp_path)])
     assert caught.value.code == 2
     assert "--trials" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_a_device_that_is_not_there_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit) as caught:
+        main(["--device", "cuda", "--results", str(tmp_path)])
+    assert caught.value.code == 2
+    assert "argument --device: torch finds no CUDA device" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 @pytest.mark.usefixtures("quick")

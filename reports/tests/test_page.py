@@ -206,6 +206,20 @@ def test_of_two_calibrations_of_a_machine_the_later_one_counts(tmp_path: Path) -
     assert "1 of 10" not in text and "a slowdown of" not in text
 
 
+def test_each_device_of_a_machine_has_a_calibration_of_its_own(tmp_path: Path) -> None:
+    equal = specimen.calibrations()[0]
+    early = specimen.write(tmp_path, results=specimen.calibrations(), created="2026-01-01T00:00:00Z", what="early")
+    # What older run files say of no device was calibrated on the CPU.
+    early.write_text(early.read_text().replace(', "device": "cpu"', ""))
+    on_gpu = replace(equal, device="cuda", verdicts={"faster": 0, "slower": 0, "same": 10, "undecided": 0})
+    late = specimen.write(tmp_path, results=[on_gpu], created="2026-01-02T00:00:00Z", what="late")
+    text = _told(tmp_path, early, late)
+    assert "On specimen comparisons" in text and "1 of 10" in text
+    assert "On specimen, cuda comparisons" in text and "called different 0 of 10" in text
+    timed = specimen.write(tmp_path, results=[replace(one, device="cuda") for one in specimen.throughput()[:3]], what="timed")
+    assert "Not measured on specimen, cuda, or not in these files: nox -s calibrate -- --device cuda measures it." in _told(tmp_path, timed)
+
+
 def test_the_page_says_what_disturbed_the_times_and_how_many_workloads_it_concerns(html: str, tmp_path: Path) -> None:
     text = " ".join(" ".join(_Reader(html).texts).split())
     # Of 11 lengths times 3 modes times 2 passes, 5 lengths have busy others; one length of training had to wait.
