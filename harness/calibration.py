@@ -42,8 +42,8 @@ _SHORT_CALL = 2e-5
 #: What the exit status says of a calibration that was interrupted.
 INTERRUPTED = 130
 
-#: T, B and I = H on each kind of device: a forward pass of about a millisecond, on one core and on a large GPU.
-SHAPES = {"cpu": (64, 8, 64), "cuda": (256, 32, 256)}
+#: T, B and I = H on each kind of device: a forward pass of about a millisecond, on one core and on an H100.
+SHAPES = {"cpu": (64, 8, 64), "cuda": (64, 32, 256)}
 
 #: A slowdown is resolved where so large a share of the comparisons finds it.
 _RESOLVED = 0.95
