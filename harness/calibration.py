@@ -14,7 +14,7 @@ import statistics as stdlib
 import sys
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -56,9 +56,9 @@ def inference() -> Iterator[None]:
         yield
 
 
-def layer(device: str = "cpu") -> Callable[[], Any]:
-    """A call of a new nn.LSTM, at a place in memory that is its own."""
-    steps, batch, hidden = SHAPES[device]
+def layer(shape: tuple[int, int, int], device: str = "cpu") -> Callable[[], Any]:
+    """A call of a new nn.LSTM, at a place in memory that is its own. ``shape``: T, B and I = H."""
+    steps, batch, hidden = shape
     # What other programs allocate between two layers, so that each trial finds them elsewhere.
     kept = [torch.empty(random.randrange(1, 200_000), device=device) for _ in range(random.randrange(1, 20))]
     module, x = nn.LSTM(hidden, hidden, device=device), torch.randn(steps, batch, hidden, device=device)
@@ -70,11 +70,11 @@ Slowed = Callable[[Callable[[], Any], float], Callable[[], Any]]
 
 
 def trial(
-    share: float, seconds: float, clock: Clock, make: Callable[[], Callable[[], Any]], slowed: Slowed
+    share: float, budget: Budget, clock: Clock, make: Callable[[], Callable[[], Any]], slowed: Slowed
 ) -> tuple[Verdict, float, float]:
     """One comparison of two equal things, one of them slowed down: its verdict, the ratio, and the seconds of sampling."""
     subjects = {"baseline": Subject(make(), inference), "candidate": Subject(slowed(make(), share), inference)}
-    taken = interleave(subjects, clock, Budget(seconds=seconds), seed=random.randrange(2**31), baseline="baseline")
+    taken = interleave(subjects, clock, budget, seed=random.randrange(2**31), baseline="baseline")
     require_whole(taken)
     own, base = taken["candidate"], taken["baseline"]
     shared = min(len(own.seconds), len(base.seconds))
@@ -93,8 +93,8 @@ class Overhead:
     untimed: float
 
 
-def overhead(clock: Clock, pairs: int = 200) -> Overhead:
-    """The overhead of the instrument: medians of samples as they are taken, each in turn with the bare loop."""
+def overhead(clock: Clock, budget: Budget, pairs: int = 200) -> Overhead:
+    """The overhead of the instrument: medians of samples as ``budget`` has them, each in turn with the bare loop."""
 
     def call() -> None:
         until = clock.now() + _SHORT_CALL
@@ -102,7 +102,7 @@ def overhead(clock: Clock, pairs: int = 200) -> Overhead:
             pass
 
     subject, nothing = Subject(call, inference), Subject(_nothing, inference)
-    pace = paced({"it": subject}, {"it": _SHORT_CALL}, Budget())["it"]
+    pace = paced({"it": subject}, {"it": _SHORT_CALL}, budget)["it"]
     ratios, timed, whole = [], [], []
     for _ in range(pairs):
         start = clock.now()
@@ -121,12 +121,14 @@ def _nothing() -> None:
     """A call that takes no time."""
 
 
-def calibrate(trials: int, device: str = "cpu") -> Iterator[Calibration]:
-    """Trials for every planted slowdown, each as it is done."""
+def calibrate(trials: int, shape: tuple[int, int, int], device: str) -> Iterator[Calibration]:
+    """Trials for every planted slowdown, each as it is done. ``shape``: T, B and I = H of the layers."""
+    steps, batch, hidden = shape
     clock = HostClock(device)
     slowed: Slowed = Occupying(clock, inference) if device == "cuda" else partial(waiting, clock=clock.now)
     for share, seconds in PLANTED:
-        found = [trial(share, seconds, clock, partial(layer, device), slowed) for _ in range(trials)]
+        budget = Budget(seconds=seconds).on(device)
+        found = [trial(share, budget, clock, partial(layer, shape, device), slowed) for _ in range(trials)]
         counts = Counter(verdict.value for verdict, _, _ in found)
         yield Calibration(
             planted=share,
@@ -137,6 +139,7 @@ def calibrate(trials: int, device: str = "cpu") -> Iterator[Calibration]:
             seconds=[spent for _, _, spent in found],
             most_seconds=seconds,
             device=device,
+            workload=f"nn.LSTM inference T={steps} B={batch} I=H={hidden}",
         )
 
 
@@ -160,11 +163,27 @@ def resolved(records: Sequence[Calibration]) -> str:
     return f"the smallest slowdown found in at least {_RESOLVED:.0%} of its comparisons: {least.planted:.0%}"
 
 
+def _shape(text: str) -> tuple[int, int, int]:
+    """T, B and H, as the command line has them."""
+    sizes = text.split(",")
+    if len(sizes) != 3 or not all(size.isascii() and size.isdigit() and int(size) for size in sizes):
+        raise argparse.ArgumentTypeError(f"expected three whole numbers above 0, as in 64,8,64, but got {text!r}")
+    steps, batch, hidden = map(int, sizes)
+    return steps, batch, hidden
+
+
+def _spelled(shapes: Mapping[str, tuple[int, int, int]]) -> str:
+    return ", ".join(f"{','.join(map(str, shape))} on {device}" for device, shape in shapes.items())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status: 0, 2 where the run file cannot be written, or 130 after an interrupt."""
     parser = argparse.ArgumentParser(prog="python -m harness.calibration", description="Measures what comparisons can see on this machine.")
     parser.add_argument("--trials", type=at_least(1), default=25, metavar="N", help="comparisons for each planted slowdown; default: 25")
     parser.add_argument("--device", choices=tuple(SHAPES), default="cpu", help="default: cpu")
+    parser.add_argument(
+        "--shape", type=_shape, metavar="T,B,H", help=f"what the layers are called with, I = H; default: {_spelled(SHAPES)}"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), metavar="DIR", help="folder for the run file; default: results")
     chosen = parser.parse_args(arguments)
     if chosen.device == "cuda" and not torch.cuda.is_available():
@@ -182,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(chosen: argparse.Namespace, command: list[str]) -> int:
     """Calibrates, and writes the run file."""
     torch.set_num_threads(1)
-    adds = overhead(HostClock(chosen.device))
+    adds = overhead(HostClock(chosen.device), Budget().on(chosen.device))
     policy = {name.lower(): getattr(statistics, name) for name in ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")}
     header = Header(
         uuid.uuid4().hex,
@@ -198,7 +217,7 @@ def _run(chosen: argparse.Namespace, command: list[str]) -> int:
     )
     writer, records = RunWriter(chosen.results, "calibration", header), list[Calibration]()
     try:
-        for record in calibrate(chosen.trials, chosen.device):
+        for record in calibrate(chosen.trials, chosen.shape or SHAPES[chosen.device], chosen.device):
             writer.append(record)
             records.append(record)
             print(told(record), flush=True)

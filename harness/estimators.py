@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from harness.arguments import above_zero, at_least
-from harness.calibration import PLANTED, inference, layer
+from harness.calibration import PLANTED, SHAPES, inference, layer
 from harness.clock import HostClock
 from harness.sampling import Budget, Contest, Samples, Subject, interleave, require_whole
 from harness.statistics import FASTEST_OF, LEVEL, STRETCHES, Array, Effect, Verdict, effect
@@ -44,7 +44,7 @@ class Series:
 
 def take(seconds: float, sample_seconds: float) -> Series:
     """A series of so many seconds of calls."""
-    subjects = {name: Subject(layer(), inference) for name in ("baseline", "candidate")}
+    subjects = {name: Subject(layer(SHAPES["cpu"]), inference) for name in ("baseline", "candidate")}
     budget = Budget(seconds=seconds, sample_seconds=sample_seconds, decide=False)
     taken = interleave(subjects, HostClock("cpu"), budget, random.randrange(2**31), "baseline")
     require_whole(taken)

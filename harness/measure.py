@@ -71,7 +71,9 @@ def measure(
     limits = limits if book.cells else None
     _limit(workload, limits)
     with Watch(workload.case.device) as watch:
-        taken = interleave(subjects, clock, budget, workload.case.seed, baseline_of(list(subjects), baseline), earlier)
+        taken = interleave(
+            subjects, clock, budget.on(workload.case.device), workload.case.seed, baseline_of(list(subjects), baseline), earlier
+        )
     seen = watch.seen()
     # An interrupt now would lose what was sampled and is not yet checked.
     with interrupts_noted() as interrupt:

@@ -260,7 +260,7 @@ def _take(one: Comparison, workers: Mapping[str, Worker], budget: Budget, genera
             if look:
                 one.kernels[side] = answer["kernels"]
         subjects = {side: Elsewhere(workers[side]) for side in SIDES}
-        taken = interleave(subjects, HostClock("cpu"), budget, generator.randrange(2**31), BASE)
+        taken = interleave(subjects, HostClock("cpu"), budget.on(one.workload.case.device), generator.randrange(2**31), BASE)
         for side in SIDES:
             error = taken[side].error
             if isinstance(error, Unanswered):

@@ -73,7 +73,7 @@ class Occupying:
         """``call``, slower by ``share`` of the time that it takes now."""
         if not share:
             return call
-        seconds = share * calibrate(Subject(call, self._context), self._clock, Budget())
+        seconds = share * calibrate(Subject(call, self._context), self._clock, Budget().on("cuda"))
         cycles, spin, now = self.cycles(seconds), self._spin, self._now
 
         def slower() -> Any:

@@ -154,7 +154,8 @@ class Calibration:
     """Comparisons of two equal things on this machine, one of them slowed down by the share ``planted``.
 
     ``verdicts``: verdict -> how many of the ``trials`` ended with it. ``ratios``: seconds over seconds that each found. ``seconds``: how
-    long each sampled; ``most_seconds``: how long it might. ``device``: cpu or cuda.
+    long each sampled; ``most_seconds``: how long it might. ``device``: cpu or cuda. ``workload``: what was called, in words; empty in run
+    files from before it was recorded.
     """
 
     kind: ClassVar[str] = "calibration"
@@ -166,6 +167,7 @@ class Calibration:
     seconds: list[float]
     most_seconds: float
     device: str = "cpu"
+    workload: str = ""
 
 
 @dataclass(frozen=True)

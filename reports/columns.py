@@ -53,6 +53,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "run": ("str", "see runs"),
         "machine": ("str", "see runs"),
         "device": ("str", "cpu or cuda"),
+        "workload": ("str", "what was called, in words; empty where the run does not say"),
         "planted": ("float64", "the share by which one of two equal things was slowed down; 0: neither was"),
         "trials": ("int64", "comparisons of the two"),
         "slower": ("int64", "comparisons that called the one that was slowed down slower"),

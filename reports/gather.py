@@ -122,7 +122,7 @@ class Gatherer:
         counts = {verdict.value: result.verdicts.get(verdict.value, 0) for verdict in Verdict}
         if not all(isinstance(count, int) and count >= 0 for count in counts.values()) or not 0 < result.trials == sum(counts.values()):
             return False
-        own = {key: getattr(result, key) for key in ("device", "planted", "trials", "most_seconds", "ratios")}
+        own = {key: getattr(result, key) for key in ("device", "workload", "planted", "trials", "most_seconds", "ratios")}
         seconds = metrics.median(result.seconds)
         self.tables["calibrations"].add({**own, **counts, "run": run, "machine": machine, "seconds": seconds})
         return True

@@ -216,9 +216,9 @@ def merged(told: list[list[str]]) -> list[tuple[str, int]]:
 
 
 def instrument(findings: Findings) -> list[dict[str, Any]]:
-    """What comparisons of times can see: one entry per machine and device that was calibrated (the last time) or timed anything.
+    """What comparisons of times can see: for each machine and device that timed anything, one entry per workload that was calibrated.
 
-    ``lines`` is empty where there was no calibration; ``overhead`` is empty where the run does not say.
+    Of each the last calibration counts. ``lines`` is empty where there was none; ``overhead`` and ``workload`` where the run does not say.
     """
     frames = findings.frames
     created = frames.runs.set_index("run")["created"]
@@ -227,18 +227,24 @@ def instrument(findings: Findings) -> list[dict[str, Any]]:
     answer = []
     for machine, device in places.drop_duplicates().itertuples(index=False):
         own = calibrations[(calibrations["machine"] == machine) & (calibrations["device"] == device)]
-        last = own[own["run"] == own["run"].iloc[-1]] if len(own) else own
-        policy = frames.runs.set_index("run")["policy"].get(last["run"].iloc[0], {}) if len(last) else {}
-        overhead = policy.get("instrument_overhead")
-        answer.append(
-            {
-                "machine": machine,
-                "device": device,
-                "lines": [_seen(row) for row in rows(last.sort_values("planted"))],
-                "overhead": f"{overhead:+.2%}" if isinstance(overhead, (int, float)) else "",
-            }
-        )
+        found = [_calibrated(of_it, frames.runs) for _, of_it in own.groupby("workload", sort=False)]
+        answer += [{"machine": machine, "device": device, **one} for one in found or [_UNCALIBRATED]]
     return answer
+
+
+#: What stands for a place where nothing was calibrated.
+_UNCALIBRATED = {"workload": "", "lines": [], "overhead": ""}
+
+
+def _calibrated(own: pd.DataFrame, runs: pd.DataFrame) -> dict[str, Any]:
+    """The last calibration of one workload on one device."""
+    last = own[own["run"] == own["run"].iloc[-1]]
+    overhead = runs.set_index("run")["policy"].get(last["run"].iloc[0], {}).get("instrument_overhead")
+    return {
+        "workload": last["workload"].iloc[0],
+        "lines": [_seen(row) for row in rows(last.sort_values("planted"))],
+        "overhead": f"{overhead:+.2%}" if isinstance(overhead, (int, float)) else "",
+    }
 
 
 def _seen(row: Any) -> dict[str, str]:

@@ -16,6 +16,7 @@ from harness.calibration import main, resolved, told
 from harness.clock import FakeClock, Timing
 from harness.planted import waiting
 from harness.record import Calibration
+from harness.sampling import Budget
 from harness.statistics import LEVEL, Verdict
 from harness.store import read
 
@@ -52,7 +53,7 @@ def _making(clock: FakeClock, *seconds: float) -> Callable[[], Callable[[], Any]
 
 
 def trial(share: float, seconds: float, clock: FakeClock, make: Callable[[], Callable[[], Any]]) -> tuple[Verdict, float, float]:
-    return calibration.trial(share, seconds, clock, make, partial(waiting, clock=clock.now))
+    return calibration.trial(share, Budget(seconds=seconds), clock, make, partial(waiting, clock=clock.now))
 
 
 def test_a_planted_slowdown_is_found_and_equal_things_are_the_same() -> None:
@@ -79,19 +80,25 @@ def test_what_a_layer_raises_is_not_taken_for_a_measurement() -> None:
 
 
 def test_the_overhead_is_told_apart_from_the_calls() -> None:
-    found = calibration.overhead(Costly(), pairs=3)
+    found = calibration.overhead(Costly(), Budget(), pairs=3)
     # Fifteen calls of 20 us fill a sample of 0.3 ms. A look at the clock takes 0.1 us: one is in each call, one in the bare loop's time.
     assert found.share == pytest.approx((1e-6 - 1e-7) / (15 * 20.1e-6), rel=0.01)
     assert found.timed == pytest.approx(1e-6) and found.untimed == pytest.approx(5e-6, abs=2e-7)
-    without = calibration.overhead(Ticking(), pairs=3)
+    without = calibration.overhead(Ticking(), Budget(), pairs=3)
     assert abs(without.share) < 1e-3 and without.timed < 2e-7
 
 
 def test_the_layers_that_are_compared_give_answers() -> None:
     with torch.no_grad():
-        output, (h_n, _) = calibration.layer()()
-    steps, batch, hidden = calibration.SHAPES["cpu"]
-    assert output.shape == (steps, batch, hidden) and h_n.shape == (1, batch, hidden)
+        output, (h_n, _) = calibration.layer((5, 3, 7))()
+    assert output.shape == (5, 3, 7) and h_n.shape == (1, 3, 7)
+
+
+@pytest.mark.parametrize("shape", ["64,8", "64,8,0", "64,8,64,1", "64,8,-1", "64,8,x", "", "64,8,²"])
+def test_a_shape_that_is_none_is_refused(shape: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["--shape", shape])
+    assert f"expected three whole numbers above 0, as in 64,8,64, but got {shape!r}" in capsys.readouterr().err
 
 
 def _record(planted: float, **verdicts: int) -> Calibration:
@@ -152,10 +159,10 @@ def test_an_interrupt_ends_it_and_keeps_what_was_done(
 ) -> None:
     made: list[int] = []
 
-    def third(device: str) -> Callable[[], Any]:
+    def third(shape: tuple[int, int, int], device: str) -> Callable[[], Any]:
         made.append(1)
         # Two layers make a trial: this is the baseline of the second slowdown, and is interrupted while it is sampled.
-        return (lambda: signal.raise_signal(signal.SIGINT)) if len(made) == 3 else make(device)
+        return (lambda: signal.raise_signal(signal.SIGINT)) if len(made) == 3 else make(shape, device)
 
     make = calibration.layer
     monkeypatch.setattr(calibration, "layer", third)

@@ -12,6 +12,7 @@ import pytest
 from harness import calibration
 from harness.clock import FakeClock
 from harness.planted import Occupying, waiting
+from harness.sampling import Budget
 from harness.statistics import Verdict
 
 
@@ -41,6 +42,9 @@ def test_without_a_share_nothing_is_added_to_the_call() -> None:
     def call() -> None: ...
 
     assert waiting(call, 0.0, FakeClock().now) is call
+
+
+BUDGET = Budget(seconds=2.0).on("cuda")
 
 
 class Gpu:
@@ -101,7 +105,7 @@ def test_a_call_is_slower_by_its_share_whatever_it_waits_for(by: str, share: flo
 @pytest.mark.parametrize("by", ["host", "device"])
 def test_a_slowdown_on_a_device_is_found_and_equal_things_are_the_same(by: str) -> None:
     gpu = Gpu()
-    verdict, ratio, _ = calibration.trial(0.05, 2.0, gpu.clock, partial(gpu.bound, by), gpu.slowed())
+    verdict, ratio, _ = calibration.trial(0.05, BUDGET, gpu.clock, partial(gpu.bound, by), gpu.slowed())
     assert verdict is Verdict.SLOWER and ratio == pytest.approx(1.05, abs=5e-3)
-    verdict, ratio, _ = calibration.trial(0.0, 2.0, gpu.clock, partial(gpu.bound, by), gpu.slowed())
+    verdict, ratio, _ = calibration.trial(0.0, BUDGET, gpu.clock, partial(gpu.bound, by), gpu.slowed())
     assert verdict is Verdict.SAME and ratio == pytest.approx(1.0, abs=1e-3)

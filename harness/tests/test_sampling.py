@@ -66,6 +66,16 @@ def test_a_sample_has_as_many_calls_as_fill_its_time(seconds: float, calls: int)
     assert paced({"a": _subject(print)}, {"a": seconds}, Budget(sample_seconds=1e-3))["a"].calls == pytest.approx(calls, abs=1)
 
 
+@pytest.mark.parametrize(("device", "seconds", "calls"), [("cpu", 2e-5, 15), ("cuda", 2e-5, 100), ("cuda:1", 1e-3, 2), ("cuda", 3e-3, 1)])
+def test_a_sample_on_a_gpu_is_long_beside_the_wait_for_it(device: str, seconds: float, calls: int) -> None:
+    assert paced({"a": _subject(print)}, {"a": seconds}, Budget().on(device))["a"].calls == calls
+
+
+def test_a_sample_is_as_long_as_was_asked_for_on_a_gpu_too() -> None:
+    asked = Budget(seconds=3.0, sample_seconds=0.5, family=4)
+    assert asked.on("cuda") == asked == asked.on("cpu")
+
+
 def test_what_is_to_be_compared_has_as_many_calls_to_a_sample() -> None:
     seconds = {"fast": 4.9e-4, "slower": 5.1e-4, "slow": 2e-3, "far slower": 0.015, "very slow": 0.1}
     pace = paced(dict.fromkeys(seconds, _subject(print)), seconds, Budget(sample_seconds=1e-3))

@@ -56,10 +56,10 @@ def test_a_calibration_is_a_row_per_planted_slowdown_and_no_implementation(tmp_p
         column: dtype for column, (dtype, _) in COLUMNS["calibrations"].items()
     }
     assert frames.calibrations.drop(columns=["run", "ratios"]).to_dict("records") == [
-        {"machine": "specimen", "device": "cpu", "planted": 0.0, "trials": 10, "slower": 1, "faster": 0, "same": 8, "undecided": 1,
-         "seconds": 1.5, "most_seconds": 6.0},
-        {"machine": "specimen", "device": "cpu", "planted": 0.02, "trials": 10, "slower": 9, "faster": 0, "same": 0, "undecided": 1,
-         "seconds": 0.625, "most_seconds": 6.0},
+        {"machine": "specimen", "device": "cpu", "workload": "", "planted": 0.0, "trials": 10, "slower": 1, "faster": 0, "same": 8,
+         "undecided": 1, "seconds": 1.5, "most_seconds": 6.0},
+        {"machine": "specimen", "device": "cpu", "workload": "", "planted": 0.02, "trials": 10, "slower": 9, "faster": 0, "same": 0,
+         "undecided": 1, "seconds": 0.625, "most_seconds": 6.0},
     ]  # fmt: skip
     assert frames.calibrations["ratios"].tolist() == [[1.0] * 10, [1.02] * 10]
 

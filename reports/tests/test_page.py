@@ -206,6 +206,17 @@ def test_of_two_calibrations_of_a_machine_the_later_one_counts(tmp_path: Path) -
     assert "1 of 10" not in text and "a slowdown of" not in text
 
 
+def test_each_workload_has_a_calibration_of_its_own(tmp_path: Path) -> None:
+    equal = replace(specimen.calibrations()[0], workload="nn.LSTM T=64")
+    larger = replace(equal, workload="nn.LSTM T=25", verdicts={"faster": 0, "slower": 0, "same": 10, "undecided": 0})
+    early = specimen.write(tmp_path, results=[equal], created="2026-01-01T00:00:00Z", what="early")
+    late = specimen.write(tmp_path, results=[larger], created="2026-01-02T00:00:00Z", what="late")
+    text = _told(tmp_path, early, late)
+    for workload, found in (("nn.LSTM T=64", 1), ("nn.LSTM T=25", 0)):
+        told = text.partition(f"On specimen, {workload} comparisons")[2]
+        assert told.partition("called different ")[2].startswith(f"{found} of 10")
+
+
 def test_each_device_of_a_machine_has_a_calibration_of_its_own(tmp_path: Path) -> None:
     equal = specimen.calibrations()[0]
     early = specimen.write(tmp_path, results=specimen.calibrations(), created="2026-01-01T00:00:00Z", what="early")
