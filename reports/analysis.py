@@ -159,14 +159,24 @@ class Findings:
         """Those that may be called the fastest."""
         return [row.implementation for row in rows(self.verdicts) if Verdict(row.verdict).conforms]
 
+    @property
+    def tested(self) -> bool:
+        """Whether anything is known of how one of them conforms."""
+        return any(Verdict(verdict) not in (Verdict.NOT_TESTED, Verdict.UNAVAILABLE) for verdict in self.verdicts["verdict"])
+
     @cached_property
     def fastest(self) -> pd.DataFrame:
-        return speed.fastest(self.frames, self.cells, self.implementations, self.conforming, self.rounds)
+        """One row per use; none where nothing was tested."""
+        return self._fastest(each=False)
 
     @cached_property
     def fastest_of_each(self) -> pd.DataFrame:
         """The same with every T a use of its own."""
-        return speed.fastest(self.frames, self.cells, self.implementations, self.conforming, self.rounds, each=True)
+        return self._fastest(each=True)
+
+    def _fastest(self, each: bool) -> pd.DataFrame:
+        found = speed.fastest(self.frames, self.cells, self.implementations, self.conforming, self.rounds, each=each)
+        return found if self.tested else found.iloc[:0]
 
 
 def current(frames: Frames) -> Frames:

@@ -59,7 +59,7 @@ def _headline(findings: Findings) -> tuple[str, list[str]]:
     count = Counter(findings.verdicts["verdict"])
     tested = sum(count[verdict] for verdict in (Verdict.DROP_IN, Verdict.PARTIAL, Verdict.SO_FAR, Verdict.NOT_DROP_IN))
     good = count[Verdict.DROP_IN]
-    if not tested:
+    if not findings.tested:
         title = "Speed only: no contract was run"
     elif good == tested:
         title = "The one tested implementation is a drop-in" if tested == 1 else f"All {tested} tested implementations are drop-ins"
@@ -81,6 +81,8 @@ def _headline(findings: Findings) -> tuple[str, list[str]]:
         sentences.append(f"Not tested: {', '.join(names[Verdict.NOT_TESTED])}.")
     if names[Verdict.UNAVAILABLE]:
         sentences.append(f"Cannot run here: {', '.join(names[Verdict.UNAVAILABLE])}.")
+    if not findings.tested and len(findings.cells):
+        sentences.append("Nobody is named the fastest, because that takes a layer that conforms: run the contracts too.")
     return title, sentences + _fastest(findings.fastest)
 
 

@@ -201,6 +201,10 @@ def passing(*implementations: str) -> list[Conformance]:
     return [check(name, contract) for name in implementations for contract in ("a.one", "a.two")]
 
 
+def broken(*implementations: str) -> list[Conformance]:
+    return [check(name, "a.one", Outcome.FAILED) for name in implementations]
+
+
 ROUNDS = [1.0, 1.1, 0.9, 1.2, 1.05, 0.95]
 
 
@@ -242,9 +246,14 @@ def test_an_implementation_that_breaks_a_contract_is_never_the_fastest(tmp_path:
     assert row["passed_over"] == ["x:b took less time but does not conform"]
 
 
-def test_nobody_is_the_fastest_where_nobody_is_known_to_conform(tmp_path: Path) -> None:
-    row = findings_of(tmp_path, cell("x:a", ROUNDS)).fastest.iloc[0]
+def test_nobody_is_the_fastest_where_nobody_conforms(tmp_path: Path) -> None:
+    row = findings_of(tmp_path, *broken("x:a"), cell("x:a", ROUNDS)).fastest.iloc[0]
     assert (row["winner"], row["leader"]) == ("", "")
+
+
+def test_there_is_no_use_to_be_the_fastest_of_where_nothing_was_tested(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, cell("x:a", ROUNDS), cell("x:b", slower(2)))
+    assert not findings.tested and findings.fastest.empty and findings.fastest_of_each.empty
 
 
 def test_the_specimen_never_names_one_that_does_not_conform(findings: Findings) -> None:

@@ -23,7 +23,7 @@ from reports.inline import classed, compact, inline
 from reports.metrics import HOST_BOUND
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
-from reports.tests.test_analysis import ROUNDS, cell, check, findings_of, passing, slower
+from reports.tests.test_analysis import ROUNDS, broken, cell, check, findings_of, passing, slower
 
 
 def draw(module: Any, findings: Findings) -> list[Drawing]:
@@ -297,8 +297,8 @@ def test_a_style_that_figures_share_is_said_once() -> None:
     assert second == '<svg><path class="s0"/><path style="fill:blue"/></svg>'
 
 
-def _map_of(directory: Path, *cells: Throughput, conforming: tuple[str, ...] = ("x:a", "x:b")) -> Drawing:
-    (drawing,) = draw(fastest, findings_of(directory, *passing(*conforming), *cells))
+def _map_of(directory: Path, *cells: Throughput) -> Drawing:
+    (drawing,) = draw(fastest, findings_of(directory, *passing("x:a", "x:b"), *cells))
     return drawing
 
 
@@ -335,7 +335,7 @@ def test_the_map_has_a_cell_for_every_length_batch_and_width_with_its_winner_or_
 
 
 def test_where_nobody_conforms_the_map_names_nobody(tmp_path: Path) -> None:
-    drawing = _map_of(tmp_path, cell("x:a", ROUNDS, 1), conforming=())
+    (drawing,) = draw(fastest, findings_of(tmp_path, *broken("x:a"), cell("x:a", ROUNDS, 1)))
     assert drawing.data["winner"].tolist() == [""] and "none" in [text.get_text() for text in drawing.figure.axes[0].texts]
 
 

@@ -226,9 +226,11 @@ def test_each_device_of_a_machine_has_a_calibration_of_its_own(tmp_path: Path) -
     late = specimen.write(tmp_path, results=[on_gpu], created="2026-01-02T00:00:00Z", what="late")
     text = _told(tmp_path, early, late)
     assert "On specimen comparisons" in text and "1 of 10" in text
-    assert "On specimen, cuda comparisons" in text and "called different 0 of 10" in text
+    assert "On CUDA · specimen comparisons" in text and "called different 0 of 10" in text
     timed = specimen.write(tmp_path, results=[replace(one, device="cuda") for one in specimen.throughput()[:3]], what="timed")
-    assert "Not measured on specimen, cuda, or not in these files: nox -s calibrate -- --device cuda measures it." in _told(tmp_path, timed)
+    assert "Not measured on CUDA · specimen, or not in these files: nox -s calibrate -- --device cuda measures it." in _told(
+        tmp_path, timed
+    )
 
 
 def test_the_page_says_what_disturbed_the_times_and_how_many_workloads_it_concerns(html: str, tmp_path: Path) -> None:
@@ -349,8 +351,8 @@ def test_times_alone_make_a_page_that_claims_no_conformance(tmp_path: Path) -> N
     cells = specimen.throughput()[:66]
     out = page.write(load(specimen.benchmark_json(tmp_path / "b.json", cells)), tmp_path / "out")
     text = " ".join(_Reader(out.read_text()).texts)
-    assert "Speed only: no contract was run" in text
-    assert "none conforms" in text
+    assert "Speed only: no contract was run" in text and "Nobody is named the fastest" in text
+    assert "none conforms" not in text and "by use" not in text
 
 
 def test_a_foreign_benchmark_file_makes_a_page(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from reports.tests.test_analysis import ROUNDS, cell, findings_of, passing, slower
+from reports.tests.test_analysis import ROUNDS, broken, cell, findings_of, passing, slower
 from reports.view_verdict import Line, Uses, fastest_tables, headline
 
 SIZES = ({"hidden_size": 4, "input_size": 4}, {"hidden_size": 8, "input_size": 8}, {"hidden_size": 16, "input_size": 16})
@@ -70,5 +70,5 @@ def test_the_paragraph_counts_the_uses_that_are_won_the_same_and_undecided(tmp_p
 
 
 def test_where_nobody_conforms_the_paragraph_says_so(tmp_path: Path) -> None:
-    _, sentences = headline(findings_of(tmp_path, *contest(2.0)))
+    _, sentences = headline(findings_of(tmp_path, *broken("x:a"), *contest(2.0)))
     assert sentences[-1] == "The fastest conforming implementation, out of 1 use: no conforming one with all the times in 1."
