@@ -13,10 +13,16 @@ from numpy.typing import NDArray
 from harness.layer import Layer, Mode
 
 Array = NDArray[np.float64]
-DType = Literal["float64", "float32", "bfloat16", "float16"]
+DType = Literal["float64", "float32", "tf32", "bfloat16", "float16"]
 
-#: Unit round-off spacing at 1.0 of each dtype (IEEE 754; bfloat16 has 8 bits of significand).
-EPS: dict[str, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+#: Unit round-off spacing at 1.0 of each dtype (IEEE 754; bfloat16 has 8 bits of significand). *tf32* is float32 of which the factors of a
+#: product may be rounded to TF32's 11 bits: an arithmetic of CUDA devices, which is timed, and which one contract turns on for itself.
+EPS: dict[str, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "tf32": 2.0**-10, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+
+
+def stored(dtype: str) -> str:
+    """The type that numbers of ``dtype`` are stored in, by torch's and numpy's name (but that numpy has no bfloat16)."""
+    return "float32" if dtype == "tf32" else dtype
 
 
 @dataclass(frozen=True)
@@ -129,7 +135,7 @@ def rounded(array: Array, dtype: str) -> Array:
         # Round to nearest, ties to even, on the upper 16 bits of a float32.
         bits = (bits + 0x7FFF + ((bits >> 16) & 1)) & np.uint32(0xFFFF0000)
         return bits.view(np.float32).astype(np.float64)
-    return array.astype(dtype).astype(np.float64)
+    return array.astype(stored(dtype)).astype(np.float64)
 
 
 @lru_cache(maxsize=64)

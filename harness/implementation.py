@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from harness.case import Case
+from harness.case import Case, stored
 from harness.layer import Layer, Mode
 
 
@@ -46,7 +46,7 @@ class Capabilities:
         layer = case.layer
         asked = {
             f"mode {layer.mode}": layer.mode in self.modes,
-            f"dtype {case.dtype}": case.dtype in self.dtypes,
+            f"dtype {case.dtype}": stored(case.dtype) in self.dtypes,
             "several layers": self.layers or layer.num_layers == 1,
             "bidirectional": self.bidirectional or not layer.bidirectional,
             "bias=False": self.no_bias or layer.bias,

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.case import Case
+from harness.case import Case, stored
 from harness.clock import Clock, HostClock
-from harness.implementation import equal_terms
+from harness.implementation import tf32
 from harness.sampling import Subject
 from harness.trial import lacks_memory
 from harness.work import Work
@@ -86,7 +86,7 @@ def limit(work: Work, rates: Rates) -> Limit:
 def _random(dtype: str, device: str, *shape: int) -> Tensor:
     """Random numbers, one block of them over and over: zeros draw less power, and new ones for each place take longer than the product."""
     size = math.prod(shape)
-    block = torch.rand(min(size, 2**16), generator=torch.Generator().manual_seed(0)).to(device=device, dtype=getattr(torch, dtype))
+    block = torch.rand(min(size, 2**16), generator=torch.Generator().manual_seed(0)).to(device=device, dtype=getattr(torch, stored(dtype)))
     return block.repeat(-(-size // block.numel()))[:size].view(shape)
 
 
@@ -109,11 +109,12 @@ def moves(bytes: int, device: str) -> dict[str, Callable[[], Tensor]]:
 
 @dataclass(frozen=True)
 class _Step:
-    """One call of a series: what it is, a shape or (kind, bytes), how much it does, and how it is made."""
+    """One call of a series: what it is, a shape or (kind, bytes), how much it does, how it is made, and in which arithmetic."""
 
     what: Any
     amount: int
     prepare: Callable[[], Callable[[], Any]]
+    dtype: str = "float32"
 
 
 class Limits:
@@ -142,7 +143,7 @@ class Limits:
         """The rates for a case of which a call touches ``working_set`` bytes, with as many threads as torch has now.
 
         Products: that of the whole input by the weights of the first layer, (T*B, I) by (I, G*H), and a large one. Both also in
-        float32 where the dtype is a half: a CPU may multiply floats faster, and a layer may turn its numbers into floats. Copies and
+        float32 where the dtype is narrower: a CPU may multiply floats faster, and a layer may turn its numbers into floats. Copies and
         reads: of ``working_set`` bytes, so that what fits a cache is measured there, and of larger ones, because the call itself takes
         longer than a small copy; reads besides copies because a machine can be better at either. Of all these the best counts: a limit is
         not to be beaten by a choice of shape.
@@ -159,7 +160,7 @@ class Limits:
         for dtype in dtypes:
             known = self._products.setdefault((dtype, device, threads), {})
             for shape in (hoisted, _LARGE_PRODUCT):
-                steps = [_Step(s, 2 * math.prod(s), partial(self._product, s, dtype, device)) for s in _shapes(shape)]
+                steps = [_Step(s, 2 * math.prod(s), partial(self._product, s, dtype, device), dtype) for s in _shapes(shape)]
                 self._measure((shape, dtype, device, threads), device, steps, known, again)
             products |= {f"{'x'.join(map(str, shape))} {dtype}": rate for shape, rate in known.items()}
         memory = self._memory.setdefault((device, threads), {})
@@ -205,9 +206,9 @@ def _shapes(shape: Shape) -> list[Shape]:
 
 
 @contextmanager
-def _terms() -> Iterator[None]:
-    """What the timed cells run under, without gradients."""
-    with equal_terms(), torch.no_grad():
+def _terms(dtype: str) -> Iterator[None]:
+    """What the timed cells of ``dtype`` run under, without gradients."""
+    with tf32(allowed=dtype == "tf32"), torch.no_grad():
         yield
 
 
@@ -222,7 +223,7 @@ def _climb(steps: Sequence[_Step], clock: Clock) -> dict[Any, float]:
         if reached and _LEAST_ROUNDS * seconds * step.amount / reached[-1][0].amount > _SECONDS:
             break
         try:
-            subject = Subject(step.prepare(), _terms)
+            subject = Subject(step.prepare(), partial(_terms, step.dtype))
             # Warms up: on a GPU the first call of a size loads its kernel.
             subject.sample(clock, 1)
         except Exception as error:  # torch says in several ways that memory is short; anything else goes on

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.case import Case
 from harness.dispatch import kernels_of
-from harness.implementation import Implementation, equal_terms
+from harness.implementation import Implementation, tf32
 from harness.reference import Expected, answer, gradients, tensor, to_array
 from harness.sampling import Subject
 from harness.trial import Trial
@@ -41,11 +41,14 @@ class Cell:
 def build(workload: Workload, implementation: Implementation) -> Cell:
     """The layer with its inputs on the device, and one call of the pass.
 
-    Raises :class:`~harness.trial.ContractError` where the layer cannot be built or does not take the parameters of nn's.
+    Raises :class:`~harness.trial.ContractError` where the layer cannot be built or does not take the parameters of nn's, and
+    NotImplementedError where the device has no such arithmetic.
     """
     case, timed = workload.case, workload.timed
+    if case.dtype == "tf32" and not _has_tf32(case.device):
+        raise NotImplementedError(f"{case.device} has no TF32: CUDA devices have it from compute capability 8.0 on")
     trial = Trial(implementation, case)
-    with _on_equal_terms(implementation):
+    with _on_equal_terms(implementation, case):
         # A layer whose gradients nobody wants is one in use, and switched to evaluation.
         module = trial.module().train(timed.records)
     leaves = trial.leaves()
@@ -58,7 +61,7 @@ def build(workload: Workload, implementation: Implementation) -> Cell:
 
     @contextmanager
     def context() -> Iterator[None]:
-        with _on_equal_terms(implementation), torch.set_grad_enabled(timed.records):
+        with _on_equal_terms(implementation, case), torch.set_grad_enabled(timed.records):
             yield
 
     if timed.goes_back:
@@ -116,9 +119,13 @@ def _backward(module: nn.Module, form: Any, wanted: list[Tensor], cotangent: Ten
     return Subject(back, context, forward)
 
 
+def _has_tf32(device: str) -> bool:
+    return torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 @contextmanager
-def _on_equal_terms(implementation: Implementation) -> Iterator[None]:
-    with equal_terms(), implementation.switches(), warnings.catch_warnings():
+def _on_equal_terms(implementation: Implementation, case: Case) -> Iterator[None]:
+    with tf32(allowed=case.dtype == "tf32"), implementation.switches(), warnings.catch_warnings():
         # What other people's code warns of breaks no contract, whatever pytest makes of warnings here.
         warnings.simplefilter("ignore")
         yield

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from harness import oracle
-from harness.case import EPS, Array, Case
+from harness.case import EPS, Array, Case, stored
 from harness.implementation import equal_terms, switched
 from harness.layer import Layer, Mode
 from harness.tolerance import floor_of, scaled_error, typical_error
@@ -210,7 +210,7 @@ def _plain_loop(question: Question) -> dict[str, NDArray[Any]]:
 
 def tensor(array: Array, case: Case) -> Tensor:
     """``array`` as a torch tensor of the case's dtype on the case's device; exact, because cases hold rounded values."""
-    return torch.tensor(array, dtype=getattr(torch, case.dtype), device=case.device)
+    return torch.tensor(array, dtype=getattr(torch, stored(case.dtype)), device=case.device)
 
 
 def to_array(value: Tensor) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
 import harness
-from harness.case import Array, Case
+from harness.case import Array, Case, stored
 from harness.diagnosis import hint
 from harness.implementation import Implementation
 from harness.layer import Layer
@@ -69,7 +69,7 @@ class Trial:
         weights = self.case.arrays.weights if weights is None else weights
         with self.blamed(f"building {layer.expression()}"):
             module = self.implementation.build(layer)
-            module = module.to(device=self.case.device, dtype=getattr(torch, self.case.dtype))
+            module = module.to(device=self.case.device, dtype=getattr(torch, stored(self.case.dtype)))
         with self.blamed(f"load_state_dict with the parameters of nn.{layer.expression()}"):
             module.load_state_dict({name: tensor(value, self.case) for name, value in weights.items()})
         return module

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from harness.case import EPS, Case
+from harness.case import EPS, Case, stored
 from harness.layer import Layer, Mode
 from harness.work import Work, work
 
@@ -188,4 +188,4 @@ def work_of(workload: Workload) -> Work:
     case, timed = workload.case, workload.timed
     steps, calls = (1, case.steps) if timed is Pass.STREAMING else (case.steps, 1)
     forward = timed is not Pass.BACKWARD
-    return work(case.layer, steps, case.batch, case.dtype, forward=forward, backward=timed.goes_back, calls=calls)
+    return work(case.layer, steps, case.batch, stored(case.dtype), forward=forward, backward=timed.goes_back, calls=calls)

@@ -272,20 +272,22 @@ def tf32() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("tf32")
-def test_rates_are_measured_on_the_terms_of_the_timed_cells() -> None:
+@pytest.mark.parametrize("dtype", ["float32", "tf32"])
+def test_rates_are_measured_on_the_terms_of_the_timed_cells(dtype: Any) -> None:
     seen, machine = set(), Machine()
 
     def watched(shape: Shape, dtype: str, device: str) -> Callable[[], None]:
         call = machine.product(shape, dtype, device)
 
         def looking() -> None:
-            seen.add((torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.is_grad_enabled()))
+            seen.add((dtype, torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32, torch.is_grad_enabled()))
             call()
 
         return looking
 
-    Limits(lambda device: machine, watched, machine.moves).rates(CASE, MIB)
-    assert seen == {(False, False, False)}
+    Limits(lambda device: machine, watched, machine.moves).rates(replace(CASE, dtype=dtype), MIB)
+    # A layer may leave float32 as it is.
+    assert seen == {("float32", False, False, False)} | ({("tf32", True, True, False)} if dtype == "tf32" else set())
     assert torch.backends.cuda.matmul.allow_tf32 and torch.is_grad_enabled()
 
 

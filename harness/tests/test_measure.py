@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harness import measure as measuring
-from harness import memory
+from harness import memory, passes
 from harness.clock import FakeClock
 from harness.implementation import Capabilities, switched
 from harness.layer import Layer, Mode
@@ -378,6 +378,32 @@ def test_switches_and_gradient_mode_are_as_the_pass_says_in_every_call() -> None
         assert _one(forward, workload, switches=lambda: switched("mkldnn", False)).outcome == "passed"
         assert seen == {(training, training, False, False)}
     assert torch.backends.mkldnn.enabled and torch.is_grad_enabled()
+
+
+def test_tf32_is_allowed_in_every_call_of_a_workload_that_asks_for_it_and_in_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: set[Any] = set()
+
+    def forward(self: nn.GRU, input: Any, hx: Any) -> Any:
+        seen.add((input.dtype, torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32))
+        # What TF32 makes of it.
+        output, h_n = nn.GRU.forward(self, input.half().float(), hx)
+        return output, h_n
+
+    narrow = replace(TRAINING, case=replace(CASE, dtype="tf32"))
+    refused = _one(forward, narrow)
+    assert refused.outcome == "unsupported" and "cpu has no TF32: CUDA devices have it from compute capability 8.0 on" in refused.message
+    monkeypatch.setattr(passes, "_has_tf32", lambda device: True)
+    record = _one(forward, narrow)
+    assert (record.outcome, record.dtype, record.settings["tf32"]) == ("passed", "tf32", True)
+    assert seen == {(torch.float32, True, True)} and "-tf32-" in record.workload
+    assert (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32) == (True, False)
+    assert _one(forward, TRAINING).outcome == "failed", "in float32 as much is wrong"
+
+
+def test_a_layer_for_float32_is_one_for_tf32() -> None:
+    case = replace(CASE, dtype="tf32")
+    assert Capabilities(dtypes=frozenset({"float32"})).lacks(case) is None
+    assert Capabilities(dtypes=frozenset({"float16"})).lacks(case) == "declared as not supported: dtype tf32"
 
 
 def test_all_timed_calls_see_the_inputs_of_the_workload_and_agreement_sees_fresh_ones() -> None:
