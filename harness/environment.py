@@ -94,8 +94,12 @@ def load_average() -> float | None:
 
 
 def _cpu_name() -> str:
-    match = re.search(r"^model name\s*:\s*(.+)$", text_of(Path("/proc/cpuinfo")), re.M)
-    return match.group(1).strip() if match else platform.processor() or platform.machine()
+    told: dict[str, str] = dict(re.findall(r"^(model name|CPU implementer|CPU part)\s*:\s*(.+?)\s*$", text_of(Path("/proc/cpuinfo")), re.M))
+    if "model name" in told:
+        return told["model name"]
+    # Linux on ARM gives no name but the numbers of one; without them all ARM machines would pass for the same.
+    numbers = [f"{key} {told[key]}" for key in ("CPU implementer", "CPU part") if key in told]
+    return ", ".join([platform.machine(), *numbers]) if numbers else platform.processor() or platform.machine()
 
 
 def _memory() -> int | None:

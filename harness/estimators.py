@@ -13,6 +13,7 @@ import random
 import statistics as stdlib
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 
 from harness.arguments import above_zero, at_least
-from harness.calibration import PLANTED, SHAPES, inference, layer
+from harness.calibration import INTERRUPTED, PLANTED, SHAPES, inference, layer
 from harness.clock import HostClock
 from harness.sampling import Budget, Contest, Samples, Subject, interleave, require_whole
 from harness.statistics import FASTEST_OF, LEVEL, STRETCHES, Array, Effect, Verdict, effect
@@ -111,30 +112,33 @@ def verdict_of_all(series: Series, estimate: Callable[[Times, Times], Effect]) -
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; returns the exit status."""
+    """The command line; returns the exit status: 0, or 130 after an interrupt, with the table of what was taken until then."""
     parser = argparse.ArgumentParser(prog="python -m harness.estimators", description=__doc__.split("\n")[0])
     parser.add_argument("--series", type=at_least(1), default=24, metavar="N", help="pairs of equal layers, for each length; default: 24")
     parser.add_argument("--seconds", type=above_zero, default=20.0, metavar="SECONDS", help="of calls in each series; default: 20")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    several: dict[float, list[Series]] = {length: [] for length in LENGTHS}
-    with Watch("cpu") as watch:
+    # One of each length in turn, so that what the machine does meanwhile is the same for all.
+    taken: list[dict[float, Series]] = []
+    with Watch("cpu") as watch, suppress(KeyboardInterrupt):
         for _ in range(chosen.series):
-            # In turn, so that what the machine does meanwhile is the same for all.
-            for length, found in several.items():
-                found.append(take(chosen.seconds, length))
+            taken.append({length: take(chosen.seconds, length) for length in LENGTHS})
     seen = watch.seen()
+    if not taken:
+        print("error: interrupted before the first series was whole", file=sys.stderr)
+        return INTERRUPTED
+    several = {length: [one[length] for one in taken] for length in LENGTHS}
     shares = {"other processes had": seen.others, "this thread waited for a core": seen.waited}
     print(", ".join(f"{what} {share:.0%} of the time" for what, share in shares.items() if share is not None))
     head = "  ".join(f"{f'{share:.0%} in {seconds:g} s' if share else 'false alarms':>13}" for share, seconds in PLANTED)
-    print(f"{f'{chosen.series} series, at {LEVEL:.0%}':32}   error  {head}")
+    print(f"{f'{len(taken)} series, at {LEVEL:.0%}':32}   error  {head}")
     for name, estimate in ESTIMATORS.items():
         print(row(name, several[LENGTHS[0]], estimate))
     first = next(iter(ESTIMATORS))
     print(row(f"{first}, no looks", several[LENGTHS[0]], ESTIMATORS[first], decide=False))
     for length in LENGTHS[1:]:
         print(row(f"{first}, {1e3 * length:g} ms", several[length], ESTIMATORS[first]))
-    return 0
+    return 0 if len(taken) == chosen.series else INTERRUPTED
 
 
 if __name__ == "__main__":

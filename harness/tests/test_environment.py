@@ -20,6 +20,21 @@ def test_this_machine_is_described_in_plain_data() -> None:
     assert found.cores >= 1 and found.cpu and found.machine
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("processor\t: 0\nmodel name\t: Fast One @ 3 GHz \n\nprocessor\t: 1\nmodel name\t: Fast One @ 3 GHz\n", "Fast One @ 3 GHz"),
+        ("processor\t: 0\nCPU implementer\t: 0x41\nCPU part\t: 0xd0c\n", "aarch64, CPU implementer 0x41, CPU part 0xd0c"),
+        ("processor\t: 0\n", "aarch64"),
+    ],
+)
+def test_a_processor_has_a_name_that_tells_it_from_others(text: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment, "text_of", lambda path: text if path == Path("/proc/cpuinfo") else "")
+    monkeypatch.setattr(platform, "processor", lambda: "")
+    monkeypatch.setattr(platform, "machine", lambda: "aarch64")
+    assert environment.describe().cpu == name
+
+
 def test_a_system_that_tells_nothing_is_described_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     read = Path.read_text
 

@@ -67,6 +67,25 @@ def test_the_command_prints_a_row_for_each_estimator_and_each_length(
     assert lengths == 2 * list(estimators.LENGTHS)
 
 
+@pytest.mark.parametrize(("whole", "printed"), [(0, ""), (1, "1 series, at 99%")])
+def test_an_interrupt_leaves_the_table_of_what_was_taken(
+    whole: int, printed: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lengths: list[float] = []
+
+    def taken(seconds: float, length: float) -> Series:
+        lengths.append(length)
+        if len(lengths) > whole * len(estimators.LENGTHS) + 1:
+            raise KeyboardInterrupt
+        return _series(len(lengths), 600)
+
+    monkeypatch.setattr(estimators, "take", taken)
+    monkeypatch.setattr(torch, "set_num_threads", lambda number: None)
+    assert main(["--series", "5", "--seconds", "1"]) == 130
+    said = capsys.readouterr()
+    assert printed in said.out and ("interrupted before the first series" in said.err) == (not printed)
+
+
 def test_a_series_is_sampled_as_implementations_are_and_to_its_end() -> None:
     series = estimators.take(0.05, 3e-4)
     assert len(series.candidate) == len(series.baseline) >= 5 and series.untimed == 1
