@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -52,14 +53,7 @@ def _draw(machine: str, matrix: pd.DataFrame, columns: list[str], contracts: pd.
         axes.axis("off")
         top = size[1] - head
         for index, name in enumerate(columns):
-            x = left + index * box
-            verdict = verdicts[name]
-            broken = len(verdict.broken)
-            state = f"{broken} broken" if broken else "none broken" if verdict.contracts else verdict.verdict
-            family, _, variant = name.partition(":")
-            axes.text(x, top + 0.42, style.shorten(family, 16), fontsize=8.5, color=style.MUTED)
-            axes.text(x, top + 0.25, style.shorten(variant or family, 18), fontsize=9.5, fontweight="bold")
-            axes.text(x, top + 0.08, state, fontsize=8, color="#d55e00" if broken else style.MUTED)
+            _head(axes, left + index * box, top, name, verdicts[name])
         y = top
         points: dict[Outcome, list[tuple[float, float]]] = {outcome: [] for outcome in Outcome}
         for name in topics:
@@ -72,21 +66,7 @@ def _draw(machine: str, matrix: pd.DataFrame, columns: list[str], contracts: pd.
                         x = left + 0.07 + index * box + (k % ACROSS) * step
                         points[outcomes[contract, implementation]].append((x, y - 0.21 - (k // ACROSS) * step))
             y -= lines[name] * step + gap
-        handles = []
-        for outcome in WORST_FIRST:
-            if points[outcome]:
-                glyph = style.GLYPHS[outcome]
-                fill = glyph.colour if glyph.filled else style.PAPER
-                look: dict[str, Any] = {
-                    "linestyle": "none",
-                    "marker": glyph.marker,
-                    "color": glyph.colour,
-                    "markerfacecolor": fill,
-                    "markersize": glyph.size,
-                }
-                xs, ys = zip(*points[outcome], strict=True)
-                axes.plot(xs, ys, **look)
-                handles.append(Line2D([], [], label=outcome.value.replace("-", " "), **look))
+        handles = _glyphs(axes, points)
         axes.legend(handles=handles, loc="lower left", ncols=5, fontsize=9, handletextpad=0.2, borderaxespad=0.4, columnspacing=1.4)
     spoken = []
     for name in columns:
@@ -100,3 +80,32 @@ def _draw(machine: str, matrix: pd.DataFrame, columns: list[str], contracts: pd.
         figure=figure,
         data=matrix.drop(columns=["severity"]),
     )
+
+
+def _head(axes: Axes, x: float, top: float, name: str, verdict: Any) -> None:
+    """The name of an implementation over its column, and how many contracts it breaks."""
+    broken = len(verdict.broken)
+    state = f"{broken} broken" if broken else "none broken" if verdict.contracts else verdict.verdict
+    family, _, variant = name.partition(":")
+    axes.text(x, top + 0.42, style.shorten(family, 16), fontsize=8.5, color=style.MUTED)
+    axes.text(x, top + 0.25, style.shorten(variant or family, 18), fontsize=9.5, fontweight="bold")
+    axes.text(x, top + 0.08, state, fontsize=8, color="#d55e00" if broken else style.MUTED)
+
+
+def _glyphs(axes: Axes, points: dict[Outcome, list[tuple[float, float]]]) -> list[Line2D]:
+    """Draws the marks of each outcome at its points; returns those of the legend."""
+    handles = []
+    for outcome in WORST_FIRST:
+        if points[outcome]:
+            glyph = style.GLYPHS[outcome]
+            look: dict[str, Any] = {
+                "linestyle": "none",
+                "marker": glyph.marker,
+                "color": glyph.colour,
+                "markerfacecolor": glyph.colour if glyph.filled else style.PAPER,
+                "markersize": glyph.size,
+            }
+            xs, ys = zip(*points[outcome], strict=True)
+            axes.plot(xs, ys, **look)
+            handles.append(Line2D([], [], label=outcome.value.replace("-", " "), **look))
+    return handles

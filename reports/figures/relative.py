@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -49,49 +51,9 @@ def _sweep(timed: list[str], labels: dict[str, str], keys: dict[str, str], group
         figure, axes = throughput.panels(modes)
         for panel, mode in zip(axes, modes, strict=True):
             own = [row for row in ratios if row.mode == mode]
-            style.length_axis(panel, lengths)
-            panel.set_yscale("log")
-            panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-            panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
-            panel.yaxis.set_minor_locator(NullLocator())
-            panel.axhspan(1 / (1 + MARGIN), 1 + MARGIN, color=style.RULE, alpha=0.6, linewidth=0)
-            panel.axhline(1, color=style.INK, linewidth=1.2)
-            if own:
-                panel.set_title(
-                    f"1 = {style.shorten(own[0].baseline, 24)}", loc="right", fontsize=9, fontweight="normal", color=style.MUTED
-                )
-            bars: list[tuple[float, float, float, str]] = []
-            for position, name in enumerate(labels):
-                line = [row for row in own if row.implementation == name]
-                if not line:
-                    continue
-                gid = f"ratio-{timed.index(name)}-{modes.index(mode)}"
-                # Side by side around each T, because intervals that lie on each other cannot be told apart.
-                shift = 2 ** (_BESIDE * (position / max(1, len(labels) - 1) - 0.5))
-                look, x = looks[name], [row.sequence_length * shift for row in line]
-                panel.plot(x, [row.ratio for row in line], color=look.colour, linestyle=look.line, linewidth=1.0, alpha=0.55)
-                bars += [(place, row.low, row.high, look.colour) for place, row in zip(x, line, strict=True)]
-                for decided, fill in ((True, look.colour), (False, style.PAPER)):
-                    shown = [row for row in line if (row.standing != Verdict.UNDECIDED) == decided]
-                    hover[f"{gid}-{decided}"] = [
-                        f"{name} · {mode} · T={row.sequence_length}: {row.ratio:.2f}× ({row.low:.2f} to {row.high:.2f}), {row.standing}"
-                        for row in shown
-                    ]
-                    if shown:
-                        panel.plot(
-                            [row.sequence_length * shift for row in shown],
-                            [row.ratio for row in shown],
-                            linestyle="none",
-                            marker=look.marker,
-                            markersize=5.5,
-                            color=look.colour,
-                            markerfacecolor=fill,
-                            markeredgewidth=1.2,
-                            gid=f"{gid}-{decided}",
-                        )
-            if bars:
-                places, lows, highs, colours = zip(*bars, strict=True)
-                panel.vlines(places, lows, highs, colors=colours, linewidth=1.6)
+            _dress(panel, lengths, own[0].baseline if own else "")
+            lines = {name: [row for row in own if row.implementation == name] for name in labels}
+            hover |= _lines(panel, mode, lines, looks, [f"ratio-{timed.index(name)}-{modes.index(mode)}" for name in labels])
         lost, texts = strip.mark(axes, [[row for row in missing if row.mode == mode] for mode in modes], timed, looks, _ALONE)
         hover |= texts
         handles = [*_handles(labels, looks), *strip.handles(lost, {}, passed=_ALONE)]
@@ -110,6 +72,55 @@ def _sweep(timed: list[str], labels: dict[str, str], keys: dict[str, str], group
         timed_pass=keys["timed_pass"],
         configuration=keys["configuration"],
     )
+
+
+def _dress(panel: Axes, lengths: list[int], baseline: str) -> None:
+    """The axes of one recurrence, the line of the baseline, and what is the same as it."""
+    style.length_axis(panel, lengths)
+    panel.set_yscale("log")
+    panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}×"))
+    panel.yaxis.set_minor_locator(NullLocator())
+    panel.axhspan(1 / (1 + MARGIN), 1 + MARGIN, color=style.RULE, alpha=0.6, linewidth=0)
+    panel.axhline(1, color=style.INK, linewidth=1.2)
+    if baseline:
+        panel.set_title(f"1 = {style.shorten(baseline, 24)}", loc="right", fontsize=9, fontweight="normal", color=style.MUTED)
+
+
+def _lines(panel: Axes, mode: str, lines: dict[str, list[Any]], looks: dict[str, style.Series], gids: list[str]) -> dict[str, list[str]]:
+    """Draws the ratios of each implementation over T, with their intervals; returns what is told of the marks, by their gid."""
+    hover: dict[str, list[str]] = {}
+    bars: list[tuple[float, float, float, str]] = []
+    for position, (gid, (name, line)) in enumerate(zip(gids, lines.items(), strict=True)):
+        if not line:
+            continue
+        # Side by side around each T, because intervals that lie on each other cannot be told apart.
+        shift = 2 ** (_BESIDE * (position / max(1, len(lines) - 1) - 0.5))
+        look, x = looks[name], [row.sequence_length * shift for row in line]
+        panel.plot(x, [row.ratio for row in line], color=look.colour, linestyle=look.line, linewidth=1.0, alpha=0.55)
+        bars += [(place, row.low, row.high, look.colour) for place, row in zip(x, line, strict=True)]
+        for decided, fill in ((True, look.colour), (False, style.PAPER)):
+            shown = [row for row in line if (row.standing != Verdict.UNDECIDED) == decided]
+            hover[f"{gid}-{decided}"] = [
+                f"{name} · {mode} · T={row.sequence_length}: {row.ratio:.2f}× ({row.low:.2f} to {row.high:.2f}), {row.standing}"
+                for row in shown
+            ]
+            if shown:
+                panel.plot(
+                    [row.sequence_length * shift for row in shown],
+                    [row.ratio for row in shown],
+                    linestyle="none",
+                    marker=look.marker,
+                    markersize=5.5,
+                    color=look.colour,
+                    markerfacecolor=fill,
+                    markeredgewidth=1.2,
+                    gid=f"{gid}-{decided}",
+                )
+    if bars:
+        places, lows, highs, colours = zip(*bars, strict=True)
+        panel.vlines(places, lows, highs, colors=colours, linewidth=1.6)
+    return hover
 
 
 def _missing(ratios: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
