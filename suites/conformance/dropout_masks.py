@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from harness.case import read_back
+from harness.case import Array, read_back
 from harness.reference import to_array
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import every
@@ -36,7 +39,8 @@ def seeded(trial: Trial) -> None:
 
 @contract(
     "dropout.fresh_mask",
-    "The mask is drawn anew at each call, whatever the form of the input, and differs over time steps, batch items and features.",
+    "The mask is drawn anew at each call, with and without gradients and whatever the form of the input, and for each time step, batch item "
+    "and feature: no part of it is another part, shifted.",
     MUST,
     "torch.nn.Dropout; pytorch#190056: a mask reused across steps",
     [
@@ -45,37 +49,80 @@ def seeded(trial: Trial) -> None:
         *every(dropout=0.5, **{**READABLE, "steps": 70, "batch": 1}, batched=False),
         *every(dropout=0.5, **{**READABLE, "steps": 3, "batch": 4, "hidden_size": 140, "dtype": "float32"}),
         # More elements, and more rows of them, than a block of random numbers has.
-        *every(dropout=0.5, **{**READABLE, "steps": 70, "batch": 16, "hidden_size": 16}),
+        *every(dropout=0.5, **{**READABLE, "steps": 40, "batch": 16, "hidden_size": 16}),
     ],
     demonstration="""
         mask, second = (layer(x, hx)[0].data[..., : reference.hidden_size].abs() < 1e-9 for _ in range(2))
         pairs = [(mask, second), *((mask, mask.narrow(a, 0, 1).expand_as(mask)) for a in range(mask.dim()) if mask.shape[a] > 1)]
         pairs += [(mask.narrow(a, g, n - g), mask.narrow(a, 0, n - g)) for a, n in enumerate(mask.shape) for g in (16, 64) if n > g]
+        pairs += [(mask[1:, :-1], mask[:-1, 1:])]
         assert all((one != other).double().mean() > 0.05 for one, other in pairs), "the mask repeats itself"
     """,
 )
 def fresh_mask(trial: Trial) -> None:
-    module = trial.module().train()
+    module, p = trial.module().train(), trial.case.layer.dropout
     torch.manual_seed(3)
+    masks = []
+    for recorded in (False, True, True):
+        with torch.set_grad_enabled(recorded):
+            masks.append(mask_given(trial, trial.call(module, *trial.form(trial.leaves()))))
     # Padding has no mask.
-    first, second = (np.where(trial.case.valid[:, :, None], mask_given(trial, trial.answer(module)), np.nan) for _ in range(2))
-    p = trial.case.layer.dropout
+    known = np.broadcast_to(trial.case.valid[:, :, None], masks[0].shape)
+    plain, earlier, later = (_Spectrum.of((mask > 0) - (1 - p), known) for mask in masks)
+    pairs = _Spectrum.of(1.0 * known, known).against()
+    for what, products in (
+        ("within a call", plain.against()),
+        ("within a call that records gradients", later.against()),
+        ("from call to call", earlier.against(plain)),
+        ("from call to call that records gradients", later.against(earlier)),
+    ):
+        _require_chance(what, products / (p * (1 - p)), pairs, p)
+
+
+@dataclass(frozen=True)
+class _Spectrum:
+    """The Fourier transform of an array (T, B, F) beside as many zeros on each axis, so that no shift of it comes round."""
+
+    values: NDArray[np.complex128]
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, values: Array, known: NDArray[np.bool_]) -> _Spectrum:
+        """Of ``values`` where they are ``known``."""
+        shape = tuple(2 * size for size in values.shape)
+        return cls(np.fft.rfftn(np.where(known, values, 0.0), shape, axes=(0, 1, 2)), shape)
+
+    def against(self, other: _Spectrum | None = None) -> Array:
+        """The sum of products with ``other`` (with itself) for each shift (time steps, batch items, features), negative ones last."""
+        return np.fft.irfftn(self.values * np.conj((other or self).values), self.shape, axes=(0, 1, 2))
+
+
+#: From how many pairs of elements a correlation is read, and how many standard deviations, and how much more, chance makes of it: there
+#: are ten thousand shifts.
+_PAIRS, _DEVIATIONS, _SLACK = 200, 7.0, 0.04
+
+
+def _require_chance(what: str, products: Array, pairs: Array, p: float) -> None:
+    """Raises if a mask is another, or itself, shifted by some time steps, batch items and features: if more of it agrees than by chance."""
+    counts = np.maximum(pairs.round(), 1)
+    correlation = products / counts
+    # Masks that are one another's opposites are not independent either.
+    off = (counts >= _PAIRS) & (np.abs(correlation) > _DEVIATIONS / np.sqrt(counts) + _SLACK)
+    if what.startswith("within"):
+        off[0, 0, 0] = False
+    if not off.any():
+        return
+    shifts = np.argwhere(off)
+    signed = np.where(shifts > np.array(off.shape) // 2, shifts - off.shape, shifts)
+    # The nearest.
+    nearest = int(np.abs(signed).sum(1).argmin())
+    steps, items, features = (int(shift) for shift in signed[nearest])
     chance = p**2 + (1 - p) ** 2
-    pairs = {"from call to call": (first, second), "over the features": (first[:, :, 1:], first[:, :, :-1])}
-    pairs |= {"over the time steps": (first[1:], first[:-1]), "over the batch items": (first[:, 1:], first[:, :-1])}
-    for lag in (4, 8, 16, 32, 64, 128):
-        pairs |= {f"over {lag} time steps": (first[lag:], first[:-lag]), f"over {lag} batch items": (first[:, lag:], first[:, :-lag])}
-        pairs[f"over {lag} features"] = (first[:, :, lag:], first[:, :, :-lag])
-    if trial.case.layer.bidirectional:
-        half = first.shape[2] // 2
-        pairs["between the directions"] = (first[:, :, :half], first[:, :, half:])
-    for what, (one, other) in pairs.items():
-        known = ~np.isnan(one) & ~np.isnan(other)
-        if not known.any():
-            continue
-        same = float((one == other)[known].mean())
-        if same > chance + 6 * (chance * (1 - chance) / known.sum()) ** 0.5 + 0.02:
-            raise ContractError(f"Expected the mask to differ {what}: by chance {chance:.0%} of neighbours agree, but {same:.0%} do")
+    same = min(1.0, max(0.0, chance + 2 * p * (1 - p) * float(correlation[tuple(shifts[nearest])])))
+    where = f", {steps:+d} time steps, {items:+d} batch items and {features:+d} features on," if signed[nearest].any() else ""
+    raise ContractError(
+        f"Expected the mask to be drawn anew for each element, but {what}{where} {same:.0%} of it is the same: by chance {chance:.0%} are"
+    )
 
 
 @contract(
@@ -95,11 +142,13 @@ def no_mask_again(trial: Trial) -> None:
     input, hx = trial.form(trial.leaves())
     torch.manual_seed(11)
     calls: dict[bytes, int] = {}
-    with torch.no_grad():
-        for number in range(200):
-            mask = np.abs(read_back(trial.case.layer, to_array(trial.call(module, input, hx).tensors["output"]))) > 1e-9
-            if (earlier := calls.setdefault(mask.tobytes(), number)) != number:
-                raise ContractError(f"Expected a new mask at each call, but call {number + 1} has that of call {earlier + 1}")
+    modes = (torch.no_grad, torch.enable_grad, torch.inference_mode)
+    for number in range(200):
+        with modes[number % 3]():
+            output = trial.call(module, input, hx).tensors["output"]
+        mask = np.abs(read_back(trial.case.layer, to_array(output))) > 1e-9
+        if (earlier := calls.setdefault(mask.tobytes(), number)) != number:
+            raise ContractError(f"Expected a new mask at each call, but call {number + 1} has that of call {earlier + 1}")
 
 
 @contract(

@@ -183,3 +183,44 @@ class MaskOf4096Elements(Sound):
     def between(self, x: Tensor, level: int) -> Tensor:
         block = super().between(x.new_ones(4096), level)
         return x * block.repeat(-(-x.numel() // 4096))[: x.numel()].view_as(x)
+
+
+@mutant("dropout.fresh_mask")
+class MaskKeptWhereGradientsAreRecorded(Sound):
+    """Where gradients are recorded the mask of the first call is kept."""
+
+    _mask: Tensor | None = None
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if not self.training or not torch.is_grad_enabled():
+            return super().between(x, level)
+        if self._mask is None or self._mask.shape != x.shape:
+            self._mask = super().between(torch.ones_like(x), level).detach()
+        return x * self._mask
+
+
+@mutant("dropout.fresh_mask")
+class MaskOnDiagonals(Sound):
+    """The mask of a batch item is that of the item before it, one time step later."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        steps, batch, size = x.shape
+        mask = super().between(x.new_ones(steps + batch - 1, size), level)
+        return x * mask[torch.arange(steps)[:, None] + torch.arange(batch)]
+
+
+@mutant("dropout.fresh_mask")
+class MaskOfEachCallBeginsInTheOneBefore(Sound):
+    """All calls after a seed read one stream of random numbers, and each begins but sixteen of them after the one before."""
+
+    _calls = 0
+    _seed = 0
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if not self.training or not 0 < self.dropout < 1:
+            return super().between(x, level)
+        if self._seed != torch.initial_seed():
+            self._seed, self._calls = torch.initial_seed(), 0
+        self._calls += 1
+        stream = torch.rand(x.numel() + 16 * self._calls, generator=torch.Generator().manual_seed(self._seed + level))
+        return x * (stream[-x.numel() :].view_as(x).to(x) >= self.dropout) / (1 - self.dropout)
