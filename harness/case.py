@@ -159,7 +159,7 @@ def draw(case: Case) -> Arrays:
     if case.weights == "remembering":
         _make_remember(layer, weights, generator)
     elif case.weights == "readable":
-        _make_readable(layer, weights)
+        _make_readable(layer, weights, lifted=case.dtype in ("bfloat16", "float16"))
 
     generator = np.random.Generator(np.random.PCG64([case.seed, 1 + case.inputs_seed]))
     # A factor sqrt(3) gives inputs unit variance.
@@ -192,24 +192,32 @@ _READ_SCALE = 0.25
 _SHUT = 40.0
 #: What keeps a relu away from its kink.
 _LIFT = 1.0
+#: What raises the outputs of a first layer, by gates: open where the candidate comes in, shut where the old state does.
+_LIFTS = {
+    Mode.RNN_TANH: [1.25],
+    Mode.RNN_RELU: [2.0],
+    Mode.GRU: [0.0, -2.0, 1.5],
+    Mode.LSTM: [2.0, -2.0, 1.5, 2.0],
+}
 
 
-def _make_readable(layer: Layer, weights: dict[str, Array]) -> None:
+def _make_readable(layer: Layer, weights: dict[str, Array], lifted: bool = False) -> None:
     """Changes the weights of the upper layers in place: direction d answers with an invertible function of features d*H ... d*H + H - 1.
 
     Of a projection, which has P features in place of H, the upper layers take the first P units as they are.
 
-    The first layer keeps random weights; with relu its biases are raised, so that its outputs are positive.
+    The first layer keeps random weights; with relu its biases are raised, so that its outputs are positive. ``lifted``: in every mode,
+    so that they are above a quarter and a half type can tell what was dropped from what was small.
     """
     if not layer.bias:
         raise ValueError(f"Expected a layer with biases for readable weights but got {layer.expression()}")
     size, width, gates = layer.hidden_size, layer.state_size, len(layer.mode.gates)
     for _, level, direction, suffix in layer.slots():
         if level == 0:
-            if layer.mode is Mode.RNN_RELU:
-                weights[f"bias_ih{suffix}"] += 2.0
-                for name in ("weight_ih", "weight_hh"):
-                    weights[f"{name}{suffix}"] *= 0.3
+            for name in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if lifted else ())):
+                weights[f"{name}{suffix}"] *= 0.15 if lifted else 0.3 if layer.mode is Mode.RNN_RELU else 1.0
+            if lifted or layer.mode is Mode.RNN_RELU:
+                weights[f"bias_ih{suffix}"] += np.repeat(_LIFTS[layer.mode], size)
             continue
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
             weights[f"{name}{suffix}"] *= 0.0

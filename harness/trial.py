@@ -225,6 +225,16 @@ class Trial:
             raise Raised(f"{action} raised {type(error).__name__}: {said(error)}{after}{_frames(error)}") from error
 
 
+@contextmanager
+def where(place: str) -> Iterator[None]:
+    """A contract that is found broken inside is broken at ``place``: its message begins with that."""
+    try:
+        yield
+    except ContractError as error:
+        error.args = (f"{place}: {error}",)
+        raise
+
+
 def lacks_memory(error: BaseException) -> bool:
     """Whether ``error`` says that there was not enough memory; on a CPU torch says so with a RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in said(error)

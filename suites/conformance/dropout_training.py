@@ -7,11 +7,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from harness.reference import tensor
+from harness.reference import altered, tensor
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import GRU, LSTM, RNN_TANH, every
 from suites.conformance.declare import MAY, MUST, contract
-from suites.conformance.dropout import READABLE, require_share
+from suites.conformance.dropout import READABLE, in_training, mask_given, require_share
 
 #: How far the values are moved along the gradient, and how much of its length a difference may be off: a relu has kinks.
 _STEP: dict[str, float] = {"float64": 1e-6, "float32": 2.0**-8}
@@ -69,6 +69,27 @@ def _loss(trial: Trial, module: nn.Module, leaves: Mapping[str, Tensor]) -> Tens
     torch.manual_seed(3)
     output = trial.call(module, *trial.form(leaves)).tensors["output"].double()
     return (output * tensor(trial.case.arrays.cotangents["output"], trial.case)).sum()
+
+
+@contract(
+    "dropout.gradients_of_half_types",
+    "In bfloat16 and float16 the backward pass uses the mask of the forward pass.",
+    MUST,
+    "torch.autograd; torch.amp: half types have kernels of their own",
+    # A p of a half, because half types hold 1 / (1 - p).
+    [case for dtype in ("bfloat16", "float16") for case in every(dropout=0.5, **{**READABLE, "dtype": dtype, "steps": 6})],
+    demonstration="""
+        output = layer(x[:1, :1])[0]
+        output.sum().backward()
+        slope = layer.bias_ih_l0.grad.view(-1, reference.hidden_size).abs().sum(0)
+        assert torch.equal(slope == 0, output.flatten() == 0), "another mask"
+    """,
+)
+def gradients_of_half_types(trial: Trial) -> None:
+    module, through = trial.module().train(), ("output",)
+    mask = mask_given(trial, in_training(trial, 7, module))
+    torch.manual_seed(7)
+    trial.agree(trial.gradients(through, module), altered(trial.case, masks=[mask], through=through))
 
 
 @contract(

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from harness.reference import altered, answer
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import every
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 
@@ -24,7 +24,9 @@ from suites.conformance.declare import MUST, SHOULD, contract, in_docs
         for train in (False, True):
             assert layer.train(train) is layer and layer.training is train
         with torch.inference_mode():
-            return layer(x, hx), layer.requires_grad_(False)(x, hx)
+            answers = layer(x, hx), layer.requires_grad_(False)(x, hx)
+            layer.training = False
+            return answers, layer(x, hx)
     """,
 )
 def train_and_eval(trial: Trial) -> None:
@@ -39,6 +41,13 @@ def train_and_eval(trial: Trial) -> None:
             with mode():
                 found = trial.call(module, *trial.form(trial.leaves())).arrays()
             trial.agree(found, altered(trial.case, masks=[zeros]) if train else answer(trial.case))
+    # The flag itself can be set too; of a module with others inside, each has its own.
+    if not list(module.children()):
+        for train in (True, False):
+            module.training = train
+            found = trial.answer(module).arrays()
+            with where(f"after training = {train}"):
+                trial.agree(found, altered(trial.case, masks=[zeros]) if train else answer(trial.case))
     # Frozen is not eval mode.
     found = trial.call(module.train().requires_grad_(False), *trial.form(trial.leaves())).arrays()
     trial.agree(found, altered(trial.case, masks=[zeros]))

@@ -40,6 +40,15 @@ class DropoutOnTheFinalState(Sound):
         return output, [dropout(finals[0], self.dropout, self.training), *finals[1:]]
 
 
+@mutant("dropout.between_layers_only")
+class NotScaledUnderInferenceMode(Sound):
+    """Under inference_mode what is kept is not scaled up."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        plain = self.training and torch.is_inference_mode_enabled() and self.dropout < 1
+        return super().between(x, level) * ((1 - self.dropout) if plain else 1)
+
+
 @mutant("dropout.off_in_eval")
 class DropoutAlwaysOn(Sound):
     """eval() does not switch dropout off."""
@@ -100,6 +109,16 @@ class KeepsShareP(Sound):
 
 
 @mutant("dropout.scaled")
+class RoundedToSixtyFourths(Sound):
+    """A number of six bits says whether an element is kept, which rounds p to sixty-fourths; the scale is right."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if not self.training or not 0 < self.dropout < 1:
+            return super().between(x, level)
+        return x * (torch.randint(64, x.shape).to(x.device) >= round(64 * self.dropout)) / (1 - self.dropout)
+
+
+@mutant("dropout.scaled")
 class NotScaledInBfloat16(Sound):
     """In bfloat16 what is kept is not scaled up."""
 
@@ -114,6 +133,14 @@ class AtMostHalfIsDropped(Sound):
 
     def between(self, x: Tensor, level: int) -> Tensor:
         return dropout(x, self.dropout if self.dropout == 1 else min(self.dropout, 0.5), self.training)
+
+
+@mutant("dropout.one_drops_all")
+class GradientOfAllDropped(Sound):
+    """Where all is dropped the gradient passes as if nothing had been."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x - x.detach() if self.training and self.dropout == 1 else super().between(x, level)
 
 
 @mutant("dropout.one_drops_all", Mode.LSTM)
@@ -148,6 +175,30 @@ class BackwardNotScaled(Sound):
     def between(self, x: Tensor, level: int) -> Tensor:
         forward = super().between(x, level)
         return scaled(forward, 1 - self.dropout) if self.training else forward
+
+
+class _ScaledLater(torch.autograd.Function):
+    """A product with a mask, scaled by what the dropout of a layer is at the time."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor, layer: Sound) -> Tensor:
+        ctx.save_for_backward(mask)
+        ctx.layer = layer
+        return x * mask / (1 - layer.dropout)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Any:
+        return given[0] * ctx.saved_tensors[0] / (1 - ctx.layer.dropout), None, None
+
+
+@mutant("dropout.same_mask_in_backward")
+class BackwardScaledByDropoutOfNow(Sound):
+    """The backward pass scales by what the attribute dropout is by then."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if not self.training or not 0 < self.dropout < 1:
+            return super().between(x, level)
+        return _ScaledLater.apply(x, (super().between(torch.ones_like(x), level) > 0).to(x), self)  # type: ignore[no-any-return]
 
 
 @mutant("dropout.same_mask_in_backward")
@@ -190,6 +241,20 @@ class TrainingFlagNotKept(Sound):
 
     def train(self, mode: bool = True) -> Any:
         return super().train(True)
+
+
+@mutant("module.train_and_eval")
+class TrainingNotedByTrain(Sound):
+    """Dropout follows what train() and eval() last said, not the attribute training."""
+
+    _said = True
+
+    def train(self, mode: bool = True) -> Any:
+        self._said = mode
+        return super().train(mode)
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return dropout(x, self.dropout, self._said)
 
 
 @mutant("dropout.scaled")

@@ -48,6 +48,24 @@ class BackwardNotScaledUnbatched(Sound):
         return forward if self._batched or not self.training else scaled(forward, 1 - self.dropout)
 
 
+@mutant("dropout.gradients_of_half_types")
+class BackwardWithoutMaskInHalf(Sound):
+    """In half types the gradient passes as if nothing had been dropped."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        forward = super().between(x, level)
+        return x + (forward - x).detach() if x.dtype in (torch.bfloat16, torch.float16) else forward
+
+
+@mutant("dropout.gradients_of_half_types")
+class BackwardWithAnotherMaskInFloat16(Sound):
+    """In float16 the backward pass draws its own mask."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        forward, other = super().between(x, level), super().between(x, level)
+        return other + (forward - other).detach() if x.dtype == torch.float16 else forward
+
+
 @mutant("dropout.under_autocast")
 class NothingDroppedUnderAutocast(Sound):
     """Under autocast nothing is dropped."""
