@@ -20,15 +20,17 @@ def _cases(dtype: str) -> list[Case]:
     # Half types have kernels of their own and no covering array: more options meet there.
     half = dtype in ("bfloat16", "float16")
     return [
-        *every(dtype=dtype, num_layers=2),
+        *every(dtype=dtype, num_layers=3 if half else 2),
         *every(dtype=dtype, bidirectional=True, batch_first=True, hidden_size=17),
         *every(dtype=dtype, num_layers=2, bidirectional=True, steps=3),
         *every(dtype=dtype, steps=32, hidden_size=9, weights="remembering"),
         # Gradients of weights are sums over many steps and sequences.
-        *every(dtype=dtype, steps=16, batch=34, hidden_size=4),
+        *every(dtype=dtype, **({"steps": 8, "batch": 70} if half else {"steps": 16, "batch": 34}), hidden_size=4),
+        *(every(dtype=dtype, input_size=64, hidden_size=66, steps=3, batch=2) if half else ()),
         *every(dtype=dtype, steps=5, batch=3, lengths=(2, 5, 3), bidirectional=half),
-        *every(LSTM, dtype=dtype, proj_size=3, bidirectional=half),
-        *(every(dtype=dtype, steps=70, batch=2, hidden_size=4, bias=False, given_state=False, batch_first=True) if half else ()),
+        *every(LSTM, dtype=dtype, hidden_size=7, proj_size=3, bidirectional=half, num_layers=2 if half else 1),
+        # A relu that nothing bounds overflows unless its weights remember.
+        *(every(dtype=dtype, steps=130, batch=2, bias=False, given_state=False, batch_first=True, weights="remembering") if half else ()),
         *(every(dtype=dtype, batch=1, batched=False) if half else ()),
     ]
 
