@@ -152,15 +152,18 @@ WIDTHS = (
     (24, 24, 2, 10),
     (13, 28, 3, 12),
     (40, 40, 2, 20),
-    (16, 16, 8, 8),
     (47, 48, 2, 24),
+    # Whole tiles of everything at once: where nothing is left over other code runs.
+    (16, 16, 16, 32),
+    (32, 32, 4, 16),
+    (64, 64, 4, 32),
+    (128, 128, 2, 32),
     (33, 100, 2, 4),
     (1025, 3, 2, 2),
     (2, 3, 2, 513),
     (3, 2, 2, 1030),
     (2, 3, 128, 2),
     (2, 3, 256, 2),
-    (2, 2, 512, 2),
     (2, 3, 514, 1),
     (3, 4, 1024, 1),
 )
@@ -219,6 +222,8 @@ _SEVERAL: tuple[dict[str, Any], ...] = (
     {"input_size": 5, "hidden_size": 130, "num_layers": 2, "bidirectional": True, "steps": 3, "batch": 3},
     {"input_size": 3, "hidden_size": 130, "steps": 67, "batch": 2},
     {"input_size": 4, "hidden_size": 132, "dtype": "float64", "steps": 3, "batch": 4, "lengths": (2, 3, 1, 3)},
+    {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 67},
+    {"input_size": 3, "hidden_size": 131, "steps": 3, "batch": 1, "batched": False},
 )
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from harness import oracle
 from harness.layer import Mode
-from harness.reference import altered, answer, gradients
+from harness.reference import Expected, altered, answer, gradients
 from harness.reproduction import BACKWARD
+from harness.tolerance import floor_of
 from harness.trial import Trial
 from suites.conformance.cases import GRU, LSTM, RNN_TANH, every, make, several_large, stacks
 from suites.conformance.declare import MUST, SHOULD, contract
@@ -43,7 +45,7 @@ def several_large_(trial: Trial) -> None:
     MUST,
     "torch.nn.LSTM: Inputs; chunked kernels restart where a chunk begins",
     [
-        *every(input_size=2, hidden_size=3, steps=2049, batch=2, weights="remembering"),
+        *every(input_size=2, hidden_size=3, steps=2049, batch=2, batch_first=True, weights="remembering"),
         *every(steps=1030, hidden_size=3, batch=2, weights="remembering", bidirectional=True),
         # Chunks of upper layers, of projections, of layers without biases and of transposed data.
         *every(input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, batch_first=True, weights="remembering"),
@@ -57,13 +59,20 @@ def long_sequence(trial: Trial) -> None:
 
 @contract(
     "values.beyond_1024_units",
-    "More units than a block of threads has, 1024, are all computed.",
+    "More units than a block of threads has, 1024, are all computed, and get their gradients.",
     MUST,
     "torch.nn.LSTM: hidden_size; CUDA: at most 1024 threads in a block",
     every(input_size=2, hidden_size=1027, steps=2, batch=1),
+    demonstration=BACKWARD,
 )
 def beyond_1024_units(trial: Trial) -> None:
-    trial.agree(trial.answer().arrays(), answer(trial.case))
+    case, module = trial.case, trial.module()
+    trial.agree(trial.answer(module).arrays(), answer(case))
+    cotangents = {"output": case.arrays.cotangents["output"]}
+    right = oracle.backward(case.layer, case.arrays.weights, oracle.evaluate(case), case.valid, cotangents)
+    # Plain loops take a second to go back at this size: the least that the floor of so long a sum can be is taken for it.
+    floor = floor_of([0.0], case.dtype, len(case.layer.mode.gates) * case.layer.hidden_size)
+    trial.agree(trial.gradients(("output",), module), Expected(right, dict.fromkeys(right, floor)))
 
 
 @contract(

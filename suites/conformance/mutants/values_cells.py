@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Sound, Weights, mutant
+from suites.conformance.mutants.base import Sound, Weights, mutant, present
 
 _LSTM, _GRU, _RELU, _TANH = Mode.LSTM, Mode.GRU, Mode.RNN_RELU, Mode.RNN_TANH
 
@@ -265,3 +265,39 @@ class SquareWeightTransposed(Sound):
         w = super().weights(slot)
         weight = w["weight_ih"]
         return {**w, "weight_ih": weight.t()} if weight is not None and weight.shape[0] == weight.shape[1] else w
+
+
+def _whole(size: int, *sizes: int) -> bool:
+    """Whether all sizes are whole tiles of ``size``."""
+    return not any(one % size for one in sizes)
+
+
+@mutant("values.lstm_cell", _LSTM)
+class WholeTilesLoseTheLastFeature(Sound):
+    """Where input and hidden size are multiples of 64 the last input feature is left out."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        ih = present(w["weight_ih"])
+        whole = _whole(64, self.layer.input_size, self.layer.hidden_size)
+        return {**w, "weight_ih": torch.cat([ih[:, :-1], 0 * ih[:, -1:]], 1)} if whole else w
+
+
+@mutant("values.gru_cell", _GRU)
+class LastOfWholeTilesStartsFromZero(Sound):
+    """Where steps, sequences and units are multiples of 16 the last 16 sequences start from zero."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if _whole(16, *x.shape[:2], self.layer.hidden_size):
+            states = [torch.cat([state[:, :-16], 0 * state[:, -16:]], 1) for state in states]
+        return super().layers(x, valid, states)
+
+
+@mutant("values.rnn_tanh_cell", _TANH)
+class WholeTilesInBfloat16(Sound):
+    """Where input and hidden size are multiples of 32 the weights of a float32 layer are rounded to bfloat16."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        whole = _whole(32, self.layer.input_size, self.layer.hidden_size) and self.weight_ih_l0.dtype == torch.float32
+        return {name: value.bfloat16().float() if value is not None and whole else value for name, value in w.items()}

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Form, Sound, Weights, mutant
-from suites.conformance.mutants.gradients import scaled
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant, present
+from suites.conformance.mutants.gradients import cut, scaled
 
 
 @mutant("values.stacks")
@@ -130,6 +130,33 @@ class WideAndLongInBfloat16(Sound):
         return super().step(x, h.bfloat16().float() if rounded else h, c, w, t, slot)
 
 
+@mutant("values.several_large")
+class ManyLongRestart(Sound):
+    """The sequences past the 64th start from zero again at step 64."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        if t == 64 and not self.layer.bidirectional:
+            kept = (torch.arange(len(h), device=h.device) < 64)[:, None]
+            h, c = h * kept, c * kept
+        return super().step(x, h, c, w, t, slot)
+
+
+@mutant("values.several_large")
+class WideUnbatchedWithoutHiddenBias(Sound):
+    """Of an unbatched sequence, from 128 units on, the hidden bias is left out."""
+
+    _batched = True
+
+    def read(self, input: object) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        self._batched = form.batched
+        return x, valid, form
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return w if self._batched or self.layer.hidden_size < 128 else {**w, "bias_hh": None}
+
+
 @mutant("values.several_large", Mode.LSTM)
 class ProjectionPast64(Sound):
     """Projected features past the 64th are zero."""
@@ -156,6 +183,14 @@ class UpperLayerRestartsAt64(Sound):
         return super().step(x, 0 * h if t == 64 and slot and not self.layer.bidirectional else h, c, w, t, slot)
 
 
+@mutant("values.long_sequence")
+class BatchFirstRestartsAt512(Sound):
+    """Where the batch comes first a sequence starts from zero again at step 512."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, 0 * h if t == 512 and self.batch_first else h, c, w, t, slot)
+
+
 @mutant("values.long_sequence", Mode.GRU)
 class RestartsWithoutBiasAt64(Sound):
     """Without biases a sequence starts from zero again at step 64."""
@@ -179,6 +214,16 @@ class UnitsPast1024(Sound):
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         new_h, new_c = super().step(x, h, c, w, t, slot)
         return torch.cat([new_h[:, :1024], h[:, 1024:]], 1), new_c
+
+
+@mutant("values.beyond_1024_units")
+class FeedbackOfUnitsPast1024Untrained(Sound):
+    """Recurrent weights of units past the 1024th get no gradient."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        hh = present(w["weight_hh"])
+        return {**w, "weight_hh": torch.cat([hh[:, :1024], cut(hh[:, 1024:])], 1)} if hh.shape[1] > 1024 else w
 
 
 @mutant("values.beyond_65535_sequences")
