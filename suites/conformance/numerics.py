@@ -11,7 +11,7 @@ from harness.implementation import tf32
 from harness.reference import altered, answer, gradients, tensor
 from harness.reproduction import BACKWARD
 from harness.tolerance import FLOORS, Comparison, allowance, typical_error
-from harness.trial import Mismatch, Trial
+from harness.trial import Mismatch, Trial, where
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, every, make
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 
@@ -164,21 +164,43 @@ def typical(trial: Trial) -> None:
 
 @contract(
     "numerics.large_values",
-    "A relu RNN goes up to thousands in float16, and to millions in bfloat16, without overflowing where its results do not.",
+    "A relu RNN goes up to thousands in float16, millions in bfloat16 and 1e18 in float32, without overflowing where its results do not.",
     MUST,
     "torch.dtype: float16 holds up to 65504, bfloat16 as much as float32",
-    [*every(RNN_RELU, dtype="float16", steps=3, bias=False, seed=3), *every(RNN_RELU, dtype="bfloat16", steps=3, bias=False, seed=3)],
+    [case for dtype in ("float16", "bfloat16", "float32") for case in every(RNN_RELU, dtype=dtype, steps=3, bias=False, seed=3)],
     demonstration="""
-        scale = 2048 if next(layer.parameters()).dtype == torch.float16 else 2**20
+        scale = {torch.float16: 2048, torch.float32: 2**60}.get(next(layer.parameters()).dtype, 2**20)
         with torch.no_grad():
             return [value / scale for value in layer(scale * x, scale * hx)]
     """,
 )
 def large_values(trial: Trial) -> None:
-    scale = 2.0**11 if trial.case.dtype == "float16" else 2.0**20
+    scale = {"float16": 2.0**11, "bfloat16": 2.0**20, "float32": 2.0**60}[trial.case.dtype]
     inputs = {name: array * scale for name, array in trial.case.arrays.inputs().items()}
     leaves = {name: tensor(array, trial.case) for name, array in inputs.items()}
     trial.agree(trial.answer(leaves=leaves).arrays(), altered(trial.case, inputs=inputs))
+
+
+@contract(
+    "numerics.large_weights",
+    "Weights are not bounded: 64 times as large, with an input and a state that are a 64th as large, they give the same.",
+    MUST,
+    in_docs("LSTM: equations"),
+    # One step: what it answers is not small, and would be read by large weights.
+    [*every(steps=1), *every(steps=1, bidirectional=True, dtype="float64")],
+    demonstration="""
+        with torch.no_grad():
+            for name, p in layer.named_parameters():
+                p *= 64 if "weight" in name else 1
+            return layer(x / 64, (hx[0] / 64, hx[1]) if isinstance(hx, tuple) else hx / 64)
+    """,
+)
+def large_weights(trial: Trial) -> None:
+    arrays = trial.case.arrays
+    weights = {name: value * 64 if name.startswith("weight") else value for name, value in arrays.weights.items()}
+    inputs = {"x": arrays.x / 64, "h0": arrays.h0 / 64}
+    leaves = {**trial.leaves(), **{name: tensor(array, trial.case) for name, array in inputs.items()}}
+    trial.agree(trial.answer(trial.module(weights=weights), leaves).arrays(), altered(trial.case, weights=weights, inputs=inputs))
 
 
 def _nearly_shut(case: Case) -> dict[str, Array]:
@@ -247,19 +269,21 @@ def error_over_time(trial: Trial) -> None:
 
 @contract(
     "numerics.small_values",
-    "In a relu RNN values of the order of 1e-6, in float16 of 1e-4, keep their relative precision: nothing is flushed to zero or rounded "
-    "to a grid.",
+    "Values of the order of 1e-6, in float16 of 1e-4, are not flushed to zero or rounded to a grid; in a relu RNN they keep their relative "
+    "precision.",
     MUST,
     "torch.nn.RNN: nonlinearity; torch.dtype: float16 has numbers below 6.1e-5 too",
     [
-        *every(RNN_RELU, steps=4, bias=False, seed=5),
+        # A tanh that is computed as 2 sigmoid(2a) - 1 leaves of such numbers a few bits, which the floors allow.
+        *every(steps=4, bias=False, seed=5),
         *every(RNN_RELU, steps=3, bias=False, num_layers=2, bidirectional=True, seed=6),
         *every(RNN_RELU, steps=4, bias=False, dtype="float16", seed=5),
     ],
     demonstration="""
         scale = 2.0**12 if next(layer.parameters()).dtype == torch.float16 else 2.0**20
         with torch.no_grad():
-            return [value * scale for value in layer(x / scale, hx / scale)]
+            output, state = layer(x / scale, tuple(s / scale for s in hx) if isinstance(hx, tuple) else hx / scale)
+            return [value * scale for value in (output, *state)]
     """,
 )
 def small_values(trial: Trial) -> None:
@@ -271,20 +295,25 @@ def small_values(trial: Trial) -> None:
 
 @contract(
     "numerics.small_gradients",
-    "Gradients of the order of 1e-24 keep their relative precision: nothing is flushed to zero, as it is where float16 is in between.",
+    "Gradients of the order of 1e-24 and of 1e12 keep their relative precision: nothing is flushed to zero, as it is where float16 is in "
+    "between, and nothing is clipped.",
     MUST,
-    "torch.amp: gradients underflow in float16, not in float32 or bfloat16",
+    "torch.amp: gradients underflow in float16, not in float32 or bfloat16; its GradScaler multiplies them",
     [*every(num_layers=2), *every(num_layers=2, dtype="bfloat16")],
     demonstration="""
-        (layer(x, hx)[0].square().sum() / 2.0**80).backward()
-        return [2.0**80 * leaf.grad for leaf in leaves], [2.0**80 * p.grad for _, p in sorted(layer.named_parameters())]
+        values = [*leaves, *(p for _, p in sorted(layer.named_parameters()))]
+        loss = lambda scale: layer(x, hx)[0].square().sum() * scale
+        return [[slope / scale for slope in torch.autograd.grad(loss(scale), values)] for scale in (2.0**-80, 2.0**40)]
     """,
 )
 def small_gradients(trial: Trial) -> None:
-    module, leaves = trial.module(), trial.leaves(requires_grad=True)
-    output = trial.call(module, *trial.form(leaves)).tensors["output"]
-    scale = 2.0**-80
-    with trial.blamed("backward"):
-        output.backward(tensor(trial.case.arrays.cotangents["output"], trial.case) * scale)
-    found = trial.collect({**leaves, **trial.parameters(module)})
-    trial.agree({name: value / scale for name, value in found.items()}, gradients(trial.case, ("output",)))
+    module, expected = trial.module(), gradients(trial.case, ("output",))
+    for scale in (2.0**-80, 2.0**40):
+        leaves = trial.leaves(requires_grad=True)
+        module.zero_grad()
+        output = trial.call(module, *trial.form(leaves)).tensors["output"]
+        with trial.blamed("backward"):
+            output.backward(tensor(trial.case.arrays.cotangents["output"], trial.case) * scale)
+        found = trial.collect({**leaves, **trial.parameters(module)})
+        with where(f"cotangents times {scale:.0e}"):
+            trial.agree({name: value / scale for name, value in found.items()}, expected)

@@ -9,7 +9,7 @@ import torch
 from harness.case import Array, Case
 from harness.contract import alternative
 from harness.reference import altered, answer, tensor
-from harness.trial import Trial
+from harness.trial import Trial, where
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, contract, in_docs
 
@@ -68,13 +68,13 @@ _STATES = [
 
 @contract(
     "state.given_is_used",
-    "A given h_0 (and c_0) is where every layer, direction and sequence starts, each from its own.",
+    "A given h_0 (and c_0) is where every layer, direction and sequence starts, each from its own, also where it is larger than any h_n.",
     MUST,
     in_docs("LSTM: Inputs: h_0, c_0"),
     _STATES,
     _wrong_states,
     demonstration="""
-        states = [(hx[0], hx[1]), (0 * hx[0], hx[1]), (hx[0], 0 * hx[1])] if isinstance(hx, tuple) else [hx]
+        states = [(hx[0], hx[1]), (0 * hx[0], hx[1]), (4 * hx[0], 0 * hx[1])] if isinstance(hx, tuple) else [hx, 4 * hx]
         with torch.no_grad():
             return [layer(x, state) for state in states], layer.eval()(x, hx)
     """,
@@ -82,12 +82,13 @@ _STATES = [
 def given_is_used(trial: Trial) -> None:
     module = trial.module()
     trial.agree(trial.answer(module).arrays(), answer(trial.case))
-    if trial.case.layer.has_cell_state:
-        # One of the two being zero does not make the other so.
-        for name in ("h0", "c0"):
-            zeros = 0 * trial.case.arrays.inputs()[name]
-            leaves = {**trial.leaves(), name: tensor(zeros, trial.case)}
-            trial.agree(trial.answer(module, leaves).arrays(), altered(trial.case, inputs={name: zeros}))
+    # One of the two being zero does not make the other so, and nothing says that h_0 is between -1 and 1.
+    inputs = trial.case.arrays.inputs()
+    large = {"h0": 4 * inputs["h0"]}
+    for given in [large | {"c0": 0 * inputs["c0"]}, {"h0": 0 * inputs["h0"]}] if "c0" in inputs else [large]:
+        leaves = {**trial.leaves(), **{name: tensor(array, trial.case) for name, array in given.items()}}
+        with where("h_0 four times as large" if given["h0"].any() else "h_0 of zeros"):
+            trial.agree(trial.answer(module, leaves).arrays(), altered(trial.case, inputs=given))
 
 
 @contract(

@@ -61,6 +61,15 @@ class InitialStateIgnored(Sound):
         return [0 * state for state in super().initial(x, hx, form)]
 
 
+@mutant("state.given_is_used")
+class InitialStateClamped(Sound):
+    """h_0 is clamped to -1 ... 1, the range of what a layer answers."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        h, *c = super().initial(x, hx, form)
+        return [h.clamp(-1, 1), *c]
+
+
 @mutant("state.given_is_used", Mode.LSTM)
 class InitialCellStateIgnored(Sound):
     """c_0 forgotten."""
