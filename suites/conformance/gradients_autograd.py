@@ -59,7 +59,7 @@ def repeatedbackward(trial: Trial) -> None:
     "takes all of it away.",
     MUST,
     "torch.autograd.backward: accumulates gradients in the leaves; torch.optim.Optimizer.zero_grad",
-    PLAIN,
+    [*PLAIN, *every(dtype="bfloat16", steps=3, batch=2)],
     demonstration="""
         times = lambda f: x * f if isinstance(x, torch.Tensor) else x._replace(data=x.data * f)
         frozen = torch.utils._pytree.tree_map(torch.Tensor.detach, hx)

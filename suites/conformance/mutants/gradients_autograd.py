@@ -213,13 +213,22 @@ class _SharedPlace(torch.autograd.Function):
 class OneWorkspaceForAllCalls(Sound):
     """In float32 what the backward pass needs of the input lies where the next call of that shape writes its own."""
 
+    _dtype = torch.float32
+
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         weight = w["weight_ih"]
-        if weight is None or x.dtype != torch.float32 or not torch.is_grad_enabled():
+        if weight is None or x.dtype != self._dtype or not torch.is_grad_enabled():
             return super().step(x, h, c, w, t, slot)
         place = self.__dict__.setdefault("_places", {}).setdefault((t, slot, x.shape), torch.empty_like(x, requires_grad=False))
         from_x = _SharedPlace.apply(x, weight, place)
         return super().step(from_x, h, c, {**w, "weight_ih": torch.eye(from_x.shape[1], dtype=x.dtype, device=x.device)}, t, slot)
+
+
+@mutant("gradients.accumulated")
+class OneWorkspaceForBfloat16Calls(OneWorkspaceForAllCalls):
+    """In bfloat16 what the backward pass needs of the input lies where the next call of that shape writes its own."""
+
+    _dtype = torch.bfloat16
 
 
 @mutant("gradients.learned_initial_state")
