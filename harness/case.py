@@ -159,7 +159,7 @@ def draw(case: Case) -> Arrays:
     if case.weights == "remembering":
         _make_remember(layer, weights, generator)
     elif case.weights == "readable":
-        _make_readable(layer, weights, lifted=case.dtype in ("bfloat16", "float16"))
+        _make_readable(layer, weights, lifted=case.dtype != "float64")
 
     generator = np.random.Generator(np.random.PCG64([case.seed, 1 + case.inputs_seed]))
     # A factor sqrt(3) gives inputs unit variance.
@@ -207,7 +207,7 @@ def _make_readable(layer: Layer, weights: dict[str, Array], lifted: bool = False
     Of a projection, which has P features in place of H, the upper layers take the first P units as they are.
 
     The first layer keeps random weights; with relu its biases are raised, so that its outputs are positive. ``lifted``: in every mode,
-    so that they are above a quarter and a half type can tell what was dropped from what was small.
+    so that they are above a quarter, and a narrow type can tell what was dropped from what was small.
     """
     if not layer.bias:
         raise ValueError(f"Expected a layer with biases for readable weights but got {layer.expression()}")

@@ -26,7 +26,7 @@ CASES = [
     *every(dropout=0.4, **READABLE),
     *every(dropout=0.25, bidirectional=True, **READABLE),
     *every(dropout=0.5, lengths=(7, 12, 3, 12, 1, 9, 12, 5), **READABLE),
-    *every(dropout=0.5, batch_first=True, **READABLE),
+    *every(dropout=0.5, batch_first=True, **{**READABLE, "dtype": "float32"}),
     make(LSTM, dropout=0.5, proj_size=4, bidirectional=True, **READABLE),
 ]
 _SURE = [
