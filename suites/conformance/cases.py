@@ -152,20 +152,19 @@ WIDTHS = (
     (24, 24, 2, 10),
     (13, 28, 3, 12),
     (40, 40, 2, 20),
-    (47, 48, 2, 24),
-    # Whole tiles of everything at once: where nothing is left over other code runs.
+    # Whole tiles of everything at once, here and below: where nothing is left over other code runs.
     (16, 16, 16, 32),
-    (32, 32, 4, 16),
-    (64, 64, 4, 32),
-    (128, 128, 2, 32),
+    (47, 48, 2, 24),
     (33, 100, 2, 4),
     (1025, 3, 2, 2),
     (2, 3, 2, 513),
     (3, 2, 2, 1030),
     (2, 3, 128, 2),
     (2, 3, 256, 2),
-    (2, 3, 514, 1),
+    (32, 32, 4, 16),
+    (64, 64, 4, 32),
     (3, 4, 1024, 1),
+    (128, 128, 2, 32),
 )
 
 

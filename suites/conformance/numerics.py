@@ -182,25 +182,30 @@ def large_values(trial: Trial) -> None:
 
 
 @contract(
-    "numerics.large_weights",
-    "Weights are not bounded: 64 times as large, with an input and a state that are a 64th as large, they give the same.",
+    "numerics.large_factors",
+    "Neither weights nor inputs are bounded: where one is 64 times as large and the other a 64th, the products are the same.",
     MUST,
     in_docs("LSTM: equations"),
-    # One step: what it answers is not small, and would be read by large weights.
+    # One step: what it answers is as large as ever, and the next step would read it by weights that are not.
     [*every(steps=1), *every(steps=1, bidirectional=True, dtype="float64")],
     demonstration="""
         with torch.no_grad():
             for name, p in layer.named_parameters():
                 p *= 64 if "weight" in name else 1
-            return layer(x / 64, (hx[0] / 64, hx[1]) if isinstance(hx, tuple) else hx / 64)
+            small = layer(x / 64, (hx[0] / 64, hx[1]) if isinstance(hx, tuple) else hx / 64)
+            for name, p in layer.named_parameters():
+                p /= 4096 if "weight" in name else 1
+            return small, layer(64 * x, (64 * hx[0], hx[1]) if isinstance(hx, tuple) else 64 * hx)
     """,
 )
-def large_weights(trial: Trial) -> None:
+def large_factors(trial: Trial) -> None:
     arrays = trial.case.arrays
-    weights = {name: value * 64 if name.startswith("weight") else value for name, value in arrays.weights.items()}
-    inputs = {"x": arrays.x / 64, "h0": arrays.h0 / 64}
-    leaves = {**trial.leaves(), **{name: tensor(array, trial.case) for name, array in inputs.items()}}
-    trial.agree(trial.answer(trial.module(weights=weights), leaves).arrays(), altered(trial.case, weights=weights, inputs=inputs))
+    for factor in (64.0, 1 / 64):
+        weights = {name: value * factor if name.startswith("weight") else value for name, value in arrays.weights.items()}
+        inputs = {"x": arrays.x / factor, "h0": arrays.h0 / factor}
+        leaves = {**trial.leaves(), **{name: tensor(array, trial.case) for name, array in inputs.items()}}
+        with where(f"weights times {factor:g}, inputs divided by it"):
+            trial.agree(trial.answer(trial.module(weights=weights), leaves).arrays(), altered(trial.case, weights=weights, inputs=inputs))
 
 
 def _nearly_shut(case: Case) -> dict[str, Array]:

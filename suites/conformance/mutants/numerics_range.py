@@ -11,12 +11,20 @@ from harness.layer import Mode
 from suites.conformance.mutants.base import Sound, Weights, mutant
 
 
-@mutant("numerics.large_weights")
+@mutant("numerics.large_factors")
 class WeightsSaturate(Sound):
     """Weights beyond 16 are taken for 16."""
 
     def weights(self, slot: int) -> Weights:
         return {name: None if value is None else value.clamp(-16, 16) for name, value in super().weights(slot).items()}
+
+
+@mutant("numerics.large_factors")
+class InputsClamped(Sound):
+    """Inputs beyond 10 are taken for 10."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return super().layers(x.clamp(-10, 10), valid, states)
 
 
 @mutant("numerics.large_values", Mode.RNN_RELU)
