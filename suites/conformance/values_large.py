@@ -62,7 +62,7 @@ def long_sequence(trial: Trial) -> None:
     "More units than a block of threads has, 1024, are all computed, and get their gradients.",
     MUST,
     "torch.nn.LSTM: hidden_size; CUDA: at most 1024 threads in a block",
-    every(input_size=2, hidden_size=1027, steps=2, batch=1),
+    every(input_size=2, hidden_size=1027, steps=2, batch=2),
     demonstration=BACKWARD,
 )
 def beyond_1024_units(trial: Trial) -> None:
