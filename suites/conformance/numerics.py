@@ -164,18 +164,18 @@ def typical(trial: Trial) -> None:
 
 @contract(
     "numerics.large_values",
-    "A relu RNN goes up to thousands in float16, millions in bfloat16 and 1e18 in float32, without overflowing where its results do not.",
+    "A relu RNN goes up to thousands in float16, millions in bfloat16 and 1e18 in others, without overflowing where its results do not.",
     MUST,
     "torch.dtype: float16 holds up to 65504, bfloat16 as much as float32",
-    [case for dtype in ("float16", "bfloat16", "float32") for case in every(RNN_RELU, dtype=dtype, steps=3, bias=False, seed=3)],
+    [make(RNN_RELU, dtype=dtype, steps=3, bias=False, seed=3) for dtype in ("float16", "bfloat16", "float32", "float64")],
     demonstration="""
-        scale = {torch.float16: 2048, torch.float32: 2**60}.get(next(layer.parameters()).dtype, 2**20)
+        scale = {torch.float16: 2048, torch.bfloat16: 2**20}.get(next(layer.parameters()).dtype, 2**60)
         with torch.no_grad():
             return [value / scale for value in layer(scale * x, scale * hx)]
     """,
 )
 def large_values(trial: Trial) -> None:
-    scale = {"float16": 2.0**11, "bfloat16": 2.0**20, "float32": 2.0**60}[trial.case.dtype]
+    scale = {"float16": 2.0**11, "bfloat16": 2.0**20}.get(trial.case.dtype, 2.0**60)
     inputs = {name: array * scale for name, array in trial.case.arrays.inputs().items()}
     leaves = {name: tensor(array, trial.case) for name, array in inputs.items()}
     trial.agree(trial.answer(leaves=leaves).arrays(), altered(trial.case, inputs=inputs))
@@ -281,6 +281,7 @@ def error_over_time(trial: Trial) -> None:
     [
         # A tanh that is computed as 2 sigmoid(2a) - 1 leaves of such numbers a few bits, which the floors allow.
         *every(steps=4, bias=False, seed=5),
+        *every(steps=4, bias=False, seed=5, dtype="float64"),
         *every(RNN_RELU, steps=3, bias=False, num_layers=2, bidirectional=True, seed=6),
         *every(RNN_RELU, steps=4, bias=False, dtype="float16", seed=5),
     ],

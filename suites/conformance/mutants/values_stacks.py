@@ -22,6 +22,17 @@ class UpperLayerPastATile(Sound):
 
 
 @mutant("values.stacks")
+class UpperWholeTilesLoseTheLastFeature(Sound):
+    """In upper layers whose inputs and units are multiples of 32 the last input feature is left out."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        ih = present(w["weight_ih"])
+        whole = slot >= self.layer.directions and not ih.shape[1] % 32 and not self.layer.hidden_size % 32
+        return {**w, "weight_ih": torch.cat([ih[:, :-1], 0 * ih[:, -1:]], 1)} if whole else w
+
+
+@mutant("values.stacks")
 class FifthLayerUsesTheFourth(Sound):
     """From the fifth layer on, the fourth's weights are used."""
 
