@@ -55,6 +55,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "StreamedStackSharesAState": "read in the wrong order: the first layer's for all layers",
     "ReverseStartsWithTheForwardState": "read in the wrong order: the forward direction's for both directions",
     "StateOfWidePacksIgnored": "taken for zero",
+    "WideUnbatchedWithoutHiddenBias": "b_hh dropped",
     "ZerosGetNoGradient": "that of x zero in part",
     # state
     "ListOfStatesIgnored": "taken for zero",
@@ -125,6 +126,8 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "ScaledInEval": "what passes between the layers multiplied by 1 - p",
     "ThirdLayerNotDropped": "dropout above the first layer only",
     "BackwardWithoutMask": "no dropout mask in the backward pass",
+    "BackwardWithoutMaskInHalf": "no dropout mask in the backward pass",
+    "BackwardScaledByDropoutOfNow": "what dropout keeps not scaled up in the backward pass",
     "BackwardNotScaled": "what dropout keeps not scaled up in the backward pass",
     "NothingDroppedWithoutBias": "dropout left out",
     "DropoutFixedAtConstruction": ("dropout left out", "everything between the layers dropped"),
