@@ -6,7 +6,7 @@ pass, in ``gradients_graph.py``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.case import Array
+from harness.case import Array, Case
 from harness.reference import Expected, altered, gradients, tensor, to_array
 from harness.reproduction import GRADIENTS
 from harness.trial import ContractError, Trial
-from suites.conformance.cases import LSTM, every
+from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import MUST, contract
 from suites.conformance.gradients import every_output
-from suites.conformance.gradients_wanted import OUTPUT, PLAIN, backward
+from suites.conformance.gradients_wanted import IN_EVERY_DTYPE, OUTPUT, PLAIN, backward
 
 
 def _times(trial: Trial, factor: float) -> Any:
@@ -54,45 +54,82 @@ def repeatedbackward(trial: Trial) -> None:
 
 
 @contract(
+    "gradients.scaled",
+    "Gradients that come in 65536 times larger or smaller go out so: a backward pass is linear, whatever the scale of the loss.",
+    MUST,
+    "torch.amp.GradScaler: init_scale=65536; the chain rule",
+    [
+        *every(num_layers=2, steps=4, batch=2),
+        *every(bidirectional=True, steps=4, batch=3, lengths=(2, 4, 1)),
+        *every(steps=3, batch=2, dtype="bfloat16", batch_first=True),
+        make(LSTM, proj_size=2, steps=3, batch=2, dtype="float64"),
+    ],
+    demonstration="""
+        found = []
+        for factor in (2.0**16, 2.0**-16):
+            output, wanted = layer(x, hx)[0], [leaves[0], *(p for _, p in sorted(layer.named_parameters()))]
+            output = output[0] if isinstance(output, tuple) else output
+            found.append([gradient / factor for gradient in torch.autograd.grad(factor * output.sum(), wanted)])
+        return found
+    """,
+)
+def scaled(trial: Trial) -> None:
+    through, expected = every_output(trial), gradients(trial.case, every_output(trial))
+    cotangents = [tensor(trial.case.arrays.cotangents[name], trial.case) for name in through]
+    # Powers of two cost no accuracy.
+    for factor in (2.0**16, 2.0**-16):
+        module, leaves = trial.module(), trial.leaves(requires_grad=True)
+        reply = trial.call(module, *trial.form(leaves))
+        with trial.blamed(f"backward from {factor:g} times the cotangents"):
+            torch.autograd.backward([reply.tensors[name] for name in through], [factor * one for one in cotangents])
+        found = trial.collect({**leaves, **trial.parameters(module)})
+        trial.agree({name: value / factor for name, value in found.items()}, expected)
+
+
+@contract(
     "gradients.accumulated",
     "Two calls on different data, and then a backward pass for each, add up in the parameters, as in a siamese network, and zero_grad "
     "takes all of it away.",
     MUST,
     "torch.autograd.backward: accumulates gradients in the leaves; torch.optim.Optimizer.zero_grad",
-    [*PLAIN, *every(dtype="bfloat16", steps=3, batch=2)],
+    IN_EVERY_DTYPE,
     demonstration="""
-        times = lambda f: x * f if isinstance(x, torch.Tensor) else x._replace(data=x.data * f)
-        frozen = torch.utils._pytree.tree_map(torch.Tensor.detach, hx)
-        for loss in [sum(value.sum() for value in layer(times(f), states)[1]) for states in (frozen, hx) for f in (1, 0.25)]:
+        tree, both = torch.utils._pytree.tree_map, (torch.Tensor.detach, torch.Tensor.clone)
+        given = lambda f, keep: x._replace(data=keep(x.data * f)) if isinstance(x, tuple) else keep(x * f)
+        for loss in [sum(value.sum() for value in layer(given(f, keep), tree(keep, hx))[1]) for keep in both for f in (1, 0.25)]:
             loss.backward(), layer(x, hx)
         found = [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
         return found, layer.zero_grad(), [p.grad for p in layer.parameters()]
     """,
 )
 def accumulated(trial: Trial) -> None:
-    _accumulated(trial, states=True)
+    case, through = trial.case, every_output(trial)
+    # Another batch, or a gradient that writes over the first one is not told from the sum.
+    other = replace(case, inputs_seed=1)
+    each = [gradients(case, through), altered(case, inputs=other.arrays.inputs(), through=through)]
+    _accumulated(trial, other, each, trial.leaves())
     # As in most training. A gradient becomes .grad as it is where nobody else has it, which depends on what else is asked for: two
     # weights that get the same memory are then added to twice.
-    _accumulated(trial, states=False)
+    _accumulated(trial, other, each, ["x"])
+    # As in the first layer of any network. What wants no gradient is kept for those that do, and may be kept otherwise.
+    _accumulated(trial, other, each, [])
 
 
-def _accumulated(trial: Trial, states: bool) -> None:
-    """``states``: whether the states want gradients too."""
+def _accumulated(trial: Trial, other: Case, each: Sequence[Expected], wanting: Collection[str]) -> None:
+    """``wanting``: which of x, h0 and c0 want gradients too."""
     module, through = trial.module(), every_output(trial)
-    # Another batch, or a gradient that writes over the first one is not told from the sum.
-    other = replace(trial.case, inputs_seed=1)
     leaves = [trial.leaves(requires_grad=True, case=case) for case in (trial.case, other)]
     for name, leaf in (pair for each in leaves for pair in each.items()):
-        leaf.requires_grad_(states or name == "x")
+        leaf.requires_grad_(name in wanting)
     # What the first call needs for its backward pass is its own, and what comes of it stays, whatever is called in between.
     first, second = (trial.call(module, *trial.form(each)) for each in leaves)
     trial.answer(module, trial.leaves(case=other))
     trial.backward(first, through)
     trial.call(module, *trial.form(trial.leaves(case=other)))
     trial.backward(second, through)
-    each = [gradients(trial.case, through), altered(trial.case, inputs=other.arrays.inputs(), through=through)]
     wanted = {name: leaf for name, leaf in leaves[0].items() if leaf.requires_grad}
-    trial.agree(trial.collect(wanted), each[0], only=list(wanted))
+    if wanted:
+        trial.agree(trial.collect(wanted), each[0], only=list(wanted))
     trial.agree(trial.collect(trial.parameters(module)), _sum(each), only=list(trial.case.arrays.weights))
     with trial.blamed("zero_grad()"):
         module.zero_grad()
@@ -130,30 +167,37 @@ def overflow_seen(trial: Trial) -> None:
 
 @contract(
     "gradients.tied_weights",
-    "One Parameter shared by two directions or layers gets the sum of their gradients.",
+    "One Parameter shared by two directions or layers, or that is both biases of one, gets the sum of their gradients.",
     MUST,
     "torch.nn.Module.named_parameters: shared parameters",
     [*every(bidirectional=True), *every(num_layers=2, input_size=5, hidden_size=5, dtype="float64")],
     demonstration="""
-        other = "weight_hh_l0_reverse" if reference.bidirectional else "weight_hh_l1"
-        setattr(layer, other, layer.weight_hh_l0)
+        other = "l0_reverse" if reference.bidirectional else "l1"
+        for kind in ("weight_ih_", "weight_hh_"):
+            setattr(layer, kind + other, getattr(layer, kind + "l0"))
+        for suffix in ("l0", other):
+            setattr(layer, "bias_hh_" + suffix, getattr(layer, "bias_ih_" + suffix))
         layer(x, hx)[0].square().sum().backward()
-        return layer.weight_hh_l0.grad
+        return [parameter.grad for _, parameter in sorted(layer.named_parameters())]
     """,
 )
 def tied_weights(trial: Trial) -> None:
     case = trial.case
-    first, second = ("weight_hh_l0", "weight_hh_l0_reverse") if case.layer.bidirectional else ("weight_hh_l0", "weight_hh_l1")
-    weights = {**case.arrays.weights, second: case.arrays.weights[first]}
-    expected = altered(case, weights=weights, through=every_output(trial))
+    other = "l0_reverse" if case.layer.bidirectional else "l1"
+    # The one that is shared, and the one whose place it takes as well.
+    pairs = {f"{kind}_l0": f"{kind}_{other}" for kind in ("weight_ih", "weight_hh")}
+    pairs |= {f"bias_ih_{suffix}": f"bias_hh_{suffix}" for suffix in ("l0", other)}
+    weights = {**case.arrays.weights, **{second: case.arrays.weights[first] for first, second in pairs.items()}}
+    each = altered(case, weights=weights, through=every_output(trial))
     module = trial.module(weights=weights)
-    shared = trial.parameters(module)[first]
-    with trial.blamed(f"assigning {first} to {second}"):
-        setattr(module, second, shared)
+    parameters = trial.parameters(module)
+    for first, second in pairs.items():
+        with trial.blamed(f"assigning {first} to {second}"):
+            setattr(module, second, parameters[first])
     trial.backward(trial.call(module, *trial.form(trial.leaves())), every_output(trial))
-    total = expected.tensors[first] + expected.tensors[second]
-    floors = {"weight_hh": expected.floors[first] + expected.floors[second]}
-    trial.agree({"weight_hh": trial.collect({first: shared})[first]}, replace(expected, tensors={"weight_hh": total}, floors=floors))
+    tensors = {first: each.tensors[first] + each.tensors[second] for first, second in pairs.items()}
+    floors = {first: each.floors[first] + each.floors[second] for first, second in pairs.items()}
+    trial.agree(trial.collect({first: parameters[first] for first in pairs}), replace(each, tensors=tensors, floors=floors))
 
 
 @contract(

@@ -26,6 +26,12 @@ PLAIN = [
     *every(GRU, RNN_TANH, RNN_RELU, steps=4, batch=1, batched=False),
     make(LSTM, steps=4, batch=1, batched=False, proj_size=2),
 ]
+#: The same in the dtypes for which layers have other kernels.
+IN_EVERY_DTYPE = [
+    *PLAIN,
+    *every(num_layers=2, bidirectional=True, steps=3, batch=2, dtype="bfloat16"),
+    *every(steps=3, batch=2, dtype="float64"),
+]
 #: In a demonstration, the output of any form as one tensor.
 OUTPUT = """
 output = layer(x, hx)[0]
@@ -169,7 +175,7 @@ def one_input_alone(trial: Trial) -> None:
     "and what they return counts.",
     MUST,
     "torch.autograd.grad; torch.Tensor.register_hook, register_post_accumulate_grad_hook: what DDP and fused optimisers rely on",
-    PLAIN,
+    IN_EVERY_DTYPE,
     demonstration="""
         loss, weights, calls = sum(value.sum() for value in layer(x, hx)[1]), [p for _, p in sorted(layer.named_parameters())], []
         found = torch.autograd.grad(loss, weights)

@@ -65,6 +65,37 @@ class TiedWeightsCountOnce(Sound):
         return {**w, "weight_hh": cut(w["weight_hh"])} if any(w["weight_hh"] is other for other in earlier) else w
 
 
+@mutant("gradients.tied_weights")
+class TiedBiasesCountOnce(Sound):
+    """A Parameter that is both biases of a direction gets the gradient of one."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "bias_hh": cut(w["bias_hh"])} if w["bias_ih"] is not None and w["bias_ih"] is w["bias_hh"] else w
+
+
+@mutant("gradients.scaled")
+class LargeGradientsClipped(Sound):
+    """A gradient of the output that comes in is cut off at 1000."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        if output.requires_grad:
+            output.register_hook(lambda gradient: gradient.clamp(-1000, 1000))
+        return output, finals
+
+
+@mutant("gradients.scaled")
+class SmallGradientsFlushed(Sound):
+    """What comes back through the state is taken for zero where it is below 1e-5."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        if h.requires_grad and t:
+            h = h.view_as(h)
+            h.register_hook(lambda gradient: torch.where(gradient.abs() < 1e-5, 0 * gradient, gradient))
+        return super().step(x, h, c, w, t, slot)
+
+
 @mutant("gradients.part_of_the_output")
 class SparseCotangentIgnored(Sound):
     """Where only one step of the output has a cotangent, and it is not the last, nothing flows back."""
@@ -213,22 +244,33 @@ class _SharedPlace(torch.autograd.Function):
 class OneWorkspaceForAllCalls(Sound):
     """In float32 what the backward pass needs of the input lies where the next call of that shape writes its own."""
 
-    _dtype = torch.float32
-
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         weight = w["weight_ih"]
-        if weight is None or x.dtype != self._dtype or not torch.is_grad_enabled():
+        if weight is None or not torch.is_grad_enabled() or not self.placed(x):
             return super().step(x, h, c, w, t, slot)
         place = self.__dict__.setdefault("_places", {}).setdefault((t, slot, x.shape), torch.empty_like(x, requires_grad=False))
         from_x = _SharedPlace.apply(x, weight, place)
         return super().step(from_x, h, c, {**w, "weight_ih": torch.eye(from_x.shape[1], dtype=x.dtype, device=x.device)}, t, slot)
 
+    def placed(self, x: Tensor) -> bool:
+        """Whether ``x`` is kept in that place."""
+        return x.dtype == torch.float32
+
 
 @mutant("gradients.accumulated")
-class OneWorkspaceForBfloat16Calls(OneWorkspaceForAllCalls):
+class OneWorkspaceForDataAlone(OneWorkspaceForAllCalls):
+    """What the backward pass needs of an input that wants no gradient lies where the next call of that shape writes its own."""
+
+    def placed(self, x: Tensor) -> bool:
+        return not x.requires_grad
+
+
+@mutant("gradients.accumulated")
+class OneWorkspaceInBfloat16(OneWorkspaceForAllCalls):
     """In bfloat16 what the backward pass needs of the input lies where the next call of that shape writes its own."""
 
-    _dtype = torch.bfloat16
+    def placed(self, x: Tensor) -> bool:
+        return x.dtype == torch.bfloat16
 
 
 @mutant("gradients.learned_initial_state")

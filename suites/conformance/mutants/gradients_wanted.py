@@ -126,6 +126,17 @@ class BackwardWritesGrad(Sound):
 
 
 @mutant("gradients.asked_of_autograd")
+class BackwardWritesGradInBfloat16(Sound):
+    """In bfloat16 the backward pass adds to .grad of the hidden bias itself: autograd.grad gives None, and no hook is called."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        bias = w["bias_hh"]
+        own = torch.is_grad_enabled() and bias is not None and bias.is_leaf and bias.dtype == torch.bfloat16
+        return {**w, "bias_hh": _Writes.apply(bias)} if own else w
+
+
+@mutant("gradients.asked_of_autograd")
 class HookGradientsBypassed(Sound):
     """What a hook of a weight returns does not count."""
 
