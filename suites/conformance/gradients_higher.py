@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.reference import altered, gradients, tensor, to_array
+from harness.case import Array
+from harness.reference import Expected, altered, gradients, tensor, to_array
 from harness.trial import ContractError, Trial
-from suites.conformance.cases import every
+from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MAY, contract
 from suites.conformance.gradients import as_function
 
@@ -22,9 +24,13 @@ from suites.conformance.gradients import as_function
     [
         *every(input_size=2, hidden_size=2, steps=6, batch=2, dtype="float64"),
         *every(input_size=2, hidden_size=2, steps=2, batch=1, num_layers=2, bidirectional=True, dtype="float64"),
+        *every(RNN_TANH, RNN_RELU, GRU, input_size=2, hidden_size=2, steps=2, batch=2, lengths=(1, 2), dtype="float64"),
+        make(LSTM, input_size=2, hidden_size=2, steps=2, batch=2, lengths=(1, 2), proj_size=1, dtype="float64"),
     ],
     demonstration="""
-        first = torch.autograd.grad(layer(x, hx)[0].square().sum(), leaves, create_graph=True)
+        output = layer(x, hx)[0]
+        output = output[0] if isinstance(output, tuple) else output
+        first = torch.autograd.grad(output.square().sum(), leaves, create_graph=True)
         return first, torch.autograd.grad(sum(g.square().sum() for g in first), leaves)
     """,
 )
@@ -57,7 +63,8 @@ def of_gradients(trial: Trial) -> None:
 
 @contract(
     "gradients.forward_mode",
-    "Forward-mode differentiation (torch.func.jvp) is right or refused with an error, with trainable weights and with frozen ones.",
+    "Forward-mode differentiation (torch.func.jvp) along the inputs, and along the weights, is right or refused with an error, with "
+    "trainable weights and with frozen ones.",
     MAY,
     "torch.func.jvp",
     [
@@ -65,11 +72,12 @@ def of_gradients(trial: Trial) -> None:
         *every(input_size=2, hidden_size=3, steps=3, batch=1, num_layers=2, bidirectional=True, dtype="float64"),
     ],
     demonstration="""
-        def call(x, *states):
-            return layer(x, states if len(states) == 2 else states[0])[0]
         layer.requires_grad_(False)
-        slope = torch.func.jvp(call, tuple(leaves), tuple(torch.ones_like(leaf) for leaf in leaves))[1]
-        ahead, behind = (call(*(leaf + step for leaf in leaves)) for step in (1e-6, -1e-6))
+        def call(weights, x, *states):
+            return torch.func.functional_call(layer, weights, (x, states if len(states) == 2 else states[0]))[0]
+        tree, given = torch.utils._pytree.tree_map, (dict(layer.named_parameters()), *leaves)
+        slope = torch.func.jvp(call, given, tree(torch.ones_like, given))[1]
+        ahead, behind = (call(*tree(lambda value: value + step, given)) for step in (1e-6, -1e-6))
         assert (slope - (ahead - behind) / 2e-6).abs().max() < 1e-6
     """,
 )
@@ -82,20 +90,48 @@ def forward_mode(trial: Trial) -> None:
     def function(*values: Tensor) -> Any:
         return tuple(trial.call(module, *trial.form(dict(zip(leaves, values, strict=True)))).tensors.values())
 
-    step = 1e-6
-    ahead = {name: array + step for name, array in case.arrays.inputs().items()}
-    behind = {name: array - step for name, array in case.arrays.inputs().items()}
-    after, before = altered(case, inputs=ahead).tensors, altered(case, inputs=behind).tensors
+    ahead, behind = ({name: array + step for name, array in case.arrays.inputs().items()} for step in (_STEP, -_STEP))
+    slopes = _slopes(altered(case, inputs=ahead), altered(case, inputs=behind))
     for trainable in (True, False):
         module.requires_grad_(trainable)
         try:
             found: Any = torch.func.jvp(function, tuple(leaves.values()), tuple(tangents.values()))[1]
         except ContractError as error:
             raise NotImplementedError(f"forward mode: {error}") from error
-        for (name, value), tangent in zip(after.items(), found, strict=True):
-            difference = (value - before[name]) / (2 * step)
-            if not (abs(tangent.detach().cpu().numpy() - difference) < 1e-6 * max(1.0, abs(difference).max())).all():
-                raise ContractError(f"Expected the derivative of {name} along the inputs to be that of the oracle, but it differs")
+        _agree_along("the inputs", found, slopes)
+    _along_the_weights(trial, module)
+
+
+#: The step of the differences that a derivative is held against, either way.
+_STEP = 1e-6
+
+
+def _along_the_weights(trial: Trial, module: torch.nn.Module) -> None:
+    case = trial.case
+    weights = {name: parameter.detach() for name, parameter in trial.parameters(module).items()}
+    input, hx = trial.form(trial.leaves())
+
+    def function(given: dict[str, Tensor]) -> Any:
+        return tuple(trial.structured(torch.func.functional_call(module, given, (input, hx)), input).tensors.values())
+
+    try:
+        found: Any = torch.func.jvp(function, (weights,), ({name: torch.ones_like(value) for name, value in weights.items()},))[1]
+    except ContractError:
+        raise
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"forward mode along the weights: {error}") from error
+    ahead, behind = ({name: array + step for name, array in case.arrays.weights.items()} for step in (_STEP, -_STEP))
+    _agree_along("the weights", found, _slopes(altered(case, weights=ahead), altered(case, weights=behind)))
+
+
+def _slopes(after: Expected, before: Expected) -> dict[str, Array]:
+    return {name: (value - before.tensors[name]) / (2 * _STEP) for name, value in after.tensors.items()}
+
+
+def _agree_along(what: str, found: Sequence[Tensor], slopes: dict[str, Array]) -> None:
+    for (name, slope), tangent in zip(slopes.items(), found, strict=True):
+        if not (abs(to_array(tangent) - slope) < 1e-6 * max(1.0, abs(slope).max())).all():
+            raise ContractError(f"Expected the derivative of {name} along {what} to be that of the oracle, but it differs")
 
 
 @contract(
@@ -137,3 +173,46 @@ def functional(trial: Trial) -> None:
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"torch.func.grad in the inputs: {error}") from error
     trial.agree({name: to_array(value) for name, value in found.items()}, gradients(case, ("output",)), only=wanted)
+
+
+@contract(
+    "gradients.per_sample",
+    "Gradients for each sequence apart, by torch.vmap over torch.func.grad, are those of a batch of one, or refused with an error.",
+    MAY,
+    "torch.func: Per-sample-gradients",
+    [*every(num_layers=2, steps=3, batch=3), *every(bidirectional=True, batch_first=True, steps=3, batch=2)],
+    demonstration="""
+        weights, tree = {name: p.detach() for name, p in layer.named_parameters()}, torch.utils._pytree.tree_map
+        alone = lambda value, axis: value.movedim(axis, 0).unsqueeze(1 + axis)
+        given = alone(x, 0 if reference.batch_first else 1), tree(lambda state: alone(state, 1), hx)
+        of_one = torch.func.grad(lambda w, one, state: torch.func.functional_call(layer, w, (one, state))[0].square().sum())
+        if layer is not reference: return torch.vmap(of_one, (None, 0, 0))(weights, *given)
+        each = [of_one(weights, *tree(lambda value: value[i], given)) for i in range(len(given[0]))]
+        return {name: torch.stack([one[name] for one in each]) for name in weights}
+    """,
+)
+def per_sample(trial: Trial) -> None:
+    case, module = trial.case, trial.module()
+    weights = {name: parameter.detach() for name, parameter in trial.parameters(module).items()}
+    given = {**trial.leaves(), "cotangent": tensor(case.arrays.cotangents["output"], case)}
+    # The sequences first, each still a batch of one.
+    each = {name: value.transpose(0, 1).unsqueeze(2) for name, value in given.items()}
+
+    def loss(w: dict[str, Tensor], one: dict[str, Tensor]) -> Tensor:
+        output = torch.func.functional_call(module, w, trial.form(one))[0]
+        cotangent = one["cotangent"].transpose(0, 1) if case.layer.batch_first else one["cotangent"]
+        total: Tensor = (output * cotangent).sum()
+        return total
+
+    trial.answer(module)
+    try:
+        found: Any = torch.vmap(torch.func.grad(loss), (None, 0))(weights, each)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"torch.vmap over torch.func.grad: {error}") from error
+    # Together they are what the batch gives, and the last one is what its own cotangents give.
+    total = {name: to_array(value.sum(0)) for name, value in found.items()}
+    trial.agree(total, gradients(case, ("output",)), only=list(weights))
+    alone = 0 * case.arrays.cotangents["output"]
+    alone[:, -1] = case.arrays.cotangents["output"][:, -1]
+    right = altered(case, through=("output",), cotangents={"output": alone})
+    trial.agree({name: to_array(value[-1]) for name, value in found.items()}, right, only=list(weights))

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from harness.layer import Mode
 from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 
 
@@ -101,6 +102,60 @@ class TangentsLostWhereFrozen(Sound):
         frozen = w["weight_hh"] is not None and not w["weight_hh"].requires_grad
         ahead = getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0
         return super().step(x, _WithoutTangent.apply(h) if frozen and ahead and t else h, c, w, t, slot)
+
+
+@mutant("gradients.of_gradients")
+class SecondDerivativeOfAPackWrong(Sound):
+    """Of a pack the gradient is right, its own gradient is not."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        return (x if form.packed is None else _OnceOnly.apply(x)), valid, form
+
+
+@mutant("gradients.of_gradients", Mode.LSTM)
+class SecondDerivativeWrongWhereProjected(Sound):
+    """With a projection the gradient is right, its own gradient is not."""
+
+    def project(self, m: Tensor, weight_hr: Tensor | None) -> Tensor:
+        return super().project(m if weight_hr is None else _OnceOnly.apply(m), weight_hr)
+
+
+@mutant("gradients.forward_mode")
+class TangentsOfWeightsLost(Sound):
+    """Forward-mode tangents of W_hh are dropped."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        ahead = getattr(torch.autograd.forward_ad, "_current_level", -1) >= 0
+        return {**w, "weight_hh": _WithoutTangent.apply(w["weight_hh"])} if ahead else w
+
+
+def _batched_inside(value: Tensor) -> bool:
+    """Whether ``value`` has a batch axis of torch.vmap's, at whatever depth."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(value):
+        if functorch.is_batchedtensor(value):
+            return True
+        value = functorch.get_unwrapped(value)
+    return False
+
+
+@mutant("gradients.per_sample")
+class HiddenBiasConstantPerSample(Sound):
+    """Where torch.vmap gives every sequence a gradient of its own, the hidden bias gets none."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        bias = w["bias_hh"]
+        return super().step(x, h, c, {**w, "bias_hh": bias.detach()} if bias is not None and _batched_inside(x) else w, t, slot)
+
+
+@mutant("gradients.per_sample")
+class StateConstantPerSample(Sound):
+    """Where torch.vmap gives every sequence a gradient of its own, none goes through time."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h.detach() if _batched_inside(x) else h, c, w, t, slot)
 
 
 @mutant("gradients.functional")
