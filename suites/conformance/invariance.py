@@ -10,7 +10,7 @@ import torch
 
 from harness.case import Array, Case
 from harness.layer import Mode
-from harness.reference import altered, answer, tensor
+from harness.reference import Expected, altered, answer, gradients, tensor
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MUST, contract, in_docs
@@ -134,7 +134,8 @@ def saturation(trial: Trial) -> None:
 
 @contract(
     "invariance.nan_contained",
-    "A NaN or an infinity in one step of one sequence leaves the other sequences, and the earlier steps of its own, as they were.",
+    "A NaN or an infinity in one step of one sequence leaves the other sequences, with their gradients, and the earlier steps of its own, "
+    "as they were.",
     MUST,
     "torch.nn.LSTM: equations; users mask what they do not want to see",
     [
@@ -146,13 +147,13 @@ def saturation(trial: Trial) -> None:
         *every(steps=5, batch=3, dtype="float16", batch_first=True),
     ],
     demonstration="""
-        bad = tuple(s * float("nan") for s in hx) if isinstance(hx, tuple) else hx * float("nan")
         with torch.no_grad():
-            started = layer(x, bad)[0].data.isnan().double()
-            step = x.data[0] if isinstance(x, tuple) else x[1, 3] if reference.batch_first else x[3, 1]
-            step[0] = float("nan")
+            started = layer(x, torch.utils._pytree.tree_map(lambda state: state * float("nan"), hx))[0].data.isnan().double()
+            (x.data[0] if isinstance(x, tuple) else x[1, 3] if reference.batch_first else x[3, 1])[0] = float("nan")
             output = layer(x, hx)[0].data
-        return started, output.isnan().double(), output.nan_to_num()
+        again = (lambda value: value[0] if isinstance(value, tuple) else value)(layer(x, hx)[0])
+        found = [output, again.detach(), *torch.autograd.grad(again, leaves, 1 + 0 * again.detach())]
+        return started, [(value.isnan().double(), value.nan_to_num()) for value in found]
     """,
 )
 def nan_contained(trial: Trial) -> None:
@@ -162,8 +163,7 @@ def nan_contained(trial: Trial) -> None:
         x = inputs["x"].copy()
         x[3, 1, 0] = poison
         actual = _given(trial, {**inputs, "x": x})
-        expected = replace(whole, tensors={name: value[:, others] for name, value in whole.tensors.items()})
-        trial.agree({name: value[:, others] for name, value in actual.items()}, expected)
+        trial.agree({name: value[:, others] for name, value in actual.items()}, _of_items(whole, others))
         if not layer.bidirectional:
             trial.agree({"output": actual["output"][:3]}, replace(whole, tensors={"output": whole.tensors["output"][:3]}))
         # A relu passes an infinity on and may turn it into zero; a NaN must stay seen everywhere.
@@ -174,10 +174,35 @@ def nan_contained(trial: Trial) -> None:
         poisoned = inputs[name].copy()
         poisoned[(3 if name == "x" else 0), 1] = np.inf if name == "x" else np.nan
         actual = _given(trial, {**inputs, name: poisoned})
-        expected = replace(whole, tensors={name: value[:, others] for name, value in whole.tensors.items()})
-        trial.agree({name: value[:, others] for name, value in actual.items()}, expected)
+        trial.agree({name: value[:, others] for name, value in actual.items()}, _of_items(whole, others))
         if np.isfinite(actual["output"][:, 1]).all():
             raise ContractError(f"Expected an answer that is not finite to a {name} that is not, but all of the output is finite")
+    _nan_contained_backwards(trial, others)
+
+
+def _nan_contained_backwards(trial: Trial, others: list[int]) -> None:
+    """With gradients recorded, and with a NaN in the gradient that comes in to the sequence of the NaN as well."""
+    case = trial.case
+    module, leaves = trial.module(), trial.leaves()
+    leaves["x"][3, 1, 0] = torch.nan
+    leaves = {name: leaf.requires_grad_() for name, leaf in leaves.items()}
+    reply = trial.call(module, *trial.form(leaves))
+    actual, whole, slopes = reply.arrays(), answer(case), gradients(case, ("output",))
+    trial.agree({name: value[:, others] for name, value in actual.items()}, _of_items(whole, others))
+    if np.isfinite(actual["output"][3:, 1]).all():
+        raise ContractError("Expected the NaN to be seen in the output with gradients recorded, but all of its sequence is finite")
+    cotangent = tensor(case.arrays.cotangents["output"], case)
+    cotangent[:, 1] = torch.nan
+    with trial.blamed("backward"):
+        reply.tensors["output"].backward(cotangent)
+    found = {name: value[:, others] for name, value in trial.collect(leaves).items()}
+    trial.agree(found, _of_items(slopes, others), only=list(leaves))
+
+
+def _of_items(expected: Expected, items: list[int]) -> Expected:
+    """What is expected of some sequences of the batch, of the tensors that have a batch axis."""
+    tensors = {name: value[:, items] for name, value in expected.tensors.items() if value.ndim == 3}
+    return replace(expected, tensors=tensors)
 
 
 @contract(

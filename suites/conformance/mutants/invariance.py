@@ -155,6 +155,34 @@ class NanInHalfSwallowed(Sound):
         return super().layers(x.nan_to_num(0.0) if x.dtype in (torch.float16, torch.bfloat16) else x, valid, states)
 
 
+class _MaskedByMultiplication(torch.autograd.Function):
+    """The identity, in whose backward pass everything else is added times zero."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        return given[0] + 0 * given[0].sum()
+
+
+@mutant("invariance.nan_contained")
+class MaskedByMultiplicationBackwards(Sound):
+    """In the backward pass other sequences are added up times zero: a NaN of one is in the gradients of all."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        return super().direction(_MaskedByMultiplication.apply(x), valid, h, c, slot, reverse)
+
+
+@mutant("invariance.nan_contained")
+class NanSwallowedWithGradients(Sound):
+    """With gradients recorded a NaN in the input is taken for zero."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return super().layers(torch.where(x.isnan(), torch.zeros_like(x), x) if torch.is_grad_enabled() else x, valid, states)
+
+
 @mutant("invariance.nan_in_weights")
 class NanWeightsSwallowed(Sound):
     """NaN in a weight is replaced by zero in silence."""
