@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from harness.case import Case
 from harness.dispatch import kernels_of
 from harness.reference import altered, answer, gradients, tensor, to_array
 from harness.trial import ContractError, Trial
@@ -148,7 +149,11 @@ def parameters_given(trial: Trial) -> None:
     "torch.vmap over inputs, over inputs and states, and over weights is right or refused with an error.",
     MAY,
     "torch.vmap; torch.func.stack_module_state",
-    [*every(num_layers=2, steps=3, batch=2), *every(batch_first=True, steps=3, batch=2), make(LSTM, proj_size=2, steps=3, batch=2)],
+    [
+        *every(num_layers=2, steps=3, batch=2),
+        *every(batch_first=True, bidirectional=True, steps=3, batch=2),
+        make(LSTM, proj_size=2, steps=3, batch=2),
+    ],
     demonstration="""
         inputs, weights = torch.stack([x, 2 * x]), {name: torch.stack([p, 2 * p]) for name, p in layer.named_parameters()}
         each = lambda w: torch.func.functional_call(layer, w, (x, hx))[0]
@@ -200,62 +205,72 @@ def _time_major(trial: Trial, output: torch.Tensor) -> dict[str, Any]:
 
 @contract(
     "execution.autocast",
-    "Under autocast to bfloat16 the answer and the gradients are right to bfloat16's precision, or refused; after it, the answer is right "
-    "to float32's again.",
+    "Under autocast to bfloat16 or float16 the answer and the gradients are right to that type's precision, or refused; after it, the "
+    "answer is right to float32's again.",
     MAY,
     "torch.amp: autocast; pytorch#45048, pytorch#42605, pytorch#116925",
     [
-        *every(num_layers=2, dtype="bfloat16"),
-        *every(bidirectional=True, batch_first=True, dtype="bfloat16", given_state=False),
+        *every(num_layers=2, bidirectional=True, dtype="bfloat16"),
+        *every(num_layers=2, batch_first=True, dtype="bfloat16", given_state=False),
+        *every(steps=3, batch=2, dtype="float16"),
         *every(steps=5, batch=3, lengths=(2, 5, 3), dtype="bfloat16"),
         *every(RNN_TANH, RNN_RELU, GRU, batch=1, batched=False, dtype="bfloat16"),
         make(LSTM, proj_size=2, batch=1, batched=False, dtype="bfloat16"),
     ],
     demonstration="""
         hx = None if hx is None else tuple(state.float() for state in hx) if isinstance(hx, tuple) else hx.float()
-        layer, x, plain = layer.float(), x.float(), lambda y: y if torch.is_tensor(y) else y.data
+        half, layer, x, plain = x.data.dtype, layer.float(), x.float(), lambda y: y if torch.is_tensor(y) else y.data
         [p.data.mul_(1.001) for p in layer.parameters()]
         before = plain(layer(x, hx)[0])
-        with torch.autocast(x.data.device.type, torch.bfloat16, enabled=layer is not reference): inside, state = layer(x, hx)
+        with torch.autocast(x.data.device.type, half, enabled=layer is not reference): inside, state = layer(x, hx)
         slopes = torch.autograd.grad(10 * plain(inside).mean(), [p for _, p in sorted(layer.named_parameters())])
         return plain(inside), state, float(inside.data.dtype == torch.float64), (plain(layer(x, hx)[0]) - before).abs().max() * 1000, slopes
     """,
 )
 def autocast(trial: Trial) -> None:
     case = trial.case
-    # Numbers that bfloat16 holds, given as float32: autocast then loses nothing by rounding them.
+    # Numbers that the half type holds, given as float32: autocast then loses nothing by rounding them.
     module = trial.module().float()
     leaves = {name: value.float() for name, value in trial.leaves().items()}
     precise = altered(replace(case, dtype="float32"), weights=case.arrays.weights, inputs=case.arrays.inputs())
     trial.agree(trial.answer(module, leaves).arrays(), precise)
     try:
-        with torch.no_grad(), torch.autocast(torch.device(case.device).type, torch.bfloat16):
+        with torch.no_grad(), _under_autocast(case):
             input, hx = trial.form(leaves)
             raw = module(input) if hx is None else module(input, hx)
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"autocast: {error}") from error
     found = trial.structured(raw, input)
-    odd = [f"{name} in {value.dtype}" for name, value in found.tensors.items() if value.dtype not in (torch.bfloat16, torch.float32)]
+    odd = [
+        f"{name} in {value.dtype}"
+        for name, value in found.tensors.items()
+        if value.dtype not in (getattr(torch, case.dtype), torch.float32)
+    ]
     if odd:
-        raise ContractError(f"Expected bfloat16 or float32 under autocast to bfloat16 but got {', '.join(odd)}")
+        raise ContractError(f"Expected {case.dtype} or float32 under autocast to {case.dtype} but got {', '.join(odd)}")
     trial.agree(found.arrays(), answer(case))
     _gradients_under_autocast(trial, module)
-    # Weights that an optimiser has changed, from copies of which in bfloat16 the calls before were made.
+    # Weights that an optimiser has changed, from copies of which in the half type the calls before were made.
     doubled = {name: 2 * value for name, value in case.arrays.weights.items()}
     with torch.no_grad(), trial.blamed("a call under autocast after its weights were changed"):
         for parameter in module.parameters():
             parameter.mul_(2)
-        with torch.autocast(torch.device(case.device).type, torch.bfloat16):
+        with _under_autocast(case):
             again = trial.call(module, *trial.form(leaves))
     trial.agree(again.arrays(), altered(case, weights=doubled))
-    # Weights that bfloat16 does not hold: what is kept of them from under autocast is seen afterwards.
+    # Weights that the half type does not hold: what is kept of them from under autocast is seen afterwards.
     finer = replace(case, dtype="float32")
     leaves = trial.leaves(case=finer)
     with torch.no_grad(), trial.blamed("a call under autocast, and one after it"):
         module.load_state_dict({name: tensor(value, finer) for name, value in finer.arrays.weights.items()})
-        with torch.autocast(torch.device(case.device).type, torch.bfloat16):
+        with _under_autocast(case):
             trial.call(module, *trial.form(leaves))
     trial.agree(trial.answer(module, leaves).arrays(), answer(finer))
+
+
+def _under_autocast(case: Case) -> torch.autocast:
+    """Autocast to the case's dtype, a half type, on its device."""
+    return torch.autocast(torch.device(case.device).type, getattr(torch, case.dtype))
 
 
 def _gradients_under_autocast(trial: Trial, module: torch.nn.Module) -> None:
@@ -264,7 +279,7 @@ def _gradients_under_autocast(trial: Trial, module: torch.nn.Module) -> None:
     through = every_output(trial)
     leaves = {name: value.float().requires_grad_() for name, value in trial.leaves().items()}
     try:
-        with torch.autocast(torch.device(case.device).type, torch.bfloat16):
+        with _under_autocast(case):
             input, hx = trial.form(leaves)
             raw = module(input) if hx is None else module(input, hx)
     except Exception as error:  # a refusal, whichever exception it comes as

@@ -54,7 +54,7 @@ def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any]) 
     "torch.export gives a program that is right on other numbers of the same shape, or is refused.",
     MAY,
     "torch.export.export",
-    [*every(steps=2, batch=2, num_layers=2, bidirectional=True)],
+    [*every(steps=2, batch=2, num_layers=2, bidirectional=True), *every(steps=1, batch=2, given_state=False)],
     demonstration="""
         other = 3 * torch.randn(x.shape).to(dtype)
         with torch.no_grad():
@@ -161,7 +161,7 @@ def _any(trial: Trial, axis: int) -> Any:
     "torch.onnx.export gives a model that ONNX Runtime answers rightly on other numbers of the same shape, or is refused.",
     MAY,
     "torch.onnx.export; onnxruntime#4187, onnx#921",
-    [*every(steps=2, batch=2)],
+    [*every(steps=2, batch=2, bidirectional=True)],
     needs=("onnxruntime", "onnxscript"),
     demonstration="""
         other, leaves_of = 3 * torch.randn(x.shape).to(dtype), torch.utils._pytree.tree_leaves

@@ -287,3 +287,30 @@ class ProjectionConstantUnderAutocast(Sound):
         if weight_hr is not None and torch.is_autocast_enabled(m.device.type):
             weight_hr = cut(weight_hr)
         return super().project(m, weight_hr)
+
+
+@mutant("execution.autocast")
+class AutocastStartsBackwardsFromTheForwardState(Sound):
+    """Under autocast the reverse direction starts from the forward one's state."""
+
+    def state_of(self, states: list[Tensor], slot: int) -> tuple[Tensor, Tensor]:
+        both = self.bidirectional and torch.is_autocast_enabled("cpu")
+        return super().state_of(states, slot - slot % 2 if both else slot)
+
+
+@mutant("execution.autocast")
+class AutocastToFloat16WithoutHiddenBias(Sound):
+    """Under autocast to float16 the hidden bias is left out."""
+
+    def weights(self, slot: int) -> Weights:
+        half = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") == torch.float16
+        return {**super().weights(slot), "bias_hh": None} if half else super().weights(slot)
+
+
+@mutant("execution.vmap")
+class ForwardWeightBothWaysUnderVmap(Sound):
+    """Under vmap over the input the reverse direction's recurrent weight is the forward one's."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        both = self.bidirectional and torch._C._functorch.is_batchedtensor(x)
+        return super().step(x, h, c, {**w, "weight_hh": self.weights(slot - slot % 2)["weight_hh"]} if both else w, t, slot)

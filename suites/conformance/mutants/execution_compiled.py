@@ -134,3 +134,20 @@ class GatesShutWithoutBiasWhenCompiled(Sound):
 
     def lstm(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
         return super().lstm(gates / 2 if torch.compiler.is_compiling() and not self.bias else gates, c)
+
+
+@mutant("execution.compiled", Mode.RNN_TANH, Mode.GRU, Mode.LSTM)
+class OnesForNoStateWhenCompiled(Sound):
+    """What the compiler is given starts from ones where no state is given."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return x.new_ones(shape) if torch.compiler.is_compiling() else super().default_state(x, shape)
+
+
+@mutant("execution.compiled", Mode.RNN_TANH, Mode.GRU, Mode.LSTM)
+class NoHiddenBiasInHalfWhenCompiled(Sound):
+    """What the compiler is given in bfloat16 leaves out the hidden bias."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        half = torch.compiler.is_compiling() and x.dtype == torch.bfloat16
+        return super().step(x, h, c, {**w, "bias_hh": None} if half else w, t, slot)

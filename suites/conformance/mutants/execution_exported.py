@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suites.conformance.mutants.base import Form, Sound, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 
 
 @mutant("execution.traced")
@@ -111,3 +111,21 @@ class ReverseRunsForwardWhenExported(Sound):
 
     def order(self, steps: int, reverse: bool) -> Sequence[int]:
         return super().order(steps, reverse and not torch.compiler.is_exporting())
+
+
+@mutant("execution.exported")
+class OnesForNoStateWhenExported(Sound):
+    """What is exported starts from ones where no state is given."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return x.new_ones(shape) if torch.compiler.is_exporting() else super().default_state(x, shape)
+
+
+@mutant("execution.onnx")
+class ForwardWeightBothWaysInOnnx(Sound):
+    """What is exported to ONNX uses the forward W_hh in both directions."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        both = self.bidirectional and torch.onnx.is_in_onnx_export()
+        return {**w, "weight_hh": super().weights(slot - slot % 2)["weight_hh"]} if both else w

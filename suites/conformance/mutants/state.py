@@ -218,3 +218,11 @@ class ListOfStatesIgnored(Sound):
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         return super().forward(input, None if isinstance(hx, list) else hx)
+
+
+@mutant("state.default_is_zero")
+class DefaultStateOnTheDefaultDevice(Sound):
+    """The default state is made on torch's default device, not on the input's."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros(shape, dtype=x.dtype)
