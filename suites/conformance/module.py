@@ -1,16 +1,12 @@
 """The module contract: parameters, state_dict, copies, and weights that are changed from outside.
 
-Here stands what a module holds and hands on: its names, its weights when new, when loaded, copied and pickled. Checkpoints of
-models are in ``module_checkpoints.py``, weights that are changed from outside in ``module_changed.py`` and ``module_replaced.py``; how a
-module is built and shown is in ``module_interface.py``, how it is called in ``module_called.py``.
+Here stands what a module holds and hands on: its names, its weights when new and when loaded. Copies are in ``module_copied.py``,
+checkpoints of models in ``module_checkpoints.py``, weights that are changed from outside in ``module_changed.py`` and
+``module_replaced.py``; how a module is built and shown is in ``module_interface.py``, how it is called in ``module_called.py``.
 """
 
 from __future__ import annotations
 
-import copy
-import io
-import pickle
-from collections.abc import Callable
 from inspect import signature
 
 import numpy as np
@@ -22,7 +18,6 @@ from harness.reference import altered, answer, tensor
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
-from suites.conformance.dropout import could_set_dropout
 
 #: What most contracts of the topic are checked on.
 CASES = [*every(num_layers=2), *every(bidirectional=True, batch_first=True, steps=4), *every(LSTM, proj_size=2, bias=False)]
@@ -218,95 +213,3 @@ def initial_weights(trial: Trial) -> None:
             raise ContractError(f"Expected the same torch.manual_seed to give the same {name}, but it differs")
         if np.array_equal(value, drawn[2][name]):
             raise ContractError(f"Expected another torch.manual_seed to give another {name}, but it is the same")
-
-
-_COPIED = [*CASES, *every(num_layers=2, dropout=0.5, steps=3), *every(steps=2, batch=2, dtype="float64"), make(LSTM, dtype="bfloat16")]
-
-
-def _is_a_copy(trial: Trial, copied: Callable[[nn.Module], nn.Module], how: str) -> None:
-    """A copy has the options and answers alike; changing it leaves the original alone, and the other way round."""
-    original = trial.module()
-    for train in (False, True):
-        first = next(iter(trial.parameters(original.train(train)).values()))
-        first.requires_grad_(train)
-        if trial.case.layer.dropout:
-            could_set_dropout(original, 0.125 if train else trial.case.layer.dropout)
-        with trial.blamed(how):
-            twin = copied(original)
-        options = ("training", "batch_first", "bidirectional", "num_layers", "dropout")
-        lost = [name for name in options if getattr(twin, name, None) != getattr(original, name, None)]
-        lost += [] if next(iter(trial.parameters(twin).values())).requires_grad is train else ["requires_grad"]
-        if lost:
-            raise ContractError(f"Expected {how} to keep {', '.join(lost)} with train({train})")
-    original.train(trial.case.layer.dropout == 0)
-    doubled = altered(trial.case, weights=doubled_weights(trial))
-    for called_before in (False, True):
-        if called_before:
-            trial.answer(original)
-            # In training too, whose answers carry a graph.
-            trial.call(original, *trial.form(trial.leaves()))
-        with trial.blamed(how):
-            twin = copied(original)
-        trial.agree(trial.answer(twin).arrays(), answer(trial.case))
-        load(trial, twin, doubled_weights(trial))
-        trial.agree(trial.answer(twin).arrays(), doubled)
-        trial.agree(trial.answer(original).arrays(), answer(trial.case))
-        load(trial, twin, trial.case.arrays.weights)
-        with torch.no_grad():
-            for parameter in original.parameters():
-                parameter.mul_(2)
-        trial.agree(trial.answer(twin).arrays(), answer(trial.case))
-        trial.agree(trial.answer(original).arrays(), doubled)
-        load(trial, original, trial.case.arrays.weights)
-
-
-@contract(
-    "module.deepcopy",
-    "A deep copy answers alike and then lives its own life; in a copied model, weights that are shared stay shared.",
-    MUST,
-    "copy.deepcopy; pytorch#90421",
-    _COPIED,
-    demonstration="""
-        layer(x, hx)
-        twin, held = copy.deepcopy((layer, next(layer.parameters())))
-        assert next(twin.parameters()) is held, "a weight that is held elsewhere too is two in the copy"
-        with torch.no_grad():
-            for p in twin.parameters():
-                p.mul_(2)
-            return layer(x, hx), twin(x, hx)
-    """,
-)
-def deepcopy(trial: Trial) -> None:
-    _is_a_copy(trial, copy.deepcopy, "copy.deepcopy")
-    # A model in which somebody else has one of its weights too.
-    module = trial.module()
-    with trial.blamed("copy.deepcopy of a model"):
-        twin, held = copy.deepcopy((module, next(iter(trial.parameters(module).values()))))
-    if next(iter(trial.parameters(twin).values())) is not held:
-        raise ContractError("Expected a weight that two modules of a model share to be one in a deep copy of it, but there it is two")
-
-
-def _saved_and_loaded(module: nn.Module) -> nn.Module:
-    buffer = io.BytesIO()
-    torch.save(module, buffer)
-    buffer.seek(0)
-    loaded: nn.Module = torch.load(buffer, weights_only=False)
-    return loaded
-
-
-@contract(
-    "module.pickle",
-    "A module that went through pickle or torch.save answers alike.",
-    MUST,
-    "torch.save; pytorch#90421",
-    _COPIED,
-    demonstration="""
-        layer.eval().requires_grad_(False).dropout /= 2
-        twin = pickle.loads(pickle.dumps(layer))
-        assert not twin.training and not any(p.requires_grad for p in twin.parameters()) and twin.dropout == layer.dropout
-        return layer(x, hx), twin(x, hx)
-    """,
-)
-def pickled(trial: Trial) -> None:
-    _is_a_copy(trial, lambda module: pickle.loads(pickle.dumps(module)), "pickle")
-    _is_a_copy(trial, _saved_and_loaded, "torch.save and torch.load")
