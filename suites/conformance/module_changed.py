@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.case import Array
 from harness.reference import altered, answer, gradients, tensor
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import every
@@ -158,7 +159,8 @@ def _converted(trial: Trial, module: nn.Module, how: str, dtype: torch.dtype, co
 
 @contract(
     "module.to_dtype",
-    "After .to(), double(), half(), bfloat16() and float() parameters have the new dtype and their values in it, and so have the answers.",
+    "After .to(), double(), half(), bfloat16() and float(), its own or those of a model around it, parameters have the new dtype and their "
+    "values in it, and so have the answers.",
     MUST,
     "torch.nn.Module.to",
     [
@@ -171,7 +173,7 @@ def _converted(trial: Trial, module: nn.Module, how: str, dtype: torch.dtype, co
         assert all(map(torch.equal, [p.half() for p in layer.parameters()], layer.half().parameters()))
         with torch.no_grad():
             layer.float()(x.float())
-            for p in layer.requires_grad_(False).to(dtype).parameters():
+            for p in torch.nn.Sequential(layer.requires_grad_(False).double()).to(dtype).parameters():
                 assert p.dtype == dtype and not p.requires_grad, (p.dtype, p.requires_grad)
                 p.mul_(2)
             return layer(x, hx)
@@ -198,10 +200,24 @@ def to_dtype(trial: Trial) -> None:
     if any(parameter.requires_grad for parameter in module.parameters()):
         raise ContractError("Expected frozen parameters to stay frozen after .to(), but some require grad")
     load(trial, module, trial.case.arrays.weights)
-    reply = trial.answer(module)
-    if reply.tensors["output"].dtype != wanted:
-        raise ContractError(f"Expected an output of {wanted} after .to() but got {reply.tensors['output'].dtype}")
-    trial.agree(reply.arrays(), answer(trial.case))
+    trial.agree(_answer_in(trial, module, wanted, ".to()"), answer(trial.case))
+    # A model's conversion reaches the layers in it by another way than their own methods.
+    for dtype in (torch.float64, wanted):
+        _converted(trial, module, f"a model's .to({dtype})", dtype, partial(_converted_in_a_model, module, dtype))
+        found = _answer_in(trial, module, dtype, f"a model's .to({dtype})")
+    trial.agree(found, answer(trial.case))
+
+
+def _converted_in_a_model(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return nn.Sequential(module).to(dtype)[0]
+
+
+def _answer_in(trial: Trial, module: nn.Module, dtype: torch.dtype, how: str) -> dict[str, Array]:
+    """The answer of a module that was converted ``how``, to the case's inputs in ``dtype``, which must be the output's too."""
+    reply = trial.answer(module, {name: value.to(dtype) for name, value in trial.leaves().items()})
+    if reply.tensors["output"].dtype != dtype:
+        raise ContractError(f"Expected an output of {dtype} after {how} but got {reply.tensors['output'].dtype}")
+    return reply.arrays()
 
 
 @contract(

@@ -92,16 +92,19 @@ def state_dict_refers(trial: Trial) -> None:
 
 @contract(
     "module.loaded_in_part",
-    "load_state_dict(strict=False) loads the weights that are there, and names those that are missing and the keys that it does not know.",
+    "load_state_dict(strict=False) loads the weights that are there, names those that are missing and the keys that it does not know, and "
+    "refuses a weight of another shape.",
     MUST,
     "torch.nn.Module.load_state_dict: Returns: NamedTuple with missing_keys and unexpected_keys",
     _CASES,
     demonstration="""
-        (name, _), *rest = layer.state_dict().items()
-        told = layer.load_state_dict({n: 2 * p for n, p in [*rest, ("extra", x)]}, strict=False)
-        assert (told.missing_keys, told.unexpected_keys) == ([name], ["extra"]), told
-        with torch.no_grad():
-            return layer(x, hx)
+        told = layer.load_state_dict({n: 2 * p for n, p in [*[*layer.state_dict().items()][1:], ("extra", x)]}, strict=False)
+        assert (told.missing_keys, told.unexpected_keys) == ([*layer.state_dict()][:1], ["extra"]), told
+        for n, p in [*layer.state_dict().items()]:
+            try: layer.load_state_dict({n: torch.cat([p, p])}, strict=False)
+            except Exception: continue
+            raise AssertionError(f"{n} of another shape was passed over")
+        return torch.no_grad()(layer.__call__)(x, hx)
     """,
 )
 def loaded_in_part(trial: Trial) -> None:
@@ -120,6 +123,49 @@ def loaded_in_part(trial: Trial) -> None:
         found = getattr(told, "missing_keys", None), getattr(told, "unexpected_keys", None)
         if found != (missing, unexpected):
             raise ContractError(f"Expected load_state_dict() to return missing_keys={missing}, unexpected_keys={unexpected} but got {told}")
+    for name, value in _given(trial, weights).items():
+        for wrong in (value[:-1], torch.cat([value, value]), value[..., None]):
+            try:
+                module.load_state_dict({name: wrong}, strict=False)
+            except Exception:  # any exception is a refusal
+                continue
+            shapes = f"{tuple(wrong.shape)} instead of {tuple(value.shape)}"
+            raise ContractError(f"Expected load_state_dict(strict=False) to refuse {name} of shape {shapes}, but it did not")
+
+
+@contract(
+    "module.checkpoint_untouched",
+    "load_state_dict() leaves the dict that it is given as it is, and copies: what is trained afterwards is not written into it.",
+    MUST,
+    "torch.nn.Module.load_state_dict: Copy parameters and buffers from state_dict into this module",
+    _CASES,
+    demonstration="""
+        given = {name: p.clone() for name, p in layer.state_dict().items()}
+        before, _ = {name: p.clone() for name, p in given.items()}, layer.load_state_dict(given)
+        with torch.no_grad():
+            [p.mul_(2) for p in layer.parameters()]
+        assert list(given) == list(before), "keys were taken out, or put in"
+        assert all(map(torch.equal, given.values(), before.values())), "values were written to"
+    """,
+)
+def checkpoint_untouched(trial: Trial) -> None:
+    # One checkpoint serves two modules, as where an ensemble starts from it.
+    given, before = _given(trial, trial.case.arrays.weights), _given(trial, trial.case.arrays.weights)
+    for which in ("one module", "another module"):
+        module = trial.module(weights=doubled_weights(trial))
+        with trial.blamed(f"load_state_dict() of {which}"):
+            module.load_state_dict(given)
+        if list(given) != list(before):
+            changed = ", ".join(sorted(given.keys() ^ before.keys())) or "their order"
+            raise ContractError(f"Expected load_state_dict() to leave the keys of what it is given, but changed is {changed}")
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.mul_(2)
+        written = [name for name, value in before.items() if not torch.equal(given[name], value)]
+        if written:
+            raise ContractError(
+                f"Expected training after load_state_dict() not to write into what it was given, but into {', '.join(written)}"
+            )
 
 
 @contract(

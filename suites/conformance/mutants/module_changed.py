@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Layer
@@ -200,42 +200,6 @@ class WeightsOfTheEvalPhase(Sound):
         return kept.pop(slot) if self.training and slot in kept else w
 
 
-@mutant("module.to_dtype")
-class TrainableAgainAfterConversion(Sound):
-    """.to() makes every parameter trainable."""
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        super()._apply(fn, recurse)
-        return self.requires_grad_(True)
-
-
-@mutant("module.to_dtype")
-class StaysInFloat32(Cached):
-    """The weights prepared before .to() are used after it."""
-
-    def fresh(self) -> bool:
-        return self._kept is not None and not torch.is_grad_enabled()
-
-    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        return super().step(x, h, c, {name: None if value is None else value.to(x.dtype) for name, value in w.items()}, t, slot)
-
-
-@mutant("module.to_dtype")
-class BiasLeftBehind(Sound):
-    """.to() does not reach the biases."""
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        before = {name: p for name, p in self._parameters.items() if name.startswith(("bias_hh", "weight_hr"))}
-        kept = {name: p.detach().clone() for name, p in before.items() if p is not None}
-        result = super()._apply(fn, recurse)
-        for name, value in kept.items():
-            self._parameters[name] = nn.Parameter(value)
-        return result
-
-    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        return super().step(x, h, c, {name: None if value is None else value.to(x.dtype) for name, value in w.items()}, t, slot)
-
-
 @mutant("module.strided_weights")
 class WeightsReadAsIfContiguous(Sound):
     """A transposed weight is read through its storage."""
@@ -284,37 +248,6 @@ class AnswerKeptForItsInput(Sound):
         if id(input) not in kept:
             kept[id(input)] = (input, super().forward(input, hx))
         return kept[id(input)][1]
-
-
-@mutant("module.to_dtype")
-class HalfDoesNothing(Sound):
-    """half() and bfloat16() do nothing."""
-
-    def half(self) -> Any:
-        return self
-
-    def bfloat16(self) -> Any:
-        return self
-
-
-@mutant("module.to_dtype")
-class BiasesRoundedTwice(Sound):
-    """half() rounds the biases to bfloat16 first."""
-
-    def half(self) -> Any:
-        for name, parameter in self.named_parameters():
-            if name.startswith(("bias", "weight_hr")):
-                parameter.data = parameter.data.bfloat16()
-        return super().half()
-
-
-@mutant("module.to_dtype")
-class DefaultStateKept(Sound):
-    """The default state of a batch size is made once, in the dtype of then."""
-
-    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
-        kept: dict[Any, Tensor] = self.__dict__.setdefault("_zeros", {})
-        return kept.setdefault(shape, super().default_state(x, shape))
 
 
 @mutant("module.reset_parameters")

@@ -135,3 +135,33 @@ class TurnedWeightsTurnedBack(Sound):
         own = self.layer.parameter_shapes()
         turned = {name: value.t() if value.shape != own.get(name) == value.t().shape else value for name, value in state_dict.items()}
         return super().load_state_dict(turned, strict, assign)
+
+
+@mutant("module.loaded_in_part")
+class OtherShapesPassedOver(Sound):
+    """load_state_dict(strict=False) leaves out weights of another shape without a word."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        own = self.layer.parameter_shapes()
+        fitting = {name: value for name, value in state_dict.items() if strict or name not in own or value.shape == own[name]}
+        return super().load_state_dict(fitting, strict, assign)
+
+
+@mutant("module.checkpoint_untouched")
+class KeysTakenOut(Sound):
+    """load_state_dict() takes the keys that it knows out of the caller's dict."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict({name: state_dict.pop(name) for name in list(state_dict)}, strict, assign)
+
+
+@mutant("module.checkpoint_untouched")
+class TakesOverWhatIsLoaded(Sound):
+    """load_state_dict() takes over the memory of what it is given."""
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
+        super()._load_from_state_dict(state_dict, prefix, *others)
+        for name, parameter in self.named_parameters():
+            value = state_dict.get(prefix + name)
+            if value is not None and (value.shape, value.dtype) == (parameter.shape, parameter.dtype):
+                parameter.data = value.detach()

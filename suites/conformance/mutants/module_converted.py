@@ -1,0 +1,109 @@
+"""Layers that a conversion to another dtype does not reach, or not in every part."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from suites.conformance.mutants.base import Sound, Weights, mutant
+from suites.conformance.mutants.module_changed import Cached
+
+
+@mutant("module.to_dtype")
+class TrainableAgainAfterConversion(Sound):
+    """.to() makes every parameter trainable."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        return self.requires_grad_(True)
+
+
+@mutant("module.to_dtype")
+class StaysInFloat32(Cached):
+    """The weights prepared before .to() are used after it."""
+
+    def fresh(self) -> bool:
+        return self._kept is not None and not torch.is_grad_enabled()
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h, c, {name: None if value is None else value.to(x.dtype) for name, value in w.items()}, t, slot)
+
+
+@mutant("module.to_dtype")
+class BiasLeftBehind(Sound):
+    """.to() does not reach the biases."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        before = {name: p for name, p in self._parameters.items() if name.startswith(("bias_hh", "weight_hr"))}
+        kept = {name: p.detach().clone() for name, p in before.items() if p is not None}
+        result = super()._apply(fn, recurse)
+        for name, value in kept.items():
+            self._parameters[name] = nn.Parameter(value)
+        return result
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h, c, {name: None if value is None else value.to(x.dtype) for name, value in w.items()}, t, slot)
+
+
+@mutant("module.to_dtype")
+class HalfDoesNothing(Sound):
+    """half() and bfloat16() do nothing."""
+
+    def half(self) -> Any:
+        return self
+
+    def bfloat16(self) -> Any:
+        return self
+
+
+@mutant("module.to_dtype")
+class BiasesRoundedTwice(Sound):
+    """half() rounds the biases to bfloat16 first."""
+
+    def half(self) -> Any:
+        for name, parameter in self.named_parameters():
+            if name.startswith(("bias", "weight_hr")):
+                parameter.data = parameter.data.bfloat16()
+        return super().half()
+
+
+@mutant("module.to_dtype")
+class DefaultStateKept(Sound):
+    """The default state of a batch size is made once, in the dtype of then."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        kept: dict[Any, Tensor] = self.__dict__.setdefault("_zeros", {})
+        return kept.setdefault(shape, super().default_state(x, shape))
+
+
+@mutant("module.to_dtype")
+class ConversionOfAModelUnseen(Sound):
+    """The dtype is noted by its own to(), double() and so on: that of a model around it is not seen, and its input refused."""
+
+    def noted(self) -> Any:
+        """Itself, with its dtype noted."""
+        self.__dict__["_dtype"] = next(self.parameters()).dtype
+        return self
+
+    def to(self, *arguments: Any, **options: Any) -> Any:
+        return super().to(*arguments, **options).noted()
+
+    def double(self) -> Any:
+        return super().double().noted()
+
+    def float(self) -> Any:
+        return super().float().noted()
+
+    def half(self) -> Any:
+        return super().half().noted()
+
+    def bfloat16(self) -> Any:
+        return super().bfloat16().noted()
+
+    def refuse(self, input: Any, hx: Any) -> None:
+        super().refuse(input, hx)
+        noted, dtype = self.__dict__.get("_dtype", input.data.dtype), input.data.dtype
+        if noted != dtype:
+            raise ValueError(f"expected an input of {noted}, got {dtype}")
