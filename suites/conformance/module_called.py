@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import nn
+from torch.nn.modules import module as for_all
 
 from harness.reference import altered, answer
 from harness.trial import ContractError, Trial, where
@@ -120,5 +121,96 @@ def hooks_called(trial: Trial) -> None:
     if called[2:] != ["full backward hook"]:
         raise ContractError(f"Expected the full backward hook to be called once, after the forward hooks, but called were {called}")
     # The hooks double on the way in, on the way out and on the way back.
-    right = altered(trial.case, through=("output",), inputs=doubled)
-    trial.agree({"x": trial.collect({"x": leaves["x"]})["x"] / 8}, right, only=["x"])
+    _agree_doubled(trial, leaves["x"], 8)
+
+
+@contract(
+    "module.other_hooks_called",
+    "Hooks that are registered for all modules, hooks with_kwargs=True and full backward pre-hooks are called, in a call by keyword too, "
+    "and what they return takes the place of what they were given.",
+    SHOULD,
+    "torch.nn.modules.module.register_module_forward_hook; torch.nn.Module.register_full_backward_pre_hook",
+    [*every(num_layers=2)],
+    demonstration="""
+        called, note = [], lambda what, answer=None: (called.append(what), answer)[1]
+        world, twice = torch.nn.modules.module, lambda given: (2 * given[0], *given[1:])
+        handles = [world.register_module_forward_pre_hook(lambda m, given: note(1) if m is layer else None)]
+        handles += [world.register_module_full_backward_hook(lambda m, grads, given: note(2) if m is layer else None)]
+        layer.register_forward_pre_hook(lambda _, args, given: note(3, (args, {**given, "input": 2 * given["input"]})), with_kwargs=True)
+        layer.register_full_backward_pre_hook(lambda _, given: note(4, twice(given)))
+        return layer(input=x, hx=hx), layer(input=x)[0].sum().backward(), [h.remove() for h in handles] and called, leaves[0].grad
+    """,
+)
+def other_hooks_called(trial: Trial) -> None:
+    _for_all_modules(trial)
+    module = trial.module()
+    called: list[str] = []
+
+    def noted(name: str, result: Any) -> Any:
+        called.append(name)
+        return result
+
+    def before(module: nn.Module, given: Any, named: Any) -> Any:
+        return noted("forward pre-hook", (given, {**named, "input": 2 * named["input"]}))
+
+    def after(module: nn.Module, given: Any, named: Any, reply: Any) -> Any:
+        return noted("forward hook", (2 * reply[0], reply[1]))
+
+    def twice_as_steep(module: nn.Module, grads: Any) -> Any:
+        return noted("full backward pre-hook", (2 * grads[0], *grads[1:]))
+
+    with trial.blamed("registering hooks with_kwargs=True"):
+        module.register_forward_pre_hook(before, with_kwargs=True)
+        module.register_forward_hook(after, with_kwargs=True)
+        module.register_full_backward_pre_hook(twice_as_steep)
+    leaves = trial.leaves(requires_grad=True)
+    input, hx = trial.form(leaves)
+    with trial.blamed("a call by keyword"):
+        raw = module(input=input, hx=hx)
+    trial.backward(trial.structured(raw, input), ("output",))
+    if called != ["forward pre-hook", "forward hook", "full backward pre-hook"]:
+        raise ContractError(f"Expected a forward pre-hook and hook with_kwargs, and a full backward pre-hook, but called were {called}")
+    _agree_doubled(trial, leaves["x"], 8)
+
+
+def _for_all_modules(trial: Trial) -> None:
+    """Hooks of every kind that are registered for all modules double what they are given of one."""
+    module = trial.module()
+    called: list[str] = []
+
+    def doubling(name: str, which: int) -> Any:
+        def hook(found: nn.Module, *given: Any) -> Any:
+            # They are called for the modules inside it too.
+            if found is not module:
+                return None
+            called.append(name)
+            first, *rest = given[which]
+            return (2 * first, *rest)
+
+        return hook
+
+    kinds = (
+        ("forward pre-hook", for_all.register_module_forward_pre_hook, 0),
+        ("forward hook", for_all.register_module_forward_hook, 1),
+        ("full backward pre-hook", for_all.register_module_full_backward_pre_hook, 0),
+        ("full backward hook", for_all.register_module_full_backward_hook, 0),
+    )
+    handles = [register(doubling(name, which)) for name, register, which in kinds]
+    try:
+        leaves = trial.leaves(requires_grad=True)
+        trial.backward(trial.call(module, *trial.form(leaves)), ("output",))
+    finally:
+        for handle in handles:
+            handle.remove()
+    wanted = [name for name, *_ in kinds]
+    if called != wanted:
+        raise ContractError(
+            f"Expected hooks for all modules to be called: {', '.join(wanted)}; but called were {', '.join(called) or 'none'}"
+        )
+    _agree_doubled(trial, leaves["x"], 16)
+
+
+def _agree_doubled(trial: Trial, x: torch.Tensor, times: int) -> None:
+    """Holds the gradient of x against what hooks make of it that double on every way."""
+    right = altered(trial.case, through=("output",), inputs={"x": 2 * trial.case.arrays.x})
+    trial.agree({"x": trial.collect({"x": x})["x"] / times}, right, only=["x"])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn.utils import parametrize, prune
 
 from harness.case import Array
 from harness.reference import altered, answer, tensor
-from harness.trial import Trial
+from harness.trial import Mismatch, Trial
 from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.module import doubled_weights
@@ -26,9 +27,19 @@ class _Doubled(nn.Module):
         return 2 * value
 
 
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """A mismatch inside says that it came after ``what``."""
+    try:
+        yield
+    except Mismatch as error:
+        raise Mismatch(f"After {what}, {error}") from None
+
+
 @contract(
     "module.parametrized",
-    "A parametrization registered on a weight changes the answer, and its original gets the gradient: on one weight, and on all.",
+    "A parametrization registered on a weight changes the answer, its original gets the gradient, on one weight and on all, and once it is "
+    "removed the weight is what it is left as.",
     MUST,
     "torch.nn.utils.parametrize.register_parametrization",
     _CASES,
@@ -38,7 +49,8 @@ class _Doubled(nn.Module):
             torch.nn.utils.parametrize.register_parametrization(layer, name, torch.nn.Softsign())
             with torch.no_grad():
                 answers.append((layer.train()(x, hx), layer.eval()(x, hx)))
-        return answers
+            torch.nn.utils.parametrize.remove_parametrizations(layer, name, "hh" in name)
+        return answers, torch.no_grad()(layer.__call__)(x, hx)
     """,
 )
 def parametrized(trial: Trial) -> None:
@@ -57,6 +69,14 @@ def parametrized(trial: Trial) -> None:
         originals = {name: dict(module.named_parameters())[f"parametrizations.{name}.original"] for name in names}
         _agree_by_factor(trial, originals, weights, dict.fromkeys(names, 2.0))
         trial.agree(trial.answer(module.eval()).arrays(), expected)
+        # One is left with what the parametrization made of it, all get their originals back.
+        left = len(names) == 1
+        with trial.blamed(f"remove_parametrizations(leave_parametrized={left})"):
+            for name in names:
+                parametrize.remove_parametrizations(module, name, leave_parametrized=left)
+        with _told(f"remove_parametrizations(leave_parametrized={left})"):
+            for train in (False, True):
+                trial.agree(trial.answer(module.train(train)).arrays(), expected if left else answer(trial.case))
 
 
 def _agree_by_factor(trial: Trial, originals: Mapping[str, Tensor], weights: Mapping[str, Array], factors: Mapping[str, Any]) -> None:
@@ -68,17 +88,19 @@ def _agree_by_factor(trial: Trial, originals: Mapping[str, Tensor], weights: Map
 
 @contract(
     "module.pruned",
-    "Weights pruned by torch.nn.utils.prune are used with their masks, and their originals get the gradient of what the masks leave.",
+    "Weights pruned by torch.nn.utils.prune are used with their masks, their originals get the gradient of what the masks leave, and "
+    "prune.remove() makes that the weight.",
     SHOULD,
     "torch.nn.utils.prune: the weight becomes an attribute that a forward pre-hook sets",
     _CASES,
     demonstration="""
-        for name in sorted(layer.state_dict()):
-            keep = torch.arange(getattr(layer, name).numel()).view_as(getattr(layer, name)) % 3 > 0
-            __import__("torch.nn.utils.prune").nn.utils.prune.custom_from_mask(layer, name, keep)
+        prune, names = __import__("torch.nn.utils.prune").nn.utils.prune, sorted(layer.state_dict())
+        for name in names:
+            prune.custom_from_mask(layer, name, torch.arange(getattr(layer, name).numel()).view_as(getattr(layer, name)) % 3 > 0)
         output = layer(x, hx)[0]
         output.sum().backward()
-        return output, [p.grad for _, p in sorted(layer.named_parameters())]
+        grads = [p.grad for _, p in sorted(layer.named_parameters())]
+        return output, grads, [prune.remove(layer, name) and None for name in names], layer(x, hx)
     """,
 )
 def pruned(trial: Trial) -> None:
@@ -96,6 +118,11 @@ def pruned(trial: Trial) -> None:
         trial.backward(reply, ("output",))
         originals = {name: dict(module.named_parameters())[f"{name}_orig"] for name in names}
         _agree_by_factor(trial, originals, weights, keep)
+        with trial.blamed("torch.nn.utils.prune.remove"):
+            for name in names:
+                prune.remove(module, name)
+        with _told("torch.nn.utils.prune.remove"):
+            trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=weights))
 
 
 @contract(

@@ -108,3 +108,27 @@ class FirstParametersReset(Sound):
         with torch.no_grad():
             for parameter in own:
                 parameter.uniform_(-bound, bound)
+
+
+@mutant("module.parametrized")
+class OriginalAfterRemoval(Sound):
+    """Once a parametrization is removed, the original that it had is used, whatever was left."""
+
+    def weights(self, slot: int) -> Weights:
+        w, made = super().weights(slot), getattr(self, "parametrizations", {})
+        held = self.__dict__.setdefault("_held", {})
+        held.update({name: list_.original.detach().clone() for name, list_ in made.items()})
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        return {name: held.get(name + suffix, value) if name + suffix not in made else value for name, value in w.items()}
+
+
+@mutant("module.pruned")
+class OriginalAfterPruning(Sound):
+    """Once pruning is made permanent, the weight that was pruned is used."""
+
+    def weights(self, slot: int) -> Weights:
+        w, held = super().weights(slot), self.__dict__.setdefault("_held", {})
+        own = self._parameters
+        held.update({name: value.detach().clone() for name, value in own.items() if value is not None and name.endswith("_orig")})
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        return {name: held.get(f"{name}{suffix}_orig", value) if f"{name}{suffix}_orig" not in own else value for name, value in w.items()}

@@ -1,0 +1,46 @@
+"""Layers whose own way of being called passes hooks by."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+from torch.nn.modules import module as for_all
+from torch.utils.hooks import RemovableHandle
+
+from suites.conformance.mutants.base import Sound, mutant
+
+
+@mutant("module.other_hooks_called")
+class HooksForAllModulesSkipped(Sound):
+    """Its call knows the module's own hooks, and not those that are registered for all modules."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        known = [for_all._global_forward_hooks, for_all._global_forward_pre_hooks, for_all._global_backward_hooks]
+        known.append(for_all._global_backward_pre_hooks)
+        kept = [dict(hooks) for hooks in known]
+        for hooks in known:
+            hooks.clear()
+        try:
+            return super().__call__(*arguments, **options)
+        finally:
+            for hooks, own in zip(known, kept, strict=True):
+                hooks.update(own)
+
+
+@mutant("module.other_hooks_called")
+class KeywordHooksNeverCalled(Sound):
+    """A forward pre-hook that is registered with_kwargs is not called."""
+
+    def register_forward_pre_hook(self, hook: Any, *, prepend: bool = False, with_kwargs: bool = False) -> Any:
+        if with_kwargs:
+            return RemovableHandle(OrderedDict())
+        return super().register_forward_pre_hook(hook, prepend=prepend)
+
+
+@mutant("module.other_hooks_called")
+class BackwardPreHooksNeverCalled(Sound):
+    """Full backward pre-hooks are taken and never called."""
+
+    def register_full_backward_pre_hook(self, *arguments: Any, **options: Any) -> Any:
+        return RemovableHandle(OrderedDict())
