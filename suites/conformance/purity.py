@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
 from typing import Any
@@ -158,33 +159,37 @@ def no_state_between_calls(trial: Trial) -> None:
 
 @contract(
     "purity.answers_are_new",
-    "What one call returned is not changed by the next, and output, h_n and c_n share no memory with each other or with the input.",
+    "What one call returned is not changed by the next, in training or in eval mode, and output, h_n and c_n share no memory with each "
+    "other or with the input.",
     MUST,
     "torch.nn.LSTM: Outputs",
     [*_CASES, *every(steps=1, batch=2), *every(steps=1, batch=2, batch_first=True), *every(steps=4, batch=1, batched=False)],
     demonstration="""
-        with torch.inference_mode():
-            other = x._replace(data=2 * x.data) if isinstance(x, tuple) else 2 * x
-            answers = [layer(given, hx) for given in (x, other, x)]
+        for mode, train in ((torch.inference_mode, True), (torch.no_grad, False)):
+            with mode(): other = x._replace(data=2 * x.data) if isinstance(x, tuple) else 2 * x
+            with mode(): answers = [layer.train(train)(given, hx) for given in (x, other, x)]
             values = [v.data[:] for output, state in answers for v in (output, *(state if isinstance(state, tuple) else [state]))]
             for value in values:
-                kept, _ = [v.clone() for v in values], value.add_(1)
+                kept, _ = [v.clone() for v in values], torch.inference_mode()(value.add_)(1)
                 assert all(torch.equal(a, b) for a, b in zip(values, kept) if a is not value), "two answers share memory"
     """,
 )
 def answers_are_new(trial: Trial) -> None:
     module = trial.module()
-    for mode in (torch.no_grad, torch.enable_grad, torch.inference_mode):
+    for mode, train in itertools.product((torch.no_grad, torch.enable_grad, torch.inference_mode), (True, False)):
+        module.train(train)
         with mode():
             input, hx = trial.form(trial.leaves())
             reply = trial.call(module, input, hx)
-            kept = {name: value.detach().clone() for name, value in reply.tensors.items()}
+            # As they came: what a packed output becomes when it is padded has memory of its own.
+            raw = {"output": tensors_in(reply.raw[0])[0], **dict(zip(("h_n", "c_n"), tensors_in(reply.raw[1]), strict=False))}
+            kept = {name: value.detach().clone() for name, value in raw.items()}
             for seed in (7, 8, 9):
                 trial.call(module, *trial.form(trial.leaves(case=replace(trial.case, inputs_seed=seed))))
         for name, value in kept.items():
-            if not torch.equal(reply.tensors[name], value):
-                raise ContractError(f"Expected {name} of the first call to stay as it was, but another call changed it")
-        raw = {"output": tensors_in(reply.raw[0])[0], **dict(zip(("h_n", "c_n"), tensors_in(reply.raw[1]), strict=False))}
+            if not torch.equal(raw[name], value):
+                how = f"{'in training' if train else 'in eval mode'} under {mode.__name__}"
+                raise ContractError(f"Expected {name} of the first call to stay as it was, but another call {how} changed it")
         for name, value in raw.items():
             others = {k: v.detach().clone() for k, v in raw.items() if k != name}
             given = [t.detach().clone() for t in [*tensors_in(input), *tensors_in(hx)]]

@@ -111,7 +111,6 @@ def _require_unturned(before: dict[str, Any], by: str) -> None:
 @contextmanager
 def _what_is_new_alone() -> Iterator[None]:
     """Within, the garbage collector knows nothing of what was there before: to look through it would take most of the time."""
-    gc.collect()
     gc.freeze()
     try:
         yield
@@ -126,23 +125,23 @@ def _living() -> int:
 
 @contract(
     "purity.no_leak",
-    "Calls of ever new lengths, or batch sizes, leave no tensors behind but a cache of the last few, and neither an output nor an input "
-    "lives longer than its user keeps it.",
+    "Calls of ever new lengths, or batch sizes, leave no tensors behind but a cache of the last few, and neither output nor input nor the "
+    "module itself lives longer than its user keeps it.",
     SHOULD,
     "torch: memory; caches that grow with every new shape",
     [
-        *every(num_layers=2, hidden_size=4),
-        *every(hidden_size=4, steps=1, batch=1, given_state=False),
+        *every(hidden_size=4, bidirectional=True),
+        *every(num_layers=2, hidden_size=4, steps=1, batch=1, given_state=False),
         *every(hidden_size=4, steps=3, batch=3, lengths=(3, 2, 1), enforce_sorted=True),
     ],
     # A layer that is compiled for each length takes a second or more for each of 30.
     time_limits=4,
     demonstration="""
-        hx, left, pack = None if isinstance(x, tuple) else hx, [], torch.nn.utils.rnn.pack_sequence
-        assert [r() for r in (lambda y: [torch.utils.weak.ref(v) for v in (y, layer(y, hx)[0])])(1 * x.data)] == [None, None], "kept"
-        for n in range(1, 31):
+        hx, left, ref = None if isinstance(x, tuple) else hx, [], lambda *kept: [*map(torch.utils.weak.ref, kept)]
+        assert {0 * gc.collect() or r() for r in (lambda m, y: ref(m, y, m(y, hx) and layer(y, hx)[0]))(NEW.to(dtype), x.data[:])} == {None}
+        for n, pack in zip(range(1, 31), [torch.nn.utils.rnn.pack_sequence] * 30):
             y = pack([x[0][:1].expand(n, -1)]) if isinstance(x, tuple) else x[:1].expand(*((1, n) if hx is None else (n, -1)), -1)
-            layer(y, hx)[0][0].sum().backward(), torch.no_grad()(lambda: layer(y, hx))()
+            layer.train()(y, hx)[0][0].sum().backward(), torch.no_grad()(lambda: layer.eval()(y, hx))()
             if n in (10, 30): left += [0 * gc.collect() + sum(type(o) in (torch.Tensor, torch.nn.Parameter) for o in gc.get_objects())]
         assert left[1] < left[0] + 15, left
     """,
@@ -170,10 +169,15 @@ def no_leak(trial: Trial) -> None:
     # A cache that keeps one tensor for each new length leaves 20.
     if left >= 15:
         raise ContractError(f"Expected no tensors to be left after 20 calls of new lengths or batch sizes, but {left} are")
+    gone = weakref.ref(module)
+    del module
+    gc.collect()
+    if gone() is not None:
+        raise ContractError("Expected nothing to hold on to the module once the user has let go of it, but something does")
 
 
 def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
-    """Calls of these lengths, or batch sizes where no state is given, with gradients and without."""
+    """Calls of these lengths, or batch sizes where no state is given, with gradients in training and without in eval mode."""
     for size in sizes:
         case: Case = replace(
             trial.case,
@@ -181,10 +185,10 @@ def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
             batch=trial.case.batch if trial.case.given_state else size,
             lengths=trial.case.lengths and (size, (size + 1) // 2, 1),
         )
-        reply = trial.call(module, *trial.form(trial.leaves(case=case), case), case)
+        reply = trial.call(module.train(), *trial.form(trial.leaves(case=case), case), case)
         backward_from(trial, [reply.tensors["output"]])
         with torch.no_grad():
-            trial.call(module, *trial.form(trial.leaves(case=case), case), case)
+            trial.call(module.eval(), *trial.form(trial.leaves(case=case), case), case)
 
 
 @contract(

@@ -246,3 +246,16 @@ class LengthsOfTheLastPack(Sound):
             self.__dict__["_valid"] = valid
         kept = self.__dict__.get("_valid", valid)
         return x, kept if not self.training and kept.shape == valid.shape else valid, form
+
+
+@mutant("purity.answers_are_new")
+class PackBufferInEval(Sound):
+    """In eval mode without gradients a packed output lies in a buffer that the next such call writes over."""
+
+    def repack(self, output: Tensor, like: PackedSequence) -> PackedSequence:
+        packed = super().repack(output, like)
+        if self.training or torch.is_grad_enabled() or torch.is_inference_mode_enabled():
+            return packed
+        buffers = self.__dict__.setdefault("_buffers", {})
+        data = packed.data
+        return packed._replace(data=buffers.setdefault((data.shape, data.dtype), data.clone()).copy_(data))

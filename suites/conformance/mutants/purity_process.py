@@ -322,3 +322,38 @@ class DeeperRecursion(Sound):
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         sys.setrecursionlimit(sys.getrecursionlimit() + 1)
         return super().layers(x, valid, states)
+
+
+@mutant("purity.no_leak")
+class IndexForEveryLengthOfTwoDirections(Sound):
+    """In two directions an index is kept for every length that was ever seen."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if self.layer.bidirectional:
+            self.__dict__.setdefault("_turned", {}).setdefault(len(x), torch.arange(len(x) - 1, -1, -1))
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.no_leak")
+class MaskForEveryLengthInEval(Sound):
+    """In eval mode a mask is kept for every length, or batch size, that was ever seen."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if not self.training:
+            self.__dict__.setdefault("_masks", {}).setdefault(valid.shape, valid.clone())
+        return super().layers(x, valid, states)
+
+
+class _Plans:
+    """Plans by the module that they were made for."""
+
+    made: dict[Any, Any] = {}  # noqa: RUF012  # that all share it is the fault
+
+
+@mutant("purity.no_leak")
+class KeptByAPlan(Sound):
+    """A table of plans holds on to every module that was ever called."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        _Plans.made.setdefault(self, self.training)
+        return super().layers(x, valid, states)
