@@ -123,7 +123,8 @@ def _like(hx: Any, states: list[torch.Tensor]) -> Any:
 
 @contract(
     "errors.state_form",
-    "A state of the other form is refused: 2-D for a batched input, 3-D for an unbatched one, with the batch first, one tensor for a pair.",
+    "A state of the other form is refused: 2-D for a batched input, 3-D for an unbatched one, with the batch first, one tensor, three or "
+    "half a pair for a pair, and a tuple for one tensor.",
     MUST,
     "torch.nn.LSTM: Inputs; batch_first; pytorch#106769",
     [
@@ -133,10 +134,10 @@ def _like(hx: Any, states: list[torch.Tensor]) -> Any:
         *every(steps=4, batch=3, lengths=(4, 3, 1), enforce_sorted=True),
     ],
     demonstration="""
-        pair, packed, number = isinstance(hx, tuple), isinstance(x, tuple), 1 if isinstance(x, tuple) else 2 if x.dim() == 2 else 5
+        pair, number = isinstance(hx, tuple), 1 if isinstance(x, tuple) else 2 if x.dim() == 2 else 5
         forms = [lambda s: s[0], lambda s: s[:, None], lambda s: s.new_zeros(len(s), 4, 5), lambda s: s[:, 0], lambda s: s.transpose(0, 1)]
-        wrongs = [tuple(map(form, hx)) if pair else form(hx) for form in forms[:number]]
-        for wrong in wrongs + ([] if packed else [hx[0], hx[:1]] if pair else [(hx, hx)]):
+        pairs = [hx[0], hx[:1], (hx[0], None), (None, hx[1]), *[(*hx, hx[1])] * (number != 2)] if pair else [(hx, hx), (hx,), [hx]]
+        for wrong in [tuple(map(form, hx)) if pair else form(hx) for form in forms[:number]] + pairs:
             try: layer(x, wrong)
             except Exception: continue
             raise AssertionError("a state of another form was answered")
@@ -146,6 +147,12 @@ def state_form(trial: Trial) -> None:
     module = trial.module()
     input, hx = trial.form(trial.leaves())
     states = list(hx) if isinstance(hx, tuple) else [hx]
+    if trial.case.layer.mode is Mode.LSTM:
+        _refuses_no_pair(trial, module, input, *states)
+    else:
+        trial.refuses("a tuple of h_0 instead of h_0", module, input, (states[0],))
+        trial.refuses("a list of h_0 instead of h_0", module, input, [states[0]])
+        trial.refuses("a pair of states instead of h_0", module, input, (states[0], states[0]))
     if trial.case.lengths is not None:
         # What else nn itself does not check, and may crash on.
         trial.refuses("a state (B, H) for a packed input", module, input, _like(hx, [state[0] for state in states]))
@@ -159,11 +166,17 @@ def state_form(trial: Trial) -> None:
     else:
         trial.refuses("a 3-D state for an unbatched input", module, input, _like(hx, [state[:, None] for state in states]))
         trial.refuses("a 1-D state for an unbatched input", module, input, _like(hx, [state[0] for state in states]))
-    if trial.case.layer.mode is Mode.LSTM:
-        trial.refuses("h_0 alone instead of the pair (h_0, c_0)", module, input, states[0])
-        trial.refuses("a tuple of h_0 alone instead of the pair (h_0, c_0)", module, input, (states[0],))
-    else:
-        trial.refuses("a pair of states instead of h_0", module, input, (states[0], states[0]))
+
+
+def _refuses_no_pair(trial: Trial, module: torch.nn.Module, input: Any, h_0: torch.Tensor, c_0: torch.Tensor) -> None:
+    """What is no pair of two tensors, an LSTM refuses."""
+    trial.refuses("h_0 alone instead of the pair (h_0, c_0)", module, input, h_0)
+    trial.refuses("a tuple of h_0 alone instead of the pair (h_0, c_0)", module, input, (h_0,))
+    trial.refuses("(h_0, None) instead of the pair (h_0, c_0)", module, input, (h_0, None))
+    trial.refuses("(None, c_0) instead of the pair (h_0, c_0)", module, input, (None, c_0))
+    # nn itself passes over what follows the pair where the input is unbatched, or packed in another order.
+    if trial.case.batched:
+        trial.refuses("a third state after the pair (h_0, c_0)", module, input, (h_0, c_0, c_0))
 
 
 @contract(
@@ -171,46 +184,52 @@ def state_form(trial: Trial) -> None:
     "An input or a state of another dtype than the parameters' is refused; a state of a narrower one is promoted exactly, or refused.",
     MUST,
     "torch.nn.LSTM: Inputs; pytorch: 'RNN input dtype does not match weight dtype'",
-    [*every(**_SIZES), *every(**_SIZES, dtype="float64", batch_first=True), *every(**_SIZES, dtype="bfloat16")],
+    [
+        *every(**_SIZES),
+        *every(**_SIZES, dtype="float64", batch_first=True),
+        *every(**_SIZES, dtype="bfloat16"),
+        *every(steps=4, batch=1, batched=False),
+        *every(steps=4, batch=3, lengths=(2, 4, 3)),
+    ],
     demonstration="""
-        other = torch.float64 if dtype == torch.float32 else torch.float32
-        states = tuple(state.to(other) for state in hx) if isinstance(hx, tuple) else hx.to(other)
-        kinds = {other, torch.half, torch.bfloat16, torch.int64, torch.uint8, torch.bool} - {dtype}
-        for wrong in (*((x.to(kind), hx) for kind in kinds), (x, states))[: len(kinds) + (dtype != torch.float64)]:
+        wider = {torch.float32: [torch.float64], torch.bfloat16: [torch.float32, torch.half]}.get(dtype, [])
+        kinds = {torch.float64, torch.float32, torch.half, torch.bfloat16, torch.int64, torch.uint8, torch.bool} - {dtype}
+        to = lambda kind: tuple(state.to(kind) for state in hx) if isinstance(hx, tuple) else hx.to(kind)
+        for wrong in [(x.to(kind), hx) for kind in kinds] + [(x, to(kind)) for kind in wider]:
             try: layer(*wrong)
             except Exception: continue
-            raise AssertionError(f"an input of {wrong[0].dtype} with states like {wrong[1][0].dtype} was answered")
+            raise AssertionError(f"an input of {wrong[0].data.dtype} with states like {wrong[1][0].dtype} was answered")
     """,
 )
 def dtype(trial: Trial) -> None:
     module = trial.module()
     input, hx = trial.form(trial.leaves())
-    states = list(hx) if isinstance(hx, tuple) else [hx]
-    other = torch.float64 if trial.case.dtype == "float32" else torch.float32
-    trial.refuses(f"an input of {other}", module, input.to(other), hx)
-    own = {input.dtype, other}
-    for dtype_ in (torch.float16, torch.bfloat16, torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64):
-        if dtype_ not in own:
+    own = getattr(torch, trial.case.dtype)
+    floating = [one for one in (torch.float64, torch.float32, torch.float16, torch.bfloat16) if one is not own]
+    # What packed data is refused in, errors.packed_input says.
+    if trial.case.lengths is None:
+        for dtype_ in (*floating, torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64):
             trial.refuses(f"an input of {dtype_}", module, input.to(dtype_), hx)
-    # What nn itself does with a c_0 of float32 in a layer of bfloat16 is nobody's model.
-    for index, name in enumerate(("h_0", "c_0")[: 1 if trial.case.dtype == "bfloat16" else len(states)]):
-        changed = [state.to(other) if i == index else state for i, state in enumerate(states)]
-        if trial.case.dtype == "float64":
-            _promotes_or_refuses(trial, name.replace("_", ""), module, changed)
-        else:
-            trial.refuses(f"{name} of {other}", module, input, _like(hx, changed))
+    for name in ("h0", "c0")[: 1 + trial.case.layer.has_cell_state]:
+        for dtype_ in (*floating, torch.int64):
+            leaves = trial.leaves()
+            leaves[name] = leaves[name].to(dtype_)
+            if torch.promote_types(dtype_, own) == own:
+                _promotes_or_refuses(trial, name, module, leaves)
+            # What nn itself does with a c_0 of float32 in a layer of bfloat16 is nobody's model.
+            elif (name, own, dtype_) != ("c0", torch.bfloat16, torch.float32):
+                trial.refuses(f"{name[0]}_0 of {dtype_}", module, *trial.form(leaves))
 
 
-def _promotes_or_refuses(trial: Trial, name: str, module: torch.nn.Module, states: list[torch.Tensor]) -> None:
+def _promotes_or_refuses(trial: Trial, name: str, module: torch.nn.Module, leaves: dict[str, torch.Tensor]) -> None:
     """A state of a narrower type is promoted by nn itself, where it is c_0, and by whoever joins input and state with torch.cat."""
-    input, hx = trial.form(trial.leaves())
+    input, hx = trial.form(leaves)
     try:
         with torch.no_grad():
-            raw = module(input, _like(hx, states))
+            raw = module(input, hx)
     except Exception:  # any exception is a refusal
         return
-    given = {name: to_array(states[name == "c0"])}
-    trial.agree(trial.structured(raw, input).arrays(), altered(trial.case, inputs=given))
+    trial.agree(trial.structured(raw, input).arrays(), altered(trial.case, inputs={name: to_array(leaves[name])}))
 
 
 @contract(

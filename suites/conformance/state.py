@@ -11,7 +11,7 @@ import torch
 from harness.case import Array, Case
 from harness.contract import alternative
 from harness.reference import altered, answer, tensor
-from harness.trial import Trial, where
+from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, contract, in_docs
 
@@ -116,30 +116,36 @@ def carried_far(trial: Trial) -> None:
 
 @contract(
     "state.pair_order",
-    "hx of an LSTM is (h_0, c_0) and its state (h_n, c_n), in this order; a list of the two is read alike, or refused.",
+    "hx of an LSTM is (h_0, c_0) and its state (h_n, c_n), in this order; a list of the two is read alike, or refused, and left as it is.",
     MUST,
     in_docs("LSTM: Inputs: input, (h_0, c_0)"),
     [*every(LSTM), *every(LSTM, num_layers=2, bidirectional=True, batch_first=True), *every(LSTM, steps=5, batch=3, lengths=(2, 5, 3))],
     lambda case: {"h_0 and c_0 exchanged": alternative(case, h0=case.arrays.c0, c0=case.arrays.h0)},
     demonstration="""
         with torch.no_grad():
-            right = layer(x, hx)
-            try: listed = layer(x, list(hx))
+            right, given = layer(x, hx), list(hx)
+            try: listed = layer(x, given)
             except Exception: return right
             torch.testing.assert_close(listed[1], right[1])
+            assert given[0] is hx[0] and given[1] is hx[1], "the list was written to"
             return right
     """,
 )
 def pair_order(trial: Trial) -> None:
     module = trial.module()
     trial.agree(trial.answer(module).arrays(), answer(trial.case))
-    input, hx = trial.form(trial.leaves())
-    try:
-        with torch.no_grad():
-            raw = module(input, list(hx))
-    except Exception:  # any exception is a refusal
-        return
-    trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
+    for grad in (False, True):
+        input, hx = trial.form(trial.leaves())
+        listed = list(hx)
+        try:
+            with torch.set_grad_enabled(grad):
+                raw = module(input, listed)
+        except Exception:  # any exception is a refusal
+            raw = None
+        if len(listed) != len(hx) or any(now is not then for now, then in zip(listed, hx, strict=True)):
+            raise ContractError("Expected a list of states to hold after the call what it held before, but other tensors are in it")
+        if raw is not None:
+            trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
 
 
 def _wrong_layouts(case: Case) -> dict[str, dict[str, Array]]:

@@ -226,3 +226,14 @@ class DefaultStateOnTheDefaultDevice(Sound):
 
     def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape, dtype=x.dtype)
+
+
+@mutant("state.pair_order", Mode.LSTM)
+class ListOfStatesOverwritten(Sound):
+    """A list of states holds the final ones after the call."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        output, state = super().forward(input, hx)
+        if isinstance(hx, list):
+            hx[:] = state
+        return output, state

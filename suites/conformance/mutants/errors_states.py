@@ -1,0 +1,72 @@
+"""States that are no pair, or of another dtype, accepted; and what else is converted on one path alone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from harness.layer import Mode
+from suites.conformance.mutants.base import Sound, mutant
+
+
+@mutant("errors.state_form", Mode.RNN_TANH, Mode.RNN_RELU, Mode.GRU)
+class TupleOfOneState(Sound):
+    """A tuple of one state is taken for the state."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(input, hx[0] if isinstance(hx, tuple) and len(hx) == 1 else hx)
+
+
+@mutant("errors.state_form", Mode.LSTM)
+class ThirdStatePassedOver(Sound):
+    """What follows the pair of states is passed over."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(input, hx[:2] if isinstance(hx, (tuple, list)) else hx)
+
+
+@mutant("errors.state_form", Mode.LSTM)
+class CellStateOfNoneIsZero(Sound):
+    """(h_0, None) is accepted, c_0 taken to be zero."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(hx, tuple) and len(hx) == 2 and hx[1] is None:
+            hx = (hx[0], hx[0].new_zeros(*hx[0].shape[:-1], self.hidden_size))
+        return super().forward(input, hx)
+
+
+def _converted(hx: Any, dtype: torch.dtype) -> Any:
+    """The states in ``dtype``."""
+    return tuple(state.to(dtype) for state in hx) if isinstance(hx, tuple) else hx.to(dtype)
+
+
+@mutant("errors.dtype")
+class OtherHalfTypeConverted(Sound):
+    """In a layer of one half type a state of the other is converted."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        half = (torch.float16, torch.bfloat16)
+        given = hx if isinstance(hx, tuple) else (hx,)
+        if isinstance(input, Tensor) and input.dtype in half and all(isinstance(s, Tensor) and s.dtype in half for s in given):
+            hx = _converted(hx, input.dtype)
+        return super().forward(input, hx)
+
+
+@mutant("errors.dtype")
+class StateOfAPackConverted(Sound):
+    """With a packed input the state is converted to its dtype."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(input, _converted(hx, input.data.dtype) if isinstance(input, PackedSequence) and hx is not None else hx)
+
+
+@mutant("errors.dtype")
+class UnbatchedInputConverted(Sound):
+    """An unbatched input is converted to the parameters' dtype."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        unbatched = isinstance(input, Tensor) and input.dim() == 2
+        return super().forward(input.to(self.get_parameter("weight_hh_l0").dtype) if unbatched else input, hx)
