@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -132,29 +133,75 @@ def tf32(allowed: bool) -> Iterator[None]:
         torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul
 
 
+#: Parts of the names of environment variables in which torch itself notes things as it goes.
+_NOTES_OF_TORCH = ("TORCHINDUCTOR", "TRITON", "CUDA_MODULE_LOADING", "KINETO", "CUPTI")
+
+
+def variables() -> dict[str, str]:
+    """The environment variables, without torch's own notes."""
+    return {name: value for name, value in os.environ.items() if not any(part in name for part in _NOTES_OF_TORCH)}
+
+
+def cores() -> Any:
+    """The cores that this process may run on, where the system says so."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+
+
+def compiler() -> dict[str, Any]:
+    """How torch.compile is set for everybody; as it will be once it is loaded, where it is not, which takes seconds."""
+    config = sys.modules.get("torch._dynamo.config")
+    if config is None:
+        environment = os.environ.get
+        return {"suppress_errors": bool(environment("TORCHDYNAMO_SUPPRESS_ERRORS")), "disable": environment("TORCH_COMPILE_DISABLE") == "1"}
+    names = ("suppress_errors", "disable", "recompile_limit", "automatic_dynamic_shapes", "capture_scalar_outputs")
+    return {name: getattr(config, name) for name in names if hasattr(config, name)}
+
+
+@contextmanager
+def _same_process() -> Iterator[None]:
+    """Puts back what belongs to the process and not to torch."""
+    thresholds, collects, own, environment, compiles = gc.get_threshold(), gc.isenabled(), cores(), dict(os.environ), compiler()
+    depth, interval, level = sys.getrecursionlimit(), sys.getswitchinterval(), logging.getLogger().level
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+        (gc.enable if collects else gc.disable)()
+        sys.setrecursionlimit(depth)
+        sys.setswitchinterval(interval)
+        logging.getLogger().setLevel(level)
+        if cores() != own:
+            os.sched_setaffinity(0, own)
+        if dict(os.environ) != environment:
+            for name in variables().keys() - environment.keys():
+                del os.environ[name]
+            os.environ.update(environment)
+        now = compiler()
+        for name, value in compiles.items():
+            if now[name] != value:
+                setattr(sys.modules["torch._dynamo.config"], name, value)
+
+
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Puts torch's global switches back: what one implementation leaves turned must not reach the next."""
+    """Puts the global switches of torch and of the process back: what one implementation leaves turned must not reach the next."""
     backends = [(getattr(torch.backends, name), name) for name in ("cudnn", "mkldnn")]
     before = [(module, switch, getattr(module, switch)) for module, _ in backends for switch in ("enabled", "deterministic")]
     before.append((torch.backends.cudnn, "benchmark", torch.backends.cudnn.benchmark))
     grad, dtype, threads, random = torch.is_grad_enabled(), torch.get_default_dtype(), torch.get_num_threads(), torch.get_rng_state()
     deterministic, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     anomaly, checks_nan = torch.is_anomaly_enabled(), torch.is_anomaly_check_nan_enabled()
-    collects, casts_kept, errors = gc.isenabled(), torch.is_autocast_cache_enabled(), np.geterr()
+    casts_kept, errors, threaded = torch.is_autocast_cache_enabled(), np.geterr(), torch._C._is_multithreading_enabled()
     default = torch.get_default_device()
     printed, printed_by_numpy = vars(torch._tensor_str.PRINT_OPTS).copy(), np.get_printoptions()
-    depth, level, threaded = sys.getrecursionlimit(), logging.getLogger().level, torch._C._is_multithreading_enabled()
     try:
-        yield
+        with _same_process():
+            yield
     finally:
         vars(torch._tensor_str.PRINT_OPTS).update(printed)
         if np.get_printoptions() != printed_by_numpy:
             np.set_printoptions(**printed_by_numpy)
-        sys.setrecursionlimit(depth)
-        logging.getLogger().setLevel(level)
         torch._C._set_multithreading_enabled(threaded)
-        (gc.enable if collects else gc.disable)()
         torch.set_autocast_cache_enabled(casts_kept)
         np.seterr(**errors)
         if torch.get_default_device() != default:

@@ -52,7 +52,7 @@ return values, {GRADIENTS}
 _CLOSE = {"float64": 1e-10, "float32": 1e-5, "float16": 4e-3, "bfloat16": 2e-2}
 
 #: What demonstrations use of the standard library.
-_MODULES = ("copy", "gc", "io", "pickle", "random", "threading", "warnings")
+_MODULES = ("contextlib", "copy", "gc", "io", "os", "pickle", "random", "threading", "warnings")
 
 
 def script(implementation: Implementation, case: Case, demonstration: str = FORWARD, title: str = "") -> str:

@@ -1,12 +1,10 @@
-"""What a call leaves in the process: switches, memory, what other threads and refused calls have left."""
+"""What a call leaves in the process: memory, and what other threads and refused calls have left."""
 
 from __future__ import annotations
 
 import gc
-import logging
 import sys
 import threading
-import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -14,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,88 +21,7 @@ from harness.trial import Answer, ContractError, Trial
 from suites.conformance.cases import every
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.purity import backward_from, tensors_in
-
-
-def _switches() -> dict[str, Any]:
-    """The global switches that a call might leave turned."""
-    return {
-        "grad mode": torch.is_grad_enabled(),
-        "inference mode": torch.is_inference_mode_enabled(),
-        "default dtype": torch.get_default_dtype(),
-        "number of threads": torch.get_num_threads(),
-        "torch.backends.mkldnn.enabled": torch.backends.mkldnn.enabled,
-        "torch.backends.cudnn.enabled": torch.backends.cudnn.enabled,
-        "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
-        "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,
-        "torch.backends.cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
-        "float32 matmul precision": _matmul_precision(),
-        "denormal numbers": bool((torch.full((1,), 1e-40) * 1.0).any()),
-        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
-        "anomaly detection": torch.is_anomaly_enabled(),
-        "Python's garbage collector": gc.isenabled(),
-        "autocast's cache": torch.is_autocast_cache_enabled(),
-        "torch's default device": torch.get_default_device(),
-        "NumPy's treatment of errors": np.geterr(),
-        "autocast": torch.is_autocast_enabled("cpu"),
-        "threads of the backward pass": torch._C._is_multithreading_enabled(),
-        "torch's print options": vars(torch._tensor_str.PRINT_OPTS).copy(),
-        "NumPy's print options": np.get_printoptions(),
-        "Python's recursion limit": sys.getrecursionlimit(),
-        "the level of the root logger": logging.getLogger().level,
-        # Of one message or one module a library silences its own; the first call may import it.
-        "the number of filters for warnings of any message and module": sum(f[1] is f[3] is None for f in warnings.filters),
-    }
-
-
-def _matmul_precision() -> str:
-    try:
-        return torch.get_float32_matmul_precision()
-    except RuntimeError:
-        # torch refuses to say where somebody has set it by the older and by the newer names.
-        return "set in two ways"
-
-
-@contract(
-    "purity.switches_restored",
-    "Grad mode, default dtype, threads, warning filters, print options, the root logger, the garbage collector and the backends' switches "
-    "are after building, calling and backward what they were before.",
-    MUST,
-    "torch.backends; torch.set_grad_enabled; torch.set_num_threads",
-    [
-        *every(num_layers=2),
-        *every(num_layers=2, dropout=0.5, bidirectional=True),
-        *every(dtype="float64", steps=65),
-        *every(dtype="bfloat16"),
-        *every(steps=5, batch=3, lengths=(2, 5, 3)),
-    ],
-    demonstration="""
-        assert not torch.backends.cudnn.benchmark and torch.is_autocast_cache_enabled(), "so it is when Python starts"
-        flags = torch.is_grad_enabled, torch.get_num_threads, __import__("numpy").geterr, torch.are_deterministic_algorithms_enabled
-        flags += gc.isenabled, sys.getrecursionlimit, lambda: vars(torch._tensor_str.PRINT_OPTS).copy()
-        flags += lambda: sum(f[1] is f[3] is None for f in warnings.filters), lambda: (torch.full((1,), 1e-40) * 1).item()
-        for train in (True, False):
-            _, before, _ = torch.set_grad_enabled(train), [flag() for flag in flags], layer.train(train)(x, hx)
-            assert before == [flag() for flag in flags], before
-    """,
-)
-def switches_restored(trial: Trial) -> None:
-    before = _switches()
-    module = trial.module()
-    _require_unturned(before, "building the layer")
-    for train in (True, False):
-        module.train(train)
-        with torch.set_grad_enabled(train):
-            before = _switches()
-            reply = trial.call(module, *trial.form(trial.leaves()))
-            if train:
-                backward_from(trial, list(reply.tensors.values()))
-            _require_unturned(before, "a call")
-
-
-def _require_unturned(before: dict[str, Any], by: str) -> None:
-    turned = [f"{name} from {before[name]} to {now}" for name, now in _switches().items() if now != before[name]]
-    if turned:
-        raise ContractError(f"Expected no global switch to be turned by {by}, but these were: {'; '.join(turned)}")
+from suites.conformance.purity_switches import require_unturned, switches
 
 
 @contextmanager
@@ -304,10 +220,10 @@ def call_after_failure(trial: Trial) -> None:
     module = trial.module()
     input, hx = trial.form(trial.leaves())
     wrong = input.repeat(1, 1, 2)
-    before = _switches()
+    before = switches()
     with suppress(Exception):
         module(wrong, hx)
-    _require_unturned(before, "a refused call")
+    require_unturned(before, "a refused call")
     trial.refuses("too many input features", module, wrong, hx)
     with torch.no_grad():
         trial.agree(trial.call(module, input, hx).arrays(), answer(trial.case))

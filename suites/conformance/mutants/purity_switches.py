@@ -1,0 +1,61 @@
+"""Layers that turn the process's own switches, or print."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+
+import torch
+from torch import Tensor
+
+from harness.layer import Layer
+from suites.conformance.mutants.base import Sound, mutant
+
+
+@mutant("purity.switches_restored")
+class CollectsSeldom(Sound):
+    """A call sets the thresholds of Python's garbage collector."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        first, *others = gc.get_threshold()
+        gc.set_threshold(first + 1, *others)
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.switches_restored")
+class SetsTheEnvironment(Sound):
+    """Building it sets a variable for the processes that are started later."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        os.environ["KMP_BLOCKTIME"] = "1" if os.environ.get("KMP_BLOCKTIME") == "0" else "0"
+
+
+@mutant("purity.switches_restored")
+class CompilersErrorsSuppressed(Sound):
+    """A call makes torch.compile suppress its errors from then on."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if not torch.compiler.is_compiling():
+            torch._dynamo.config.suppress_errors = True
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.nothing_printed")
+class SaysWhichPath(Sound):
+    """A call with a packed input prints a line."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if not bool(valid.all()):
+            print("lstm: masked path")
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.nothing_printed")
+class SaysThatItIsBuilt(Sound):
+    """Building it writes a line to standard error."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        print("built", layer, file=sys.stderr)

@@ -1,0 +1,154 @@
+"""What a call leaves of the process's switches, and what it prints."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import logging
+import os
+import signal
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.modules import module as for_all
+
+from harness.implementation import compiler, cores, variables
+from harness.trial import ContractError, Trial
+from suites.conformance.cases import every
+from suites.conformance.declare import MUST, SHOULD, contract
+from suites.conformance.purity import backward_from
+
+
+def switches() -> dict[str, Any]:
+    """The global switches that a call might leave turned."""
+    return {
+        "grad mode": torch.is_grad_enabled(),
+        "inference mode": torch.is_inference_mode_enabled(),
+        "default dtype": torch.get_default_dtype(),
+        "number of threads": torch.get_num_threads(),
+        "torch.backends.mkldnn.enabled": torch.backends.mkldnn.enabled,
+        "torch.backends.cudnn.enabled": torch.backends.cudnn.enabled,
+        "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
+        "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,
+        "torch.backends.cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
+        "float32 matmul precision": _matmul_precision(),
+        "denormal numbers": bool((torch.full((1,), 1e-40) * 1.0).any()),
+        "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "anomaly detection": torch.is_anomaly_enabled(),
+        "Python's garbage collector": gc.isenabled(),
+        "autocast's cache": torch.is_autocast_cache_enabled(),
+        "torch's default device": torch.get_default_device(),
+        "NumPy's treatment of errors": np.geterr(),
+        "autocast": torch.is_autocast_enabled("cpu"),
+        "threads of the backward pass": torch._C._is_multithreading_enabled(),
+        "torch's print options": vars(torch._tensor_str.PRINT_OPTS).copy(),
+        "NumPy's print options": np.get_printoptions(),
+        "Python's recursion limit": sys.getrecursionlimit(),
+        "the level of the root logger": logging.getLogger().level,
+        # Of one message or one module a library silences its own; the first call may import it.
+        "the number of filters for warnings of any message and module": sum(f[1] is f[3] is None for f in warnings.filters),
+        "the thresholds of Python's garbage collector": gc.get_threshold(),
+        "Python's switch interval": sys.getswitchinterval(),
+        "the working directory": os.getcwd(),
+        "Python's hooks": (sys.excepthook, sys.displayhook, sys.gettrace(), sys.getprofile()),
+        "the handlers of signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        "the hooks for all modules": [len(hooks) for hooks in (for_all._global_forward_hooks, for_all._global_forward_pre_hooks)],
+        "environment variables": variables(),
+        "the cores to run on": cores(),
+        **{f"torch.compile's {name}": value for name, value in compiler().items()},
+    }
+
+
+def _matmul_precision() -> str:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        # torch refuses to say where somebody has set it by the older and by the newer names.
+        return "set in two ways"
+
+
+@contract(
+    "purity.switches_restored",
+    "Grad mode, default dtype, threads, warning filters, print options, the root logger, the garbage collector, the environment, the cores "
+    "to run on and the switches of torch's backends and compilers are after building, calling and backward what they were before.",
+    MUST,
+    "torch.backends; torch.set_grad_enabled; torch.set_num_threads",
+    [
+        *every(num_layers=2),
+        *every(num_layers=2, dropout=0.5, bidirectional=True),
+        *every(dtype="float64", steps=65),
+        *every(dtype="bfloat16"),
+        *every(steps=5, batch=3, lengths=(2, 5, 3)),
+    ],
+    demonstration="""
+        flags = torch.is_grad_enabled, torch.get_num_threads, __import__("numpy").geterr, torch.are_deterministic_algorithms_enabled
+        flags += gc.isenabled, sys.getrecursionlimit, lambda: vars(torch._tensor_str.PRINT_OPTS).copy()
+        flags += lambda: sum(f[1] is f[3] is None for f in warnings.filters), lambda: (torch.full((1,), 1e-40) * 1).item()
+        flags += gc.get_threshold, lambda: {**os.environ}, lambda: torch._dynamo.config.suppress_errors, lambda: os.sched_getaffinity(0)
+        for train in (True, False):
+            _, before, _ = torch.set_grad_enabled(train), [flag() for flag in flags], NEW and layer.train(train)(x, hx)
+            assert before == [flag() for flag in flags] and torch.backends.cudnn.benchmark < torch.is_autocast_cache_enabled(), before
+    """,
+)
+def switches_restored(trial: Trial) -> None:
+    before = switches()
+    module = trial.module()
+    require_unturned(before, "building the layer")
+    for train in (True, False):
+        module.train(train)
+        with torch.set_grad_enabled(train):
+            before = switches()
+            reply = trial.call(module, *trial.form(trial.leaves()))
+            if train:
+                backward_from(trial, list(reply.tensors.values()))
+            require_unturned(before, "a call")
+
+
+def require_unturned(before: dict[str, Any], by: str) -> None:
+    """Raises :class:`ContractError` where a switch is not what it was ``before``."""
+    turned, after = [], switches()
+    for name, then in before.items():
+        now = after[name]
+        if isinstance(then, dict):
+            # What is the same is nobody's business, least of all the environment.
+            changed = {key for key in {*then, *now} if then.get(key) != now.get(key)}
+            then, now = ({key: value for key, value in one.items() if key in changed} or "none" for one in (then, now))
+        if now != then:
+            turned.append(f"{name} from {then} to {now}")
+    if turned:
+        raise ContractError(f"Expected no global switch to be turned by {by}, but these were: {'; '.join(turned)}")
+
+
+@contract(
+    "purity.nothing_printed",
+    "Building, calling and backward print nothing, neither to standard output nor to standard error.",
+    SHOULD,
+    "torch.nn.LSTM prints nothing; what a program writes to standard output is read by others",
+    [*every(num_layers=2, dropout=0.5), *every(steps=5, batch=3, lengths=(2, 5, 3))],
+    demonstration="""
+        with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(printed):
+            for train in (True, False):
+                NEW.to(dtype), layer.train(train)(x, hx)[0][0].sum().backward()
+        assert not printed.getvalue(), printed.getvalue()
+    """,
+)
+def nothing_printed(trial: Trial) -> None:
+    printed = {"standard output": io.StringIO(), "standard error": io.StringIO()}
+    # A log's record is no print: who wants none sets its level.
+    logging.disable()
+    try:
+        with contextlib.redirect_stdout(printed["standard output"]), contextlib.redirect_stderr(printed["standard error"]):
+            module = trial.module()
+            for train in (True, False):
+                reply = trial.call(module.train(train), *trial.form(trial.leaves()))
+                backward_from(trial, list(reply.tensors.values()))
+                trial.answer(module)
+    finally:
+        logging.disable(logging.NOTSET)
+    for where, text in printed.items():
+        if text.getvalue():
+            raise ContractError(f"Expected nothing on {where} from building, a call and backward, but there is {text.getvalue()[:200]!r}")
