@@ -66,7 +66,7 @@ def script(implementation: Implementation, case: Case, demonstration: str = FORW
     imports, construction = found
     layer, body = case.layer, textwrap.dedent(demonstration).strip().replace("NEW", construction)
     modules = [name for name in _MODULES if re.search(rf"\b{name}\.", body)]
-    modules += ["sys"] if any("sys." in line for line in imports) else []
+    modules += ["sys"] if re.search(r"\bsys\.", "\n".join([*imports, body])) else []
     place = f'"{case.device}", ' if case.device != "cpu" else ""
     close = _CLOSE[case.dtype]
     if "leaves" in body or ".grad" in body:

@@ -49,8 +49,10 @@ def switches() -> dict[str, Any]:
         "NumPy's print options": np.get_printoptions(),
         "Python's recursion limit": sys.getrecursionlimit(),
         "the level of the root logger": logging.getLogger().level,
-        # Of one message or one module a library silences its own; the first call may import it.
-        "the number of filters for warnings of any message and module": sum(f[1] is f[3] is None for f in warnings.filters),
+        # Of one message, one module or one category of its own a library silences its own; the first call may import it.
+        "the number of filters for warnings of any message and module": sum(
+            f[1] is f[3] is None and f[2].__module__ == "builtins" for f in warnings.filters
+        ),
         "the thresholds of Python's garbage collector": gc.get_threshold(),
         "Python's switch interval": sys.getswitchinterval(),
         "the working directory": os.getcwd(),
@@ -88,7 +90,7 @@ def _matmul_precision() -> str:
         flags = torch.is_grad_enabled, torch.get_num_threads, __import__("numpy").geterr, torch.are_deterministic_algorithms_enabled
         flags += gc.isenabled, sys.getrecursionlimit, lambda: vars(torch._tensor_str.PRINT_OPTS).copy()
         flags += lambda: sum(f[1] is f[3] is None for f in warnings.filters), lambda: (torch.full((1,), 1e-40) * 1).item()
-        flags += gc.get_threshold, lambda: {**os.environ}, lambda: torch._dynamo.config.suppress_errors, lambda: os.sched_getaffinity(0)
+        flags += gc.get_threshold, lambda: {**os.environ}, lambda c=torch._dynamo.config: c.suppress_errors, lambda: os.sched_getaffinity(0)
         for train in (True, False):
             _, before, _ = torch.set_grad_enabled(train), [flag() for flag in flags], NEW and layer.train(train)(x, hx)
             assert before == [flag() for flag in flags] and torch.backends.cudnn.benchmark < torch.is_autocast_cache_enabled(), before
