@@ -22,7 +22,7 @@ _FORMS = [
     *every(steps=3, batch=2),
     *every(RNN_TANH, GRU, num_layers=2, bidirectional=True, batch_first=True, steps=2, batch=2, dtype="float64"),
     make(LSTM, num_layers=2, bidirectional=True, batch_first=True, steps=2, batch=2, dtype="float64", proj_size=2),
-    *every(RNN_TANH, GRU, LSTM, steps=2, batch=1, batched=False, dtype="bfloat16"),
+    *every(RNN_TANH, GRU, LSTM, hidden_size=9, steps=2, batch=1, batched=False, dtype="bfloat16"),
     *every(RNN_TANH, GRU, LSTM, steps=3, batch=3, lengths=(1, 3, 2), bias=False),
 ]
 

@@ -86,7 +86,7 @@ class LargeGradientsClipped(Sound):
 
 
 @mutant("gradients.scaled")
-class SmallGradientsFlushed(Sound):
+class SmallGradientsOfTheStateFlushed(Sound):
     """What comes back through the state is taken for zero where it is below 1e-5."""
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
