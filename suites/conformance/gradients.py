@@ -36,16 +36,12 @@ def every_output(trial: Trial) -> tuple[str, ...]:
 
 
 def _agree(trial: Trial, prefixes: Sequence[str], through: Sequence[str] | None = None) -> None:
-    """The gradients whose names begin with one of ``prefixes`` are right, for random cotangents of ``through`` (all outputs).
-
-    Every second seed's are asked for in eval mode, which without dropout changes nothing.
-    """
+    """The gradients whose names begin with one of ``prefixes`` are right, for random cotangents of ``through`` (all outputs)."""
     through = tuple(through or every_output(trial))
     expected = gradients(trial.case, through)
     absent = () if trial.case.given_state else ("h0", "c0")
     names = [name for name in expected.tensors if name.startswith(tuple(prefixes)) and name not in absent]
-    module = trial.module().train(trial.case.seed % 2 == 0)
-    trial.agree(trial.gradients(through, module, expected), expected, only=names)
+    trial.agree(trial.gradients(through, expected=expected), expected, only=names)
 
 
 @contract(
@@ -160,13 +156,7 @@ def one_output_alone(trial: Trial) -> None:
     MUST,
     "torch.autograd; torch.nn.LSTM: Args; Inputs",
     [case for mode in Mode for case in combined(mode)],
-    demonstration="""
-        for train in (True, False):
-            output, state = layer.train(train)(x, hx)
-            values = [output[0] if isinstance(output, tuple) else output, *state]
-            torch.autograd.backward(values, [torch.randn(value.shape).to(value) for value in values], retain_graph=True)
-        return values, [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
-    """,
+    demonstration=BACKWARD,
 )
 def options_combined(trial: Trial) -> None:
     _agree(trial, [""])

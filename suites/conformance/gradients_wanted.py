@@ -109,19 +109,29 @@ def _freeze_and_compare(trial: Trial, expected: Any, frozen: list[str], data: bo
 
 @contract(
     "gradients.in_eval",
-    "Backward works after eval() as it does in training.",
+    "After eval() a call that records gradients answers as ever, and backward works as it does in training.",
     MUST,
     "torch.nn.Module.eval; pytorch#777",
-    [*PLAIN, *every(given_state=False, bidirectional=True, steps=4, batch=2)],
+    [
+        *IN_EVERY_DTYPE,
+        # Every option has to be met here too: where layers refuse this, they need not fail everywhere else.
+        *every(given_state=False, bidirectional=True, steps=4, batch=2),
+        *every(num_layers=3, bias=False, batch_first=True, steps=3, batch=2),
+        *every(num_layers=3, bidirectional=True, steps=4, batch=3, lengths=(2, 4, 1), given_state=False),
+        *every(steps=19, batch=2, input_size=18, hidden_size=34),
+        *every(LSTM, num_layers=2, bidirectional=True, proj_size=2, steps=3, batch=2),
+    ],
     demonstration=f"""
 layer.eval(){OUTPUT}
 output.square().sum().backward()
-return {GRADIENTS}
+return output, {GRADIENTS}
 """,
 )
 def in_eval(trial: Trial) -> None:
-    leaves = backward(trial, trial.module().eval())
-    trial.agree(trial.collect(leaves), gradients(trial.case, every_output(trial)), only=list(leaves))
+    through = every_output(trial)
+    expected = gradients(trial.case, through)
+    found = trial.gradients(through, trial.module().eval(), expected)
+    trial.agree(found, expected, only=list(found))
 
 
 @contract(

@@ -226,15 +226,6 @@ class GradientWrongWithoutBias(Sound):
         return w if self.layer.bias else {**w, "weight_hh": scaled(w["weight_hh"], 1.1)}
 
 
-@mutant("gradients.options_combined")
-class ThirdLayerUntrainedInEval(Sound):
-    """In eval mode weight_hh of the third layer gets no gradient."""
-
-    def weights(self, slot: int) -> Weights:
-        w = super().weights(slot)
-        return w if self.training or slot < 2 * self.layer.directions else {**w, "weight_hh": cut(w["weight_hh"])}
-
-
 @mutant("gradients.sizes")
 class GradientOfColumnsPast64Lost(Sound):
     """Columns of weight_ih past the 64th get no gradient."""

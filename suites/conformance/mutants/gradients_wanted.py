@@ -230,3 +230,23 @@ class NoGradientInEvalWithoutState(Sound):
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
         return {**w, "weight_hh": cut(w["weight_hh"])} if self.__dict__.get("_frozen") else w
+
+
+@mutant("gradients.in_eval")
+class ThirdLayerUntrainedInEval(Sound):
+    """In eval mode weight_hh of the third layer gets no gradient."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return w if self.training or slot < 2 * self.layer.directions else {**w, "weight_hh": cut(w["weight_hh"])}
+
+
+@mutant("gradients.in_eval")
+class EvalWithoutBiasForgets(Sound):
+    """In eval mode a layer without biases that records gradients leaves out what the state adds."""
+
+    def weights(self, slot: int) -> Weights:
+        w, weight = super().weights(slot), None
+        if not self.training and not self.layer.bias and torch.is_grad_enabled():
+            weight = w["weight_hh"]
+        return w if weight is None else {**w, "weight_hh": 0 * weight}
