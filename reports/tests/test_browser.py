@@ -67,6 +67,10 @@ class Browser:
         """What ``script``, the body of a function, returns on the page."""
         return self.driver.execute_script(script)
 
+    def settle(self) -> None:
+        """Waits for two frames to be drawn: what was scrolled tells the page so with the first."""
+        self.driver.execute_async_script("const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done));")
+
     def press(self, *keys: str) -> None:
         """Keys of the keyboard, one after the other, wherever the focus is."""
         for key in keys:
@@ -248,6 +252,8 @@ def test_values_show_at_the_mark_that_is_nearest_to_the_pointer(browser: Browser
         const figures = [...document.querySelectorAll('figure')];
         const plot = figures.find(f => f.textContent.includes('Throughput over sequence length')).querySelector('.plot');"""
     browser.run(f"{plot} plot.scrollIntoView({{block: 'center', behavior: 'instant'}});")
+    # The tip goes away when the page scrolls.
+    browser.settle()
     place = browser.run(f"""{plot}
         // Marks come in rows, a band of intervals alone.
         const box = plot.querySelector('g[clip-path] > use + use').getBoundingClientRect();
