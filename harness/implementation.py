@@ -178,7 +178,7 @@ def _same_process() -> Iterator[None]:
             os.environ.update(environment)
         now = compiler()
         for name, value in compiles.items():
-            if now[name] != value:
+            if now.get(name, value) != value:
                 setattr(sys.modules["torch._dynamo.config"], name, value)
 
 
