@@ -1,23 +1,19 @@
-"""What a call leaves in the process: memory, and what other threads and refused calls have left."""
+"""What a call leaves in the process: memory, and what a refused call has left."""
 
 from __future__ import annotations
 
 import gc
-import sys
-import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from harness.case import Array, Case
-from harness.reference import altered, answer, tensor, to_array
-from harness.trial import Answer, ContractError, Trial
+from harness.case import Case
+from harness.reference import altered, answer
+from harness.trial import ContractError, Trial
 from suites.conformance.cases import every
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.purity import backward_from, tensors_in
@@ -105,102 +101,6 @@ def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
         backward_from(trial, [reply.tensors["output"]])
         with torch.no_grad():
             trial.call(module.eval(), *trial.form(trial.leaves(case=case), case), case)
-
-
-@contract(
-    "purity.two_threads",
-    "Two threads that call one module at once, in eval mode and in training with gradients, each get the answer that they get alone, and "
-    "its gradients, in their own backward passes and in another thread's.",
-    SHOULD,
-    "torch: Multithreaded inference; Autograd mechanics: Multithreaded Autograd",
-    [
-        *every(num_layers=2, steps=6),
-        *every(given_state=False, batch_first=True, bidirectional=True),
-        *every(steps=5, batch=3, lengths=(2, 5, 3)),
-    ],
-    demonstration="""
-        answers, given = {}, [x._replace(data=k * x.data) if isinstance(x, tuple) else k * x for k in (1, 2)]
-        def work(k):
-            with torch.no_grad(): answers[k, 0] = [layer(given[k], hx)[1] for _ in range(10)]
-            answers[k, 1] = [layer(given[k], hx)[0][0] for _ in range(10)]
-        threads = [threading.Thread(target=work, args=(k,)) for k in (0, 1)]
-        [thread.start() for thread in threads], [thread.join() for thread in threads]
-        return answers, torch.autograd.grad([one.sum() for k in (0, 1) for one in answers[k, 1]], list(layer.parameters()))
-    """,
-)
-def two_threads(trial: Trial) -> None:
-    cases = [trial.case, replace(trial.case, inputs_seed=1)]
-    module = trial.module().eval()
-    inputs = [trial.form(trial.leaves(case=case)) for case in cases]
-
-    def answers(index: int) -> None:
-        with torch.no_grad():
-            replies[index].extend(trial.call(module, *inputs[index]).arrays() for _ in range(20))
-
-    replies: list[list[Any]] = [[], []]
-    _at_once(trial, answers)
-    for case, found in zip(cases, replies, strict=True):
-        for reply in found:
-            trial.agree(reply, answer(case))
-    module.train()
-    # Calls whose backward pass is left to this thread.
-    left: list[list[tuple[Answer, dict[str, Tensor]]]] = [[], []]
-    slopes: list[list[Any]] = [[], []]
-
-    def trained(index: int) -> None:
-        for last in [False] * 5 + [True]:
-            leaves = trial.leaves(requires_grad=True, case=cases[index])
-            reply = trial.call(module, *trial.form(leaves))
-            if last:
-                left[index].append((reply, leaves))
-            else:
-                slopes[index].append((reply.arrays(), _slope(trial, reply, leaves)))
-
-    _at_once(trial, trained)
-    for case, found, rest in zip(cases, slopes, left, strict=True):
-        found.extend((reply.arrays(), _slope(trial, reply, leaves)) for reply, leaves in rest)
-        right = altered(case, inputs=case.arrays.inputs(), through=("output",), cotangents=trial.case.arrays.cotangents)
-        for reply, slope in found:
-            trial.agree(reply, answer(case))
-            trial.agree({"x": slope}, right, only=["x"])
-
-
-def _slope(trial: Trial, reply: Answer, leaves: dict[str, Tensor]) -> Array:
-    """The gradient of x, for the case's cotangents of the output."""
-    cotangent = tensor(trial.case.arrays.cotangents["output"], trial.case)
-    with trial.blamed("backward"):
-        return to_array(torch.autograd.grad(reply.tensors["output"], leaves["x"], cotangent)[0])
-
-
-def _at_once(trial: Trial, work: Callable[[int], None]) -> None:
-    """``work(0)`` and ``work(1)`` in two threads at once; what either raises is raised."""
-    errors: list[BaseException] = []
-    start, interval = threading.Barrier(2), sys.getswitchinterval()
-
-    def begin(index: int) -> None:
-        try:
-            start.wait()
-            with trial.implementation.switches():
-                work(index)
-        except BaseException as error:  # told to the thread that waits
-            errors.append(error)
-
-    # The threads take turns every few operations, not every 5 ms.
-    sys.setswitchinterval(1e-5)
-    try:
-        _run([partial(begin, index) for index in range(2)])
-    finally:
-        sys.setswitchinterval(interval)
-    if errors:
-        raise errors[0]
-
-
-def _run(work: list[Callable[[], None]]) -> None:
-    threads = [threading.Thread(target=one) for one in work]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
 
 
 @contract(
