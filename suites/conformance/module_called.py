@@ -75,7 +75,8 @@ def called_by_keyword(trial: Trial) -> None:
 
 @contract(
     "module.hooks_called",
-    "Forward hooks and full backward hooks on the module are called, and what they return takes the place of what they were given.",
+    "Forward hooks and full backward hooks on the module are called, in training and in eval mode, and what they return takes the place of "
+    "what they were given.",
     SHOULD,
     "torch.nn.Module.register_forward_hook, register_full_backward_hook",
     [*every(num_layers=2)],
@@ -84,7 +85,7 @@ def called_by_keyword(trial: Trial) -> None:
         layer.register_forward_pre_hook(lambda _, given: note(1, (2 * given[0], *given[1:])))
         alone, _ = layer(x, hx), layer.register_forward_hook(lambda _, given, reply: note(2, (2 * reply[0], reply[1])))
         layer.register_full_backward_hook(lambda _, grads, given: note(3, (2 * grads[0], *grads[1:])))
-        both = layer(x, hx)
+        both, _ = layer(x, hx), layer.eval()(x, hx)
         return alone, both, both[0].sum().backward(), called, leaves[0].grad
     """,
 )
@@ -109,11 +110,12 @@ def hooks_called(trial: Trial) -> None:
     called.clear()
     with trial.blamed("registering hooks"):
         module.register_forward_hook(lambda _, given, reply: noted("forward hook", (2 * reply[0], reply[1])))
-    found = trial.answer(module).arrays()
-    if called != ["forward pre-hook", "forward hook"]:
-        raise ContractError(f"Expected the forward pre-hook and the forward hook to be called once each, but called were {called}")
-    trial.agree({**found, "output": found["output"] / 2}, altered(trial.case, inputs=doubled))
-    called.clear()
+    for train in (False, True):
+        found = trial.answer(module.train(train)).arrays()
+        if called != ["forward pre-hook", "forward hook"]:
+            raise ContractError(f"Expected the forward pre-hook and the forward hook to be called once each, but called were {called}")
+        trial.agree({**found, "output": found["output"] / 2}, altered(trial.case, inputs=doubled))
+        called.clear()
     with trial.blamed("registering hooks"):
         module.register_full_backward_hook(twice_as_steep)
     leaves = trial.leaves(requires_grad=True)

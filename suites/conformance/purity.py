@@ -66,8 +66,8 @@ def bitwise_repeatable(trial: Trial) -> None:
 
 @contract(
     "purity.inputs_untouched",
-    "Input, state and parameters have the values and versions after a call and its backward pass that they had before, and want a gradient "
-    "where they wanted one.",
+    "Input, state and parameters have the values, versions and places in memory after a call and its backward pass that they had before, "
+    "and want a gradient where they wanted one.",
     MUST,
     "torch.autograd: In-place correctness checks",
     _CASES,
@@ -75,9 +75,9 @@ def bitwise_repeatable(trial: Trial) -> None:
         given = [x[0] if isinstance(x, tuple) else x, *(hx if isinstance(hx, tuple) else [hx]), *layer.parameters()]
         [p.data.mul_(2) for p in layer.parameters()], given[0].data.view(-1)[:1].fill_(float("nan"))
         before, _ = [(value._version, value.clone()) for value in given], torch.no_grad()(layer.__call__)(x, hx)
-        assert layer(cut := torch.utils._pytree.tree_map(torch.Tensor.detach, x)) and not any(v.requires_grad for v in cut[:1]), "turned"
-        output = (lambda y: y[0] if isinstance(y, tuple) else y)(layer(x, hx)[0])
-        output.backward(ones := torch.ones_like(output))
+        cut = x.detach().mT.contiguous().mT if torch.is_tensor(x) else x._replace(data=x.data.detach())
+        assert layer(cut) and not any(v.requires_grad for v in cut[:1]) and (isinstance(x, tuple) or not cut.is_contiguous()), "turned"
+        (output := (lambda y: y[0] if isinstance(y, tuple) else y)(layer(x, hx)[0])).backward(ones := torch.ones_like(output))
         assert (ones == 1).all() and all(v._version == n and v.allclose(k, equal_nan=True) for v, (n, k) in zip(given, before)), "written"
     """,
 )
@@ -89,10 +89,14 @@ def inputs_untouched(trial: Trial) -> None:
             # What is not a number is nobody's to clean up.
             leaves["x"][0, 0, 0] = float("nan")
         input, hx = trial.form(leaves)
+        if hole and isinstance(input, Tensor):
+            # Another order of the same numbers in memory is nobody's to put straight.
+            input = input.mT.contiguous().mT
         watched = {f"tensor {i} of the input and state": t for i, t in enumerate([*tensors_in(input), *tensors_in(hx)])}
         watched |= trial.parameters(module)
         wanted = {name: value.requires_grad for name, value in watched.items()}
         before = {name: (value._version, value.detach().clone()) for name, value in watched.items()}
+        lay = {name: (value.data_ptr(), value.stride()) for name, value in watched.items()}
         with torch.set_grad_enabled(grad):
             reply = trial.call(module, input, hx)
         if grad:
@@ -108,6 +112,9 @@ def inputs_untouched(trial: Trial) -> None:
                 raise ContractError(
                     f"Expected {name} not to be written to, but its version went from {version} to {watched[name]._version}"
                 )
+        moved = [name for name, place in lay.items() if (watched[name].data_ptr(), watched[name].stride()) != place]
+        if moved:
+            raise ContractError(f"Expected {', '.join(moved)} to lie in memory as before the call, but it lies elsewhere or otherwise")
         turned = [name for name, was in wanted.items() if watched[name].requires_grad is not was]
         if turned:
             raise ContractError(f"Expected requires_grad to be as it was before the call, but it is turned in {', '.join(turned)}")
@@ -126,13 +133,13 @@ def inputs_untouched(trial: Trial) -> None:
         *every(steps=5, batch=3, lengths=(2, 5, 3), bidirectional=True),
     ],
     demonstration="""
-        shape, lengths = (5, 3, 3) if isinstance(x, tuple) else x.shape, torch.tensor([5, 3, 2])
-        packed = lambda y: isinstance(x, tuple) or not layer.training and y.shape[:2] == (5, 3)
-        pack = lambda y: torch.nn.utils.rnn.pack_padded_sequence(y, lengths, enforce_sorted=False) if packed(y) else y
-        for train in (True, False, True, False):
-            with torch.set_grad_enabled(train): y = layer.train(train)(pack(torch.randn(shape).to(dtype)), hx)[0]
-            y[0].sum().backward() if train else None
-        return layer(x, hx), layer(x)
+        shape, twice = (5, 3, 3) if isinstance(x, tuple) else x.shape, lambda y: torch.cat([y, y], int(reference.batch_first))
+        pack = lambda y: torch.nn.utils.rnn.pack_padded_sequence(y, torch.tensor([5, 3, 2]), enforce_sorted=False)
+        for k, train in enumerate((True, False, True, False)):
+            y = torch.randn(shape).to(dtype)
+            y = pack(y) if isinstance(x, tuple) or (k == 1 and y.shape[:2] == (5, 3)) else twice(y) if k == 3 else y
+            with torch.set_grad_enabled(train): [loss := layer.train(train)(y, hx)[0][0].sum(), train and loss.backward()]
+        return layer(x), layer(x, hx)
     """,
 )
 def no_state_between_calls(trial: Trial) -> None:
@@ -140,16 +147,17 @@ def no_state_between_calls(trial: Trial) -> None:
     for train in (True, False):
         module.train(train)
         for seed in (1, 2, 3):
-            # Packed sequences of the same sizes in another order, of as many steps in all, and packed after padded ones.
-            lengths = trial.case.lengths and ((1, 5, 4), (5, 3, 2), (3, 2, 5))[seed - 1]
-            if seed == 3 and trial.case.lengths is None:
-                lengths = (trial.case.steps, *[1] * (trial.case.batch - 1))
-            other = replace(trial.case, inputs_seed=seed, lengths=lengths)
+            # Packed sequences of the same sizes in another order, and of as many steps in all; padded ones as long, packed, and longer.
+            lengths, steps = trial.case.lengths and ((3, 2, 5), (5, 3, 2), (1, 5, 4))[seed - 1], trial.case.steps
+            if trial.case.lengths is None:
+                lengths = (steps, *[1] * (trial.case.batch - 1)) if seed == 2 else None
+                steps += 2 if seed == 3 else 0
+            other = replace(trial.case, inputs_seed=seed, lengths=lengths, steps=steps)
             with torch.set_grad_enabled(train):
                 reply = trial.call(module, *trial.form(trial.leaves(case=other), other), other)
             if train:
                 backward_from(trial, [reply.tensors["output"]])
-        trial.agree(trial.answer(module).arrays(), answer(trial.case))
+            trial.agree(trial.answer(module).arrays(), answer(trial.case))
         if trial.case.given_state:
             zeros = {name: 0 * value for name, value in trial.case.arrays.inputs().items() if name != "x"}
             with torch.no_grad():

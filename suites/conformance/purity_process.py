@@ -110,8 +110,9 @@ def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
     "torch.nn.Module: a refused call has no effect",
     [*every(num_layers=2), *every(batch_first=True, bidirectional=True, steps=4)],
     demonstration="""
-        try: layer(torch.cat([x, x], -1), hx)
-        except Exception: assert torch.is_grad_enabled()
+        for train in (False, True):
+            try: layer.train(train)(torch.cat([x, x], -1), hx)
+            except Exception: assert torch.is_grad_enabled()
         with torch.no_grad():
             return layer(x), layer(x, hx)
     """,
@@ -120,10 +121,12 @@ def call_after_failure(trial: Trial) -> None:
     module = trial.module()
     input, hx = trial.form(trial.leaves())
     wrong = input.repeat(1, 1, 2)
-    before = switches()
-    with suppress(Exception):
-        module(wrong, hx)
-    require_unturned(before, "a refused call")
+    for train in (False, True):
+        module.train(train)
+        before = switches()
+        with suppress(Exception):
+            module(wrong, hx)
+        require_unturned(before, f"a refused call in {'training' if train else 'eval mode'}")
     trial.refuses("too many input features", module, wrong, hx)
     with torch.no_grad():
         trial.agree(trial.call(module, input, hx).arrays(), answer(trial.case))

@@ -18,7 +18,7 @@ from suites.conformance.declare import MUST, contract, in_docs
 
 @contract(
     "state.default_is_zero",
-    "Without hx the initial state is zero, at every call, and where the input is, whatever torch's default device.",
+    "Without hx the initial state is zero, at every call, and of the input's dtype and where the input is, whatever torch's defaults.",
     MUST,
     in_docs("LSTM: Inputs: h_0, c_0 default to zeros"),
     [
@@ -30,7 +30,9 @@ from suites.conformance.declare import MUST, contract, in_docs
     ],
     demonstration="""
         with torch.no_grad():
-            plain = [layer(x, hx) for _ in range(3)]
+            plain, default = [layer(x, hx) for _ in range(3)], torch.get_default_dtype()
+            torch.set_default_dtype(torch.float64 if dtype == torch.float32 else default)
+            plain, _ = [*plain, layer(x, hx)], torch.set_default_dtype(default)
             if isinstance(x, tuple): return plain
             with torch.device("meta"): elsewhere = layer(x, hx)
             return plain, elsewhere
@@ -45,6 +47,13 @@ def default_is_zero(trial: Trial) -> None:
         with torch.set_grad_enabled(number % 3 == 1), elsewhere:
             reply = trial.call(module, input, hx)
         trial.agree(reply.arrays(), answer(trial.case))
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32 if trial.case.dtype == "float64" else torch.float64)
+    try:
+        with where("where another dtype is torch's default"):
+            trial.agree(trial.answer(module).arrays(), answer(trial.case))
+    finally:
+        torch.set_default_dtype(default)
 
 
 def _wrong_states(case: Case) -> dict[str, dict[str, Array]]:

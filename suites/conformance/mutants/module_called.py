@@ -44,3 +44,11 @@ class BackwardPreHooksNeverCalled(Sound):
 
     def register_full_backward_pre_hook(self, *arguments: Any, **options: Any) -> Any:
         return RemovableHandle(OrderedDict())
+
+
+@mutant("module.hooks_called")
+class HooksSkippedInEval(Sound):
+    """In eval mode the call goes straight to forward, past the hooks."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return super().__call__(*arguments, **options) if self.training else self.forward(*arguments, **options)

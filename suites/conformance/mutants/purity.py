@@ -259,3 +259,27 @@ class PackBufferInEval(Sound):
         buffers = self.__dict__.setdefault("_buffers", {})
         data = packed.data
         return packed._replace(data=buffers.setdefault((data.shape, data.dtype), data.clone()).copy_(data))
+
+
+@mutant("purity.inputs_untouched")
+class InputPutStraight(Sound):
+    """An input that is not contiguous is made so where it lies."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        if isinstance(input, Tensor) and input.dim() == 3 and input.stride(2) != 1 and not input.requires_grad:
+            with torch.no_grad():
+                input.data = input.data.contiguous()
+        return super().read(input)
+
+
+@mutant("purity.no_state_between_calls")
+class ShorterCallGoesOn(Sound):
+    """In eval mode a call without hx that is shorter than the last one goes on from its state."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        steps, last = self.__dict__.get("_last", (0, states))
+        if not self.training and len(x) < steps and not any(state.any() for state in states) and last[0].shape == states[0].shape:
+            states = last
+        output, finals = super().layers(x, valid, states)
+        self.__dict__["_last"] = len(x), [state.detach() for state in finals]
+        return output, finals

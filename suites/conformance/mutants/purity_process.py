@@ -287,3 +287,16 @@ class KeptByAPlan(Sound):
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         _Plans.made.setdefault(self, self.training)
         return super().layers(x, valid, states)
+
+
+@mutant("purity.call_after_failure")
+class GradientsOffAfterARefusalInEval(Sound):
+    """In eval mode a call that is refused leaves gradients switched off."""
+
+    def refuse(self, input: Any, hx: Any) -> None:
+        try:
+            super().refuse(input, hx)
+        except Exception:
+            if not self.training:
+                torch._C._set_grad_enabled(False)
+            raise

@@ -237,3 +237,11 @@ class ListOfStatesOverwritten(Sound):
         if isinstance(hx, list):
             hx[:] = state
         return output, state
+
+
+@mutant("state.default_is_zero")
+class DefaultStateInTheDefaultDtype(Sound):
+    """The default state has torch's default dtype, and with it the answer."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return torch.zeros(shape, device=x.device) + (0 * x.sum() if x.dtype != torch.float32 else 0)
