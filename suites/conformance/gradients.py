@@ -97,7 +97,7 @@ def biases(trial: Trial) -> None:
     "The gradient of every projection weight is right.",
     MUST,
     in_docs("LSTM: Variables: weight_hr_l[k]"),
-    [*every(LSTM, proj_size=2), *every(LSTM, proj_size=3, num_layers=2, bidirectional=True, dtype="float64")],
+    [*every(LSTM, proj_size=2, steps=16), *every(LSTM, proj_size=3, num_layers=2, bidirectional=True, dtype="float64")],
     demonstration=BACKWARD,
 )
 def weight_hr(trial: Trial) -> None:

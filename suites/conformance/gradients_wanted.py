@@ -13,7 +13,7 @@ from torch import Tensor
 
 from harness.reference import gradients, tensor, to_array
 from harness.reproduction import GRADIENTS
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MUST, contract
 from suites.conformance.gradients import every_output
@@ -123,15 +123,25 @@ def _freeze_and_compare(trial: Trial, expected: Any, frozen: list[str], data: bo
     ],
     demonstration=f"""
 layer.eval(){OUTPUT}
-output.square().sum().backward()
+(output.square().sum() + sum(value.sum() for value in layer(x, hx)[1])).backward()
 return output, {GRADIENTS}
 """,
 )
 def in_eval(trial: Trial) -> None:
     through = every_output(trial)
     expected = gradients(trial.case, through)
-    found = trial.gradients(through, trial.module().eval(), expected)
+    module = trial.module().eval()
+    found = trial.gradients(through, module, expected)
     trial.agree(found, expected, only=list(found))
+    # Of two calls before one backward pass, each adds its own.
+    module.zero_grad()
+    leaves = trial.leaves(requires_grad=True)
+    replies = [trial.call(module, *trial.form(leaves)) for _ in range(2)]
+    for reply in replies:
+        trial.backward(reply, through)
+    both = trial.collect({name: value for name, value in {**leaves, **trial.parameters(module)}.items() if name in found})
+    with where("of two calls, halved"):
+        trial.agree({name: value / 2 for name, value in both.items()}, expected, only=list(both))
 
 
 @contract(

@@ -50,7 +50,8 @@ def printable(trial: Trial) -> None:
     [*every(num_layers=2, bidirectional=True, dropout=0.5), *every(batch_first=True, bias=False), *every(LSTM, proj_size=2)],
     demonstration="""
         names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
-        assert all(any(w is p for p in layer.parameters()) for ws in getattr(layer, "all_weights", []) for w in ws)
+        own = {id(p) for p in layer.parameters()}
+        assert {id(w) for ws in getattr(layer, "all_weights", [layer.parameters()]) for w in ws} == own, "all_weights"
         assert getattr(layer, "nonlinearity", None) in (None, getattr(reference, "nonlinearity", None))
         return [getattr(layer, name, 0) for name in names]
     """,
@@ -66,9 +67,9 @@ def attributes(trial: Trial) -> None:
     if layer.mode in (RNN_TANH, RNN_RELU) and getattr(module, "nonlinearity", layer.mode.value[4:]) != layer.mode.value[4:]:
         raise ContractError(f"Expected nonlinearity={layer.mode.value[4:]!r} but got {module.nonlinearity!r}")
     listed = getattr(module, "all_weights", None)
-    own = {id(parameter) for parameter in module.parameters()}
-    if listed is not None and any(id(weight) not in own for weights in listed for weight in weights):
-        raise ContractError("Expected all_weights to hold the parameters themselves, but it holds something else")
+    own = {id(parameter) for parameter in trial.parameters(module).values()}
+    if listed is not None and {id(weight) for weights in listed for weight in weights} != own:
+        raise ContractError("Expected all_weights to hold the parameters themselves, all of them, but it does not")
 
 
 @contract(

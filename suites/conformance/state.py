@@ -77,7 +77,8 @@ _STATES = [
     *every(),
     *every(num_layers=3, bidirectional=True, steps=4, weights="remembering"),
     *every(num_layers=2, batch_first=True, batch=4),
-    *every(num_layers=2, batch=1, batched=False, bidirectional=True),
+    # As many states as units: whoever turns them round is seen by their numbers alone.
+    *every(num_layers=2, batch=1, batched=False, batch_first=True, bidirectional=True, hidden_size=4),
     *every(num_layers=2, bidirectional=True, steps=5, batch=4, lengths=(2, 5, 1, 3)),
     *every(LSTM, proj_size=2, num_layers=2, bidirectional=True),
 ]

@@ -117,6 +117,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "NoGradientInEvalOfAPack": "that of weight_hh_l0 zero",
     "NoGradientInEvalWithoutState": "that of every weight_hh zero",
     "ThirdLayerUntrainedInEval": "that of weight_hh_l2 zero",
+    "LastCallAloneLearnsInEval": "that of every weight_hh halved",
     "EvalWithoutBiasForgets": "every step starting from a zero state",
     "HiddenBiasConstantPerSample": "that of every bias_hh zero",
     "StateConstantPerSample": "h detached at every step",

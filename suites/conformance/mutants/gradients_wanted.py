@@ -250,3 +250,21 @@ class EvalWithoutBiasForgets(Sound):
         if not self.training and not self.layer.bias and torch.is_grad_enabled():
             weight = w["weight_hh"]
         return w if weight is None else {**w, "weight_hh": 0 * weight}
+
+
+@mutant("gradients.in_eval")
+class LastCallAloneLearnsInEval(Sound):
+    """In eval mode weight_hh gets the gradient of the last call alone."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        self.__dict__["_calls"] = self.__dict__.get("_calls", 0) + 1
+        return super().forward(input, hx)
+
+    def weights(self, slot: int) -> Weights:
+        w, number = super().weights(slot), self.__dict__["_calls"]
+        weight = w["weight_hh"]
+        if self.training or weight is None or not weight.requires_grad or not torch.is_grad_enabled():
+            return w
+        seen = weight.view_as(weight)
+        seen.register_hook(lambda slope: slope * (self.__dict__["_calls"] == number))
+        return {**w, "weight_hh": seen}

@@ -173,6 +173,15 @@ class DetachedAllWeights(Sound):
         return [[parameter.detach() for parameter in self.parameters()]]
 
 
+@mutant("module.attributes")
+class AllWeightsOfTheFirstLayer(Sound):
+    """all_weights has the parameters of the first layer and direction alone."""
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        return [[parameter for name, parameter in self.named_parameters() if name.endswith("_l0")]]
+
+
 @mutant("module.called_by_keyword")
 class KeywordStateOfAPackUnread(Sound):
     """With a packed input hx is read by position alone."""

@@ -245,3 +245,15 @@ class DefaultStateInTheDefaultDtype(Sound):
 
     def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
         return torch.zeros(shape, device=x.device) + (0 * x.sum() if x.dtype != torch.float32 else 0)
+
+
+@mutant("state.given_is_used")
+class SquareStateTurned(Sound):
+    """With batch_first an unbatched state of as many rows as columns is read with its axes swapped."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        if self.layer.batch_first and hx is not None:
+            pair = isinstance(hx, tuple)
+            states = [s.t() if s.dim() == 2 and s.shape[0] == s.shape[1] else s for s in (hx if pair else (hx,))]
+            hx = tuple(states) if pair else states[0]
+        return super().initial(x, hx, form)
