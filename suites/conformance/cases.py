@@ -207,6 +207,8 @@ _STACKS: tuple[dict[str, Any], ...] = (
     {"input_size": 2, "hidden_size": 3, "num_layers": 9, "steps": 2, "batch": 2},
     {"input_size": 2, "hidden_size": 3, "steps": 3, "batch": 140, "lengths": tuple(1 + (2 * k) % 3 for k in range(140))},
     {"input_size": 259, "hidden_size": 257, "bidirectional": True, "steps": 2, "batch": 2},
+    # As many sequences as steps: whoever takes one for the other is seen by their numbers alone.
+    {"input_size": 3, "hidden_size": 5, "bias": False, "batch_first": True, "steps": 4, "batch": 4},
     # Whole tiles again.
     {"input_size": 64, "hidden_size": 32, "num_layers": 2, "bidirectional": True, "batch_first": True, "steps": 4, "batch": 16},
     {"input_size": 32, "hidden_size": 64, "num_layers": 2, "bias": False, "steps": 4, "batch": 32, "lengths": (4,) * 32},

@@ -23,6 +23,7 @@ _CASES = [
     *every(num_layers=2),
     *every(bidirectional=True, batch_first=True, given_state=False),
     *every(steps=5, batch=3, lengths=(2, 5, 3)),
+    *every(bidirectional=True, batch=1, batched=False),
     *every(LSTM, proj_size=2, batch=1, batched=False),
 ]
 

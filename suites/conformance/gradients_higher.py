@@ -23,7 +23,8 @@ from suites.conformance.gradients import as_function
     "torch.autograd.gradgradcheck",
     [
         *every(input_size=2, hidden_size=2, steps=6, batch=2, dtype="float64"),
-        *every(input_size=2, hidden_size=2, steps=2, batch=1, num_layers=2, bidirectional=True, dtype="float64"),
+        *every(RNN_TANH, RNN_RELU, GRU, input_size=2, hidden_size=2, steps=2, batch=1, num_layers=2, bidirectional=True, dtype="float64"),
+        make(LSTM, input_size=2, hidden_size=2, steps=2, batch=1, num_layers=2, bidirectional=True, proj_size=1, dtype="float64"),
         *every(RNN_TANH, RNN_RELU, GRU, input_size=2, hidden_size=2, steps=2, batch=2, lengths=(1, 2), dtype="float64"),
         make(LSTM, input_size=2, hidden_size=2, steps=2, batch=2, lengths=(1, 2), proj_size=1, dtype="float64"),
     ],

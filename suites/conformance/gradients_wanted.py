@@ -15,7 +15,7 @@ from harness.reference import gradients, tensor, to_array
 from harness.reproduction import GRADIENTS
 from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
-from suites.conformance.declare import MUST, contract
+from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.gradients import every_output
 
 PLAIN = [
@@ -119,6 +119,7 @@ def _freeze_and_compare(trial: Trial, expected: Any, frozen: list[str], data: bo
         *every(num_layers=3, bias=False, batch_first=True, steps=3, batch=2),
         *every(num_layers=3, bidirectional=True, steps=4, batch=3, lengths=(2, 4, 1), given_state=False),
         *every(steps=19, batch=2, input_size=18, hidden_size=34),
+        *every(num_layers=2, dropout=0.5, steps=3, batch=2),
         *every(LSTM, num_layers=2, bidirectional=True, proj_size=2, steps=3, batch=2),
     ],
     demonstration=f"""
@@ -231,3 +232,28 @@ def asked_of_autograd(trial: Trial) -> None:
         raise ContractError(f"Expected backward() to call the hook after accumulation of {', '.join(missed)}, but it did not")
     doubled = replace(expected, tensors={name: 2 * value for name, value in expected.tensors.items()})
     trial.agree(trial.collect(parameters), doubled, only=list(parameters))
+
+
+@contract(
+    "gradients.relu_at_zero",
+    "Where what it is taken of is exactly zero, as in frames of padding without biases, a relu passes no gradient back.",
+    SHOULD,
+    "torch: Autograd mechanics, Gradients for non-differentiable functions; torch.relu",
+    [
+        make(RNN_RELU, bias=False, given_state=False),
+        make(RNN_RELU, bias=False, given_state=False, steps=4, batch=3, lengths=(2, 4, 1), bidirectional=True),
+    ],
+    demonstration="""
+        zeros = torch.zeros_like(x.data).requires_grad_()
+        output = layer(x._replace(data=zeros) if isinstance(x, tuple) else zeros)[0]
+        return torch.autograd.grad((output[0] if isinstance(output, tuple) else output).sum(), zeros)
+    """,
+)
+def relu_at_zero(trial: Trial) -> None:
+    leaves = trial.leaves()
+    leaves["x"].zero_().requires_grad_()
+    module = trial.module()
+    trial.backward(trial.call(module, *trial.form(leaves)), ("output",))
+    for name, slope in trial.collect({"x": leaves["x"], **trial.parameters(module)}).items():
+        if slope.any():
+            raise ContractError(f"Expected no gradient of {name} through a relu of zeros, but it is up to {abs(slope).max():.3g}")

@@ -146,7 +146,7 @@ _TYPICAL = {"float64": 2.5, "float32": 2.5, "float16": 1.0, "bfloat16": 1.0}
     [
         case
         for dtype in ("float64", "float32", "float16", "bfloat16")
-        for case in every(dtype=dtype, input_size=24, hidden_size=32, steps=8, batch=16)
+        for case in every(dtype=dtype, input_size=24, hidden_size=40, steps=8, batch=16)
     ],
 )
 def typical(trial: Trial) -> None:

@@ -268,3 +268,11 @@ class LastCallAloneLearnsInEval(Sound):
         seen = weight.view_as(weight)
         seen.register_hook(lambda slope: slope * (self.__dict__["_calls"] == number))
         return {**w, "weight_hh": seen}
+
+
+@mutant("gradients.relu_at_zero")
+class ReluOpenAtZero(Sound):
+    """The relu's slope at zero is one."""
+
+    def activation(self, a: Tensor) -> Tensor:
+        return torch.where(a >= 0, a, 0.0) if self.layer.mode is Mode.RNN_RELU else super().activation(a)
