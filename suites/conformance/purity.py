@@ -216,7 +216,11 @@ def answers_are_new(trial: Trial) -> None:
     "Without dropout, and with dropout in eval mode, a call leaves the random states of torch, Python and NumPy as they were.",
     MUST,
     "torch.get_rng_state",
-    [*every(num_layers=2), *every(num_layers=2, dropout=0.5)],
+    [
+        *every(num_layers=3),
+        *every(num_layers=3, dropout=0.5),
+        *every(num_layers=3, bidirectional=True, dropout=0.5, steps=4, batch=3, lengths=(2, 4, 3)),
+    ],
     demonstration="""
         layer.train(reference.dropout == 0)
         random.random(), torch.rand(1)
@@ -232,6 +236,7 @@ def random_state_untouched(trial: Trial) -> None:
     random.random(), np.random.random(), torch.rand(1)
     before, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
     trial.answer(module)
+    trial.call(module, *trial.form(trial.leaves()))
     moved = [] if torch.equal(before, torch.get_rng_state()) else ["torch's"]
     moved += [] if python == random.getstate() else ["Python's"]
     moved += [] if all(np.array_equal(one, other) for one, other in zip(numpy, np.random.get_state(), strict=True)) else ["NumPy's"]
