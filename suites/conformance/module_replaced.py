@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch.nn.utils import parametrize, prune
 
 from harness.case import Array
 from harness.reference import altered, answer, tensor
-from harness.trial import Mismatch, Trial
+from harness.trial import Trial, where
 from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.module import doubled_weights
@@ -25,15 +24,6 @@ _CASES = [*every(num_layers=2), *every(bidirectional=True), make(LSTM, proj_size
 class _Doubled(nn.Module):
     def forward(self, value: Tensor) -> Tensor:
         return 2 * value
-
-
-@contextmanager
-def _told(what: str) -> Iterator[None]:
-    """A mismatch inside says that it came after ``what``."""
-    try:
-        yield
-    except Mismatch as error:
-        raise Mismatch(f"After {what}, {error}") from None
 
 
 @contract(
@@ -69,12 +59,21 @@ def parametrized(trial: Trial) -> None:
         originals = {name: dict(module.named_parameters())[f"parametrizations.{name}.original"] for name in names}
         _agree_by_factor(trial, originals, weights, dict.fromkeys(names, 2.0))
         trial.agree(trial.answer(module.eval()).arrays(), expected)
+        with torch.no_grad():
+            for original in originals.values():
+                original.mul_(2)
+        trained = altered(trial.case, weights={**own, **{name: 4 * own[name] for name in names}})
+        with where("after its originals were changed"):
+            trial.agree(trial.answer(module).arrays(), trained)
+        with torch.no_grad():
+            for original in originals.values():
+                original.mul_(0.5)
         # One is left with what the parametrization made of it, all get their originals back.
         left = len(names) == 1
         with trial.blamed(f"remove_parametrizations(leave_parametrized={left})"):
             for name in names:
                 parametrize.remove_parametrizations(module, name, leave_parametrized=left)
-        with _told(f"remove_parametrizations(leave_parametrized={left})"):
+        with where(f"after remove_parametrizations(leave_parametrized={left})"):
             for train in (False, True):
                 trial.agree(trial.answer(module.train(train)).arrays(), expected if left else answer(trial.case))
 
@@ -121,7 +120,7 @@ def pruned(trial: Trial) -> None:
         with trial.blamed("torch.nn.utils.prune.remove"):
             for name in names:
                 prune.remove(module, name)
-        with _told("torch.nn.utils.prune.remove"):
+        with where("after torch.nn.utils.prune.remove"):
             trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=weights))
 
 

@@ -103,6 +103,8 @@ def reverse_starts_at_own_end(trial: Trial) -> None:
         *every(steps=6, batch=4, lengths=(3, 6, 1, 4), num_layers=2),
         *every(steps=5, batch=3, lengths=(5, 4, 2), enforce_sorted=True, bidirectional=True),
         *every(steps=5, batch=3, lengths=(2, 5, 4), bidirectional=True),
+        # In order already, without having been told so: its indices change nothing, and are there.
+        *every(steps=5, batch=3, lengths=(5, 4, 2)),
     ],
     demonstration="""
         for grad, train in ((True, True), (False, True), (False, False)):

@@ -129,3 +129,13 @@ class MetadataDroppedInTraining(Sound):
     def repack(self, output: Tensor, like: PackedSequence) -> PackedSequence:
         packed = super().repack(output, like)
         return PackedSequence(packed.data, like.batch_sizes) if output.requires_grad or self.bidirectional else packed
+
+
+@mutant("packed.metadata")
+class IdleOrderForgotten(Sound):
+    """Indices that change nothing are missing from the output."""
+
+    def repack(self, output: Tensor, like: PackedSequence) -> PackedSequence:
+        packed = super().repack(output, like)
+        idle = packed.sorted_indices is not None and bool((packed.sorted_indices.diff() == 1).all())
+        return PackedSequence(packed.data, packed.batch_sizes) if idle else packed
