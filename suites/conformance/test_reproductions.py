@@ -14,7 +14,7 @@ import torch
 
 from harness.case import Case
 from harness.contract import Check, Contract, checks, reproduction, run
-from harness.implementation import Implementation, undisturbed
+from harness.implementation import Implementation, tf32, undisturbed
 from harness.layer import Mode
 from harness.outcome import Outcome
 from harness.registry import resolve
@@ -51,7 +51,8 @@ def _sound(contract: Contract, mode: Mode) -> Implementation:
 
 def _execute(script: str) -> None:
     torch._dynamo.reset()
-    with undisturbed(), warnings.catch_warnings():
+    # Some scripts allow TF32, and end where they show a fault.
+    with undisturbed(), tf32(allowed=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         exec(compile(script, "reproduction", "exec"), {"__name__": "reproduction"})
 
