@@ -198,7 +198,7 @@ class BackwardScaledByDropoutOfNow(Sound):
     def between(self, x: Tensor, level: int) -> Tensor:
         if not self.training or not 0 < self.dropout < 1:
             return super().between(x, level)
-        return _ScaledLater.apply(x, (super().between(torch.ones_like(x), level) > 0).to(x), self)  # type: ignore[no-any-return]
+        return _ScaledLater.apply(x, (super().between(torch.ones_like(x), level) > 0).to(x), self)  # type: ignore[no-any-return]  # apply() has no type
 
 
 @mutant("dropout.same_mask_in_backward")
