@@ -18,7 +18,7 @@ from harness.case import Array, Case
 from harness.reference import Expected, altered, gradients, tensor, to_array
 from harness.reproduction import GRADIENTS
 from harness.trial import ContractError, Trial
-from suites.conformance.cases import LSTM, every, make
+from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, contract
 from suites.conformance.gradients import every_output
 from suites.conformance.gradients_wanted import IN_EVERY_DTYPE, OUTPUT, PLAIN, backward
@@ -51,39 +51,6 @@ return {GRADIENTS}
 )
 def repeatedbackward(trial: Trial) -> None:
     trial.agree(trial.collect(backward(trial, trial.module(), retain=True, passes=3)), _times(trial, 3))
-
-
-@contract(
-    "gradients.scaled",
-    "Gradients that come in 65536 times larger or smaller go out so: a backward pass is linear, whatever the scale of the loss.",
-    MUST,
-    "torch.amp.GradScaler: init_scale=65536; the chain rule",
-    [
-        *every(num_layers=2, steps=4, batch=2),
-        *every(bidirectional=True, steps=4, batch=3, lengths=(2, 4, 1)),
-        *every(steps=3, batch=2, dtype="bfloat16", batch_first=True),
-        make(LSTM, proj_size=2, steps=3, batch=2, dtype="float64"),
-    ],
-    demonstration="""
-        found = []
-        for factor in (2.0**16, 2.0**-16):
-            output, wanted = layer(x, hx)[0], [leaves[0], *(p for _, p in sorted(layer.named_parameters()))]
-            output = output[0] if isinstance(output, tuple) else output
-            found.append([gradient / factor for gradient in torch.autograd.grad(factor * output.sum(), wanted)])
-        return found
-    """,
-)
-def scaled(trial: Trial) -> None:
-    through, expected = every_output(trial), gradients(trial.case, every_output(trial))
-    cotangents = [tensor(trial.case.arrays.cotangents[name], trial.case) for name in through]
-    # Powers of two cost no accuracy.
-    for factor in (2.0**16, 2.0**-16):
-        module, leaves = trial.module(), trial.leaves(requires_grad=True)
-        reply = trial.call(module, *trial.form(leaves))
-        with trial.blamed(f"backward from {factor:g} times the cotangents"):
-            torch.autograd.backward([reply.tensors[name] for name in through], [factor * one for one in cotangents])
-        found = trial.collect({**leaves, **trial.parameters(module)})
-        trial.agree({name: value / factor for name, value in found.items()}, expected)
 
 
 @contract(

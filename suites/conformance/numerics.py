@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from harness.case import Array, Case, rounded
 from harness.implementation import tf32
@@ -14,6 +15,7 @@ from harness.tolerance import FLOORS, Comparison, allowance, typical_error
 from harness.trial import Mismatch, Trial, where
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, every, make
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
+from suites.conformance.gradients import every_output
 
 
 def _cases(dtype: str) -> list[Case]:
@@ -305,21 +307,28 @@ def small_values(trial: Trial) -> None:
     "between, and nothing is clipped.",
     MUST,
     "torch.amp: gradients underflow in float16, not in float32 or bfloat16; its GradScaler multiplies them",
-    [*every(num_layers=2), *every(num_layers=2, dtype="bfloat16")],
+    [
+        *every(num_layers=2),
+        *every(num_layers=2, dtype="bfloat16", batch_first=True),
+        *every(bidirectional=True, steps=4, batch=3, lengths=(2, 4, 1)),
+        make(LSTM, proj_size=2, steps=3, batch=2, dtype="float64"),
+    ],
     demonstration="""
         values = [*leaves, *(p for _, p in sorted(layer.named_parameters()))]
-        loss = lambda scale: layer(x, hx)[0].square().sum() * scale
+        loss = lambda scale: (lambda y: y[0] if isinstance(y, tuple) else y)(layer(x, hx)[0]).square().sum() * scale
         return [[slope / scale for slope in torch.autograd.grad(loss(scale), values)] for scale in (2.0**-80, 2.0**40)]
     """,
 )
 def small_gradients(trial: Trial) -> None:
-    module, expected = trial.module(), gradients(trial.case, ("output",))
+    module, through = trial.module(), every_output(trial)
+    expected = gradients(trial.case, through)
     for scale in (2.0**-80, 2.0**40):
         leaves = trial.leaves(requires_grad=True)
         module.zero_grad()
-        output = trial.call(module, *trial.form(leaves)).tensors["output"]
+        reply = trial.call(module, *trial.form(leaves))
+        cotangents = [tensor(trial.case.arrays.cotangents[name], trial.case) * scale for name in through]
         with trial.blamed("backward"):
-            output.backward(tensor(trial.case.arrays.cotangents["output"], trial.case) * scale)
+            torch.autograd.backward([reply.tensors[name] for name in through], cotangents)
         found = trial.collect({**leaves, **trial.parameters(module)})
         with where(f"cotangents times {scale:.0e}"):
             trial.agree({name: value / scale for name, value in found.items()}, expected)

@@ -74,7 +74,7 @@ class TiedBiasesCountOnce(Sound):
         return {**w, "bias_hh": cut(w["bias_hh"])} if w["bias_ih"] is not None and w["bias_ih"] is w["bias_hh"] else w
 
 
-@mutant("gradients.scaled")
+@mutant("numerics.small_gradients")
 class LargeGradientsClipped(Sound):
     """A gradient of the output that comes in is cut off at 1000."""
 
@@ -85,7 +85,7 @@ class LargeGradientsClipped(Sound):
         return output, finals
 
 
-@mutant("gradients.scaled")
+@mutant("numerics.small_gradients")
 class SmallGradientsOfTheStateFlushed(Sound):
     """What comes back through the state is taken for zero where it is below 1e-5."""
 
