@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from torch.autograd import profiler
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -14,6 +16,9 @@ from torch.utils._pytree import tree_leaves
 _RECURRENT = re.compile(r"(lstm|gru|rnn)", re.I)
 #: Operators that do a loop's arithmetic where no recurrent kernel ran.
 _ARITHMETIC = re.compile(r"::(addmm|mm|bmm|baddbmm|linear|matmul)\b")
+
+#: Parts of the names of what a profiler sees of compiled code: of a call, and of a backward pass alone.
+_COMPILED = ("Torch-Compiled Region", "CompiledFunctionBackward")
 
 
 class DispatchLog(TorchDispatchMode):
@@ -40,6 +45,23 @@ def kernels_of(call: Callable[[], Any]) -> list[str]:
         call()
         kernels: list[str] = log.kernels()
     return kernels
+
+
+def compiled_kernels_of(call: Callable[[], Any]) -> list[str]:
+    """Runs ``call`` once and returns ``torch.compile`` and the kernels of torch's that it ran, or nothing if nothing in it was compiled.
+
+    A dispatch log does not see it: while one is active torch.compile runs what it was given as it stands, without a word. ``call`` is
+    not run where nothing has been compiled in this process.
+    """
+    if "torch._dynamo.convert_frame" not in sys.modules:
+        return []
+    with profiler.profile(use_kineto=False) as seen:
+        call()
+    names = {event.name for event in seen.function_events}
+    if not any(part in name for name in names for part in _COMPILED):
+        return []
+    called = sorted(name for name in names if "::" in name and (_RECURRENT.search(name) or _ARITHMETIC.search(name)))
+    return ["torch.compile", *called]
 
 
 class OneDevice(TorchDispatchMode):

@@ -93,6 +93,7 @@ class Implementation:
     ``unavailable(device)`` says in words why it cannot run on a device of this machine, or None where it can.
     ``promised_kernel(case)`` is a part of the name of the kernel that must run on a case, ``forbidden_kernel`` of one that must never:
     for rows that are named after a switch. ``reference`` is how it was named on the command line, and how another process finds it.
+    ``long_to_check`` says why checking it takes so long that this is done only where it is named; empty where it always is.
     ``constructor(mode)`` is the class itself, to be called as nn's is; None where there is none, and nothing is then asked of it.
     """
 
@@ -106,6 +107,7 @@ class Implementation:
     promised_kernel: Callable[[Case], str | None] = _promises_nothing
     forbidden_kernel: str = ""
     reference: str = ""
+    long_to_check: str = ""
     constructor: Callable[[Mode], Callable[..., nn.Module]] | None = None
 
     def expected_failure(self, contract: str, case: Case) -> ExpectedFailure | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.case import Case
-from harness.dispatch import kernels_of
+from harness.dispatch import compiled_kernels_of, kernels_of
 from harness.implementation import Implementation, tf32
 from harness.reference import Expected, answer, gradients, tensor, to_array
 from harness.sampling import Subject
@@ -132,12 +132,13 @@ def _on_equal_terms(implementation: Implementation, case: Case) -> Iterator[None
 
 
 def kernels(cell: Cell) -> list[str]:
-    """The recurrent kernels that torch dispatches in one call."""
+    """The recurrent kernels that torch dispatches in one call, and whether torch.compile made it."""
+
     try:
         with cell.subject.context():
-            given = cell.subject.given()
-            return kernels_of(lambda: cell.subject.call(*given))
-    except Exception as error:  # what cannot run under a dispatch mode, as some compiled code, runs all the same
+            given, again = cell.subject.given(), cell.subject.given()
+            return compiled_kernels_of(lambda: cell.subject.call(*given)) or kernels_of(lambda: cell.subject.call(*again))
+    except Exception as error:  # what cannot be watched runs all the same
         return [f"not observed: {type(error).__name__}"]
 
 

@@ -144,7 +144,8 @@ def make_session(config: pytest.Config) -> None:
     if resumed is not None and not measuring(config):
         raise pytest.UsageError(f"Cannot use --resume {resumed}: it goes on from a benchmark, and needs --benchmark-only")
     try:
-        implementations = resolve_all(config.getoption("implementation"))
+        unasked = left_out(config)
+        implementations = [i for i in resolve_all(config.getoption("implementation")) if i.id not in unasked]
         baseline = config.getoption("baseline")
         if baseline and baseline not in {i.id for i in implementations}:
             implementations = [_baseline(baseline), *implementations]
@@ -184,6 +185,13 @@ def session_of(config: pytest.Config) -> Session:
 def measuring(config: pytest.Config) -> bool:
     """Whether throughput is measured, and contracts are not checked."""
     return bool(config.getoption("benchmark_only", False))
+
+
+def left_out(config: pytest.Config) -> dict[str, str]:
+    """The implementations whose contracts are not checked because nobody named them, and why."""
+    if measuring(config) or config.getoption("implementation"):
+        return {}
+    return {i.id: i.long_to_check for i in builtin().values() if i.long_to_check}
 
 
 def isolated(config: pytest.Config, implementation: Implementation) -> bool:

@@ -16,7 +16,18 @@ from harness.implementation import Implementation
 from harness.measure import Interrupted, measure
 from harness.outcome import Outcome
 from harness.progress import Progress
-from harness.pytest_options import SESSION, Session, Tested, add_options, isolated, make_session, measuring, open_run, session_of
+from harness.pytest_options import (
+    SESSION,
+    Session,
+    Tested,
+    add_options,
+    isolated,
+    left_out,
+    make_session,
+    measuring,
+    open_run,
+    session_of,
+)
 from harness.record import Conformance, Mutation, to_json
 from harness.sampling import REPLAY, Budget
 from harness.store import decode, encode
@@ -266,6 +277,7 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         reasons = {device: implementation.unavailable(device) for device in session.devices}
         if all(reasons.values()):
             lines.append(f"unavailable here: {implementation.id} ({'; '.join(str(reason) for reason in reasons.values())})")
+    lines += [f"checked only where it is named: {id} ({why})" for id, why in left_out(config).items()]
     return lines
 
 

@@ -22,7 +22,13 @@ from harness.implementation import Capabilities, Implementation
 from harness.layer import Layer, Mode
 
 #: The modules that hold the built-in families, in the order in which reports show them. The first of a device is its baseline.
-FAMILIES = ("harness.adapters.native", "harness.adapters.loop", "harness.adapters.script", "harness.adapters.graph")
+FAMILIES = (
+    "harness.adapters.native",
+    "harness.adapters.loop",
+    "harness.adapters.script",
+    "harness.adapters.compiled",
+    "harness.adapters.graph",
+)
 
 _MODES = {"rnn": frozenset({Mode.RNN_TANH, Mode.RNN_RELU}), "gru": frozenset({Mode.GRU}), "lstm": frozenset({Mode.LSTM})}
 _BASES: tuple[tuple[str, type[nn.Module]], ...] = (("rnn", nn.RNN), ("gru", nn.GRU), ("lstm", nn.LSTM))

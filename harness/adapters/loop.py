@@ -32,6 +32,35 @@ def resized(state: Tensor, initial: Tensor, rows: int, ended: list[Tensor]) -> T
     return torch.cat([state, initial[have:rows]]) if rows > have else state
 
 
+def step(
+    mode: str,
+    hoist: bool,
+    from_x: Tensor,
+    h: Tensor,
+    c: Tensor,
+    weight_hh: Tensor,
+    bias_hh: Tensor | None,
+    weight_hr: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """One time step: h_t (B, H_out) and c_t (B, H) from what x_t gives, ``from_x`` (B, gates * H), and from h_{t-1} and c_{t-1}.
+
+    With ``hoist`` both biases are in ``from_x`` already, but for a GRU's. Equations: see :mod:`harness.oracle`.
+    """
+    if mode == "gru":
+        x_r, x_z, x_n = from_x.chunk(3, 1)
+        h_r, h_z, h_n = linear(h, weight_hh, bias_hh).chunk(3, 1)
+        z = torch.sigmoid(x_z + h_z)
+        n = torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
+        return n + z * (h - n), c
+    a = torch.addmm(from_x, h, weight_hh.t()) if hoist else from_x + linear(h, weight_hh, bias_hh)
+    if mode == "lstm":
+        i, f, g, o = a.chunk(4, 1)
+        c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(c)
+        return (h if weight_hr is None else linear(h, weight_hr)), c
+    return (torch.tanh(a) if mode == "rnn_tanh" else torch.relu(a)), c
+
+
 def direction(
     mode: str,
     hoist: bool,
@@ -48,8 +77,8 @@ def direction(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One direction of one layer on packed data x (sum of lengths, I): outputs (sum of lengths, H_out), h_n (B, H_out), c_n (B, H).
 
-    ``c0`` and c_n have no columns where the mode has no cell state. Equations: see :mod:`harness.oracle`. TorchScript
-    compiles this very function, hence its plain style.
+    ``c0`` and c_n have no columns where the mode has no cell state. TorchScript compiles this very function and
+    :func:`step`, hence their plain style.
     """
     steps = x.split(batch_sizes)
     if hoist:
@@ -58,7 +87,6 @@ def direction(
         if bias_ih is not None and bias_hh is not None and mode != "gru":
             bias = bias_ih + bias_hh
         steps = linear(x, weight_ih, bias).split(batch_sizes)
-    transposed = weight_hh.t()
     count = len(batch_sizes)
     ys = [x] * count
     first = batch_sizes[count - 1 if reverse else 0]
@@ -70,24 +98,7 @@ def direction(
         h = resized(h, h0, batch_sizes[t], h_ended)
         c = resized(c, c0, batch_sizes[t], c_ended)
         from_x = steps[t] if hoist else linear(steps[t], weight_ih, bias_ih)
-        if mode == "gru":
-            x_r, x_z, x_n = from_x.chunk(3, 1)
-            h_r, h_z, h_n = linear(h, weight_hh, bias_hh).chunk(3, 1)
-            z = torch.sigmoid(x_z + h_z)
-            n = torch.tanh(x_n + torch.sigmoid(x_r + h_r) * h_n)
-            h = n + z * (h - n)
-        else:
-            a = torch.addmm(from_x, h, transposed) if hoist else from_x + linear(h, weight_hh, bias_hh)
-            if mode == "lstm":
-                i, f, g, o = a.chunk(4, 1)
-                c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
-                h = torch.sigmoid(o) * torch.tanh(c)
-                if weight_hr is not None:
-                    h = linear(h, weight_hr)
-            elif mode == "rnn_tanh":
-                h = torch.tanh(a)
-            else:
-                h = torch.relu(a)
+        h, c = step(mode, hoist, from_x, h, c, weight_hh, bias_hh, weight_hr)
         ys[t] = h
     # What ended first stands last in the batch, because packed sequences are sorted by length.
     # TorchScript knows no [h, *h_ended].

@@ -101,6 +101,20 @@ def test_the_policy_of_a_conformance_run_says_nothing_of_samples(tmp_path: Path)
     assert set(read(writer.close(0)).header.policy) == {"floors", "approximate_floors", "least_floor_eps", "sum_floor_eps", "tf32"}
 
 
+def test_what_takes_long_to_check_is_timed_with_the_rest_and_checked_where_it_is_named() -> None:
+    slow = {i.id for i in builtin().values() if i.long_to_check}
+    assert slow == {"compile:step", "compile:chunks"}
+    for options, expected in (
+        ({}, set(builtin()) - slow),
+        ({"benchmark_only": True}, set(builtin())),
+        ({"implementation": ["compile:step", "loop:textbook"]}, {"compile:step", "loop:textbook"}),
+    ):
+        config = stand_in(**options)
+        pytest_options.make_session(config)
+        assert {i.id for i in pytest_options.session_of(config).implementations} == expected
+        assert bool(pytest_options.left_out(config)) == (not options)
+
+
 def test_a_results_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     config = stand_in(results=str(tmp_path / "file" / "results"))

@@ -47,6 +47,7 @@ def test_all_built_in_implementations_come_without_references() -> None:
     assert [i.id for i in everyone] == list(builtin())
     assert {"torch:onednn", "torch:onednn-off", "torch:cudnn", "torch:cudnn-off"} <= set(builtin())
     assert {"loop:textbook", "loop:hoisted", "script:textbook", "script:hoisted"} <= set(builtin())
+    assert {"compile:step", "compile:chunks"} <= set(builtin())
     assert {"graph:cudnn", "graph:textbook", "graph:hoisted"} <= set(builtin())
     assert all(i.id == i.reference and i.description for i in everyone)
 
