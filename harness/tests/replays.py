@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from harness.adapters import graph
+from harness.adapters import recorded
 
 
 def _tensors(value: Any) -> list[Tensor]:
@@ -114,5 +114,5 @@ made: list[FakeRecorder] = []
 def play(patch: pytest.MonkeyPatch) -> None:
     """Has the family ``graph`` replayed on the CPU."""
     made.clear()
-    patch.setattr(graph, "_recorder", FakeRecorder)
-    patch.setattr(graph, "_DEVICE", "cpu")
+    patch.setattr(recorded, "recorder", FakeRecorder)
+    patch.setattr(recorded, "DEVICE", "cpu")

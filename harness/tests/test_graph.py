@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 from torch.nn.utils.rnn import pack_padded_sequence
 
-from harness.adapters import graph
+from harness.adapters import graph, recorded
 from harness.adapters.graph import KEPT, recordings
 from harness.case import Case
 from harness.dispatch import kernels_of
@@ -228,13 +228,13 @@ def _laid_elsewhere(self: nn.RNNBase) -> None:
 def test_a_recording_reads_the_weights_where_they_lie_and_moves_none(id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours, theirs = _pair(id)
     monkeypatch.setattr(nn.RNNBase, "flatten_parameters", _laid_elsewhere)
-    lay, x = graph.places(list(ours.parameters())), _x().requires_grad_()
+    lay, x = recorded.places(list(ours.parameters())), _x().requires_grad_()
     for factor in (1.0, 2.0):
         for module in (ours, theirs):
             with torch.no_grad():
                 module.weight_hh_l0.mul_(factor)
         torch.testing.assert_close(_gradients(ours, x), _gradients(theirs, x), rtol=1e-11, atol=1e-12)
-    assert graph.places(list(ours.parameters())) == lay and len(made) == 1
+    assert recorded.places(list(ours.parameters())) == lay and len(made) == 1
 
 
 def test_only_what_wants_a_gradient_gets_one() -> None:
@@ -400,7 +400,7 @@ def test_a_second_derivative_is_refused() -> None:
 
 def test_another_device_is_refused_and_its_row_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = _pair()
-    monkeypatch.setattr(graph, "_DEVICE", "cuda")
+    monkeypatch.setattr(recorded, "DEVICE", "cuda")
     with pytest.raises(NotImplementedError, match="a CUDA graph runs on cuda and not on cpu"):
         ours(_x())
     graph.unavailable.cache_clear()
@@ -417,7 +417,7 @@ def test_a_device_that_does_not_record_makes_the_rows_unavailable(monkeypatch: p
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     assert graph.unavailable.__wrapped__("cpu") is None
-    monkeypatch.setattr(graph, "_recorder", Broken)
+    monkeypatch.setattr(recorded, "recorder", Broken)
     why = graph.unavailable.__wrapped__("cpu")
     assert why == "recording a small LSTM raised RuntimeError: operation not permitted when stream is capturing"
 
@@ -453,7 +453,7 @@ def test_no_garbage_is_collected_while_cuda_records(enabled: bool, monkeypatch: 
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: SimpleNamespace(replay=lambda: None))
     monkeypatch.setattr(torch.cuda, "graph", captured)
-    recorder = graph.CudaRecorder(torch.device("cuda"))
+    recorder = recorded.CudaRecorder(torch.device("cuda"))
 
     def works() -> str:
         seen.append(gc.isenabled())
