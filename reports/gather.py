@@ -271,18 +271,7 @@ def _no_times(result: Throughput) -> str:
 
 def _signature(machine: str, result: Throughput) -> tuple[Any, ...]:
     """What two records of one measurement share, whichever file they are in."""
-    names = (
-        "implementation",
-        "mode",
-        "device",
-        "dtype",
-        "timed_pass",
-        "sequence_length",
-        "batch_size",
-        "input_size",
-        "hidden_size",
-        "outcome",
-    )
+    names = ("workload", "implementation", "device", "outcome")
     return machine, *(getattr(result, name) for name in names), len(result.samples), f"{sum(result.samples):.6e}"
 
 
