@@ -20,6 +20,8 @@ from torch.nn.functional import linear
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from harness.adapters import loop
+from harness.implementation import ExpectedFailure
+from harness.layer import Mode
 
 #: The time steps of a chunk. What compiling it costs grows with them, and what a call costs is shared among them.
 CHUNK = 8
@@ -171,11 +173,25 @@ def _switches() -> Iterator[None]:
         yield
 
 
+#: What torch.compile refuses. Nobody is known to have written of it.
+_REFUSED = (
+    ExpectedFailure(
+        "gradients.saved_tensors_hooks",
+        "upstream",
+        "a compiled backward pass asserts the strides of what was saved, which a hook's copy of a part of a tensor has not",
+        AssertionError,
+        "",
+        lambda case: case.layer.mode is Mode.GRU,
+    ),
+)
+
+
 def _implementation(id: str, description: str, classes: dict[str, type[nn.Module]]) -> Any:
     return replace(
         loop.implementation(id, description, classes),
         unavailable=unavailable,
         switches=_switches,
+        expected_failures=_REFUSED,
         long_to_check="it compiles anew for each mode, dtype and form of a call",
     )
 
