@@ -14,7 +14,7 @@ import torch
 from harness.case import Case
 from harness.dispatch import kernels_of
 from harness.reference import altered, answer, gradients, tensor, to_array
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MAY, MUST, contract
 from suites.conformance.gradients import every_output
@@ -52,14 +52,16 @@ def grad_modes_agree(trial: Trial) -> None:
             with mode():
                 reply = trial.call(module, *trial.form(trial.leaves()))
                 arrays = reply.arrays()
-            trial.agree(arrays, answer(trial.case))
+            with where(f"in {'training' if train else 'eval mode'} under {mode.__name__}"):
+                trial.agree(arrays, answer(trial.case))
             if mode is not torch.enable_grad and any(value.requires_grad for value in reply.tensors.values()):
                 raise ContractError(f"Expected an answer without gradient under {mode.__name__}, but it requires grad")
             if mode is not torch.inference_mode and any(value.is_inference() for value in reply.tensors.values()):
                 raise ContractError(f"Expected ordinary tensors under {mode.__name__}, but they are inference tensors")
         # Gradients are recorded, and nobody wants one.
         reply = trial.call(module.requires_grad_(False), *trial.form(trial.leaves()))
-        trial.agree(reply.arrays(), answer(trial.case))
+        with where("with frozen weights"):
+            trial.agree(reply.arrays(), answer(trial.case))
         if any(value.requires_grad for value in reply.tensors.values()):
             raise ContractError("Expected an answer without gradient where no weight, input or state wants one, but it requires grad")
 

@@ -6,7 +6,7 @@ import torch
 
 from harness.implementation import switched
 from harness.reference import answer, gradients
-from harness.trial import Trial
+from harness.trial import Trial, where
 from suites.conformance.cases import every
 from suites.conformance.declare import MUST, SHOULD, contract
 
@@ -38,7 +38,8 @@ def switches_agree(trial: Trial) -> None:
     for on, threads in ((True, 1), (False, 1), (True, 2), (True, 4)):
         torch.set_num_threads(threads)
         # What an implementation sets for itself it keeps: rows named after a switch are not asked to give it up.
-        with switched("mkldnn", on), switched("cudnn", on), trial.implementation.switches():
+        how = where(f"with oneDNN and cuDNN {'on' if on else 'off'}, and threads set to {threads}")
+        with switched("mkldnn", on), switched("cudnn", on), trial.implementation.switches(), how:
             trial.agree(trial.answer().arrays(), answer(trial.case))
             trial.agree(trial.gradients(through), gradients(trial.case, through), only=names)
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from harness.case import Array, Case
 from harness.reference import Expected, altered, gradients, tensor, to_array
 from harness.reproduction import GRADIENTS
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, contract
 from suites.conformance.gradients import every_output
@@ -212,7 +212,8 @@ def part_of_the_output(trial: Trial) -> None:
         with trial.blamed("backward"):
             reply.tensors[name][index].backward(tensor(cotangent[index], case))
         actual = trial.collect({**leaves, **trial.parameters(module)})
-        trial.agree(actual, altered(case, through=(name,), cotangents={name: cotangent}))
+        with where(f"of a loss on {name}[{index}]"):
+            trial.agree(actual, altered(case, through=(name,), cotangents={name: cotangent}))
 
 
 @contract(

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from harness.reference import gradients, tensor, to_array
-from harness.trial import ContractError, Raised, Trial
+from harness.trial import ContractError, Raised, Trial, where
 from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import SHOULD, contract
 from suites.conformance.gradients import every_output
@@ -48,7 +48,8 @@ def weight_changed_before_backward(trial: Trial) -> None:
             trial.backward(reply, every_output(trial))
         except Raised:
             continue
-        trial.agree(trial.collect({**leaves, **parameters}), gradients(trial.case, every_output(trial)))
+        with where(f"every {kind} doubled between the call and its backward pass"):
+            trial.agree(trial.collect({**leaves, **parameters}), gradients(trial.case, every_output(trial)))
 
 
 @contract(
@@ -80,7 +81,8 @@ def input_changed_before_backward(trial: Trial) -> None:
             trial.backward(reply, every_output(trial))
         except Raised:
             continue
-        trial.agree(trial.collect(trial.parameters(module)), gradients(trial.case, every_output(trial)), only=names)
+        with where(f"{('x', 'h_0', 'c_0')[index]} doubled between the call and its backward pass"):
+            trial.agree(trial.collect(trial.parameters(module)), gradients(trial.case, every_output(trial)), only=names)
 
 
 @contract(
@@ -117,7 +119,8 @@ def output_changed_before_backward(trial: Trial) -> None:
         kept = {**(leaves if wanted else {}), **trial.parameters(module)}
         # Nothing flows back from c_n to a projection of the last step.
         found = {leaf: to_array(torch.zeros_like(value) if value.grad is None else value.grad) for leaf, value in kept.items()}
-        trial.agree(found, gradients(case, (name,)), only=list(found))
+        with where(f"{name} doubled in place between the call and its backward pass"):
+            trial.agree(found, gradients(case, (name,)), only=list(found))
 
 
 @contract(

@@ -185,9 +185,9 @@ def one_input_alone(trial: Trial) -> None:
         module, leaves = trial.module(), trial.leaves()
         leaves[wanted].requires_grad_()
         trial.backward(trial.call(module, *trial.form(leaves)), every_output(trial))
-        trial.agree(
-            trial.collect({wanted: leaves[wanted], **trial.parameters(module)}), expected, only=[wanted, *trial.case.arrays.weights]
-        )
+        found = trial.collect({wanted: leaves[wanted], **trial.parameters(module)})
+        with where(f"with {wanted} alone wanting a gradient"):
+            trial.agree(found, expected, only=list(found))
 
 
 @contract(

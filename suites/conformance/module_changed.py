@@ -12,7 +12,7 @@ from torch import nn
 
 from harness.case import Array
 from harness.reference import altered, answer, gradients, tensor
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import every
 from suites.conformance.declare import MAY, MUST, SHOULD, contract, in_docs
 from suites.conformance.module import CASES, doubled_weights, load
@@ -68,6 +68,10 @@ def _one_column(module: nn.Module) -> None:
         parameter[..., 1:].mul_(2)
 
 
+#: The ways to double the weights, by what they are.
+_DOUBLED = {"by mul_()": _multiplied, "by data.mul_()": _through_data, "by assigning data": _data_replaced, "in two parts": _one_column}
+
+
 @contract(
     "module.weights_changed_in_place",
     "A weight changed in place, as an optimiser does it, is used at the next call: no stale copy, in training, eval or inference mode.",
@@ -98,7 +102,7 @@ def weights_changed_in_place(trial: Trial) -> None:
     # In training, and in eval mode as it is fine-tuned: what is kept without its graph may be kept there too.
     modes += [(torch.enable_grad, train, train) for train in (True, False)]
     for mode, before, after in modes:
-        for change in (_multiplied, _through_data, _data_replaced, _one_column):
+        for how, change in _DOUBLED.items():
             module = trial.module().train(before)
             # Twice, because a cache may be filled at the second call; with the same tensors, because it may be kept for them.
             input, hx = trial.form(trial.leaves())
@@ -112,7 +116,8 @@ def weights_changed_in_place(trial: Trial) -> None:
                 change(module)
             with mode():
                 found = trial.call(module, input, hx).arrays()
-            trial.agree(found, expected)
+            with where(f"weights doubled {how}, in {'training' if after else 'eval mode'} under {mode.__name__}"):
+                trial.agree(found, expected)
 
 
 @contract(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from harness.reference import altered, answer
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, SHOULD, contract
 
@@ -158,12 +158,14 @@ def no_state_between_calls(trial: Trial) -> None:
                 reply = trial.call(module, *trial.form(trial.leaves(case=other), other), other)
             if train:
                 backward_from(trial, [reply.tensors["output"]])
-            trial.agree(trial.answer(module).arrays(), answer(trial.case))
+            with where(f"in {'training' if train else 'eval mode'} after a call of {steps} steps{' packed' * bool(lengths)}"):
+                trial.agree(trial.answer(module).arrays(), answer(trial.case))
         if trial.case.given_state:
             zeros = {name: 0 * value for name, value in trial.case.arrays.inputs().items() if name != "x"}
             with torch.no_grad():
                 found = trial.call(module, trial.form(trial.leaves())[0], None).arrays()
-            trial.agree(found, altered(trial.case, inputs=zeros))
+            with where("without hx after calls with it"):
+                trial.agree(found, altered(trial.case, inputs=zeros))
 
 
 @contract(
