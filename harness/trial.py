@@ -299,8 +299,13 @@ def _shape_of(value: Any) -> str:
     return f"{type(value).__name__}"
 
 
+#: Where the code is that an error passes through on its way and that is not the implementation's.
+_HARNESS, _TORCH = (str(Path(file).parent) + os.sep for file in (harness.__file__, torch.__file__))
+
+
 def _frames(error: BaseException) -> str:
-    """The last frames of the traceback that lie outside the harness: where in the implementation it happened."""
-    own = str(Path(harness.__file__).parent) + os.sep
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if not f.filename.startswith(own) or "adapters" in f.filename]
-    return "".join(f"\n  at {Path(f.filename).name}:{f.lineno} in {f.name}: {f.line}" for f in frames[-2:])
+    """Where in the implementation it happened: the last frames of its own code, or of torch's where none is its own."""
+    # The first two are blamed() and the place that has it.
+    frames = [f for f in traceback.extract_tb(error.__traceback__)[2:] if not f.filename.startswith(_HARNESS) or "adapters" in f.filename]
+    own = [f for f in frames if not f.filename.startswith(_TORCH)]
+    return "".join(f"\n  at {Path(f.filename).name}:{f.lineno} in {f.name}: {f.line}" for f in (own or frames)[-2:])

@@ -147,6 +147,11 @@ def test_a_failure_names_the_line_of_the_implementation() -> None:
     place: dict[str, Any] = {}
     exec(compile("\ndef forward(self, *arguments):\n    raise ValueError('no good')\n", "/elsewhere/mine.py", "exec"), place)
     assert "at mine.py:3 in forward" in _result(place["forward"]).message
+    # Torch's own lines, below or above it, say nothing of the implementation.
+    body = "import torch\ndef forward(self, input, hx):\n    return torch.nn.functional.linear(input, input).split(1, 7)\n"
+    exec(compile(body, "/elsewhere/mine.py", "exec"), place)
+    message = _result(place["forward"]).message
+    assert message.count("\n  at ") == 1 and "at mine.py:3 in forward" in message
 
 
 def test_what_is_declared_away_and_refused_is_unsupported() -> None:

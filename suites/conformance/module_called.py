@@ -41,7 +41,8 @@ def train_and_eval(trial: Trial) -> None:
         for mode in (torch.no_grad, torch.enable_grad, torch.inference_mode):
             with mode():
                 found = trial.call(module, *trial.form(trial.leaves())).arrays()
-            trial.agree(found, altered(trial.case, masks=[zeros]) if train else answer(trial.case))
+            with where(f"after train({train}), under {mode.__name__}"):
+                trial.agree(found, altered(trial.case, masks=[zeros]) if train else answer(trial.case))
     # The flag itself can be set too; of a module with others inside, each has its own.
     if not list(module.children()):
         for train in (True, False):

@@ -42,9 +42,10 @@ def reassigned_parameter(trial: Trial) -> None:
                 with trial.blamed(f"assigning {name}"):
                     setattr(module, name, nn.Parameter(tensor(value, trial.case)))
         expected = altered(trial.case, weights=weights, through=("output",))
-        trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=weights))
         names = [name for name in expected.tensors if name not in ("h0", "c0")]
-        trial.agree(trial.gradients(("output",), module), expected, only=names)
+        with where(f"with another Parameter assigned to every {kind}"):
+            trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=weights))
+            trial.agree(trial.gradients(("output",), module), expected, only=names)
 
 
 def _multiplied(module: nn.Module) -> None:

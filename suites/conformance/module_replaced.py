@@ -53,7 +53,8 @@ def parametrized(trial: Trial) -> None:
         own = trial.case.arrays.weights
         weights = {**own, **{name: 2 * own[name] for name in names}}
         expected = altered(trial.case, weights=weights)
-        trial.agree(trial.answer(module).arrays(), expected)
+        with where(f"{names[0] if len(names) == 1 else 'every weight'} doubled by a parametrization"):
+            trial.agree(trial.answer(module).arrays(), expected)
         reply = trial.call(module, *trial.form(trial.leaves()))
         trial.backward(reply, ("output",))
         originals = {name: dict(module.named_parameters())[f"parametrizations.{name}.original"] for name in names}
@@ -113,7 +114,8 @@ def pruned(trial: Trial) -> None:
                 prune.custom_from_mask(module, name, torch.as_tensor(keep[name], device=trial.case.device))
         weights = {**own, **{name: own[name] * keep[name] for name in names}}
         reply = trial.call(module, *trial.form(trial.leaves()))
-        trial.agree(reply.arrays(), altered(trial.case, weights=weights))
+        with where(f"{names[0] if len(names) == 1 else 'every weight'} pruned"):
+            trial.agree(reply.arrays(), altered(trial.case, weights=weights))
         trial.backward(reply, ("output",))
         originals = {name: dict(module.named_parameters())[f"{name}_orig"] for name in names}
         _agree_by_factor(trial, originals, weights, keep)
@@ -160,7 +162,8 @@ def weight_norm(trial: Trial) -> None:
                 norm.mul_(2)
         reply = trial.call(module, *trial.form(trial.leaves()))
         # The norm is worked out anew, with a rounding of its own in every weight.
-        trial.agree(reply.arrays(), replace(expected, floors={name: 8 * floor for name, floor in expected.floors.items()}))
+        with where(f"under {how}, with every norm doubled"):
+            trial.agree(reply.arrays(), replace(expected, floors={name: 8 * floor for name, floor in expected.floors.items()}))
         trial.backward(reply, ("output",))
         trial.collect({f"the norms of {name}": norm for name, norm in zip(matrices, norms, strict=True)})
         trial.collect({f"the directions of {name}": value for name, value in zip(matrices, directions, strict=True)})
