@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.case import EPS, Array, Case
+from harness.case import EPS, Array, Case, rounded
 from harness.layer import Layer, Mode
 
 #: How many noise floors pass. Another order of summation or another tanh moves an error by a factor of about two either
@@ -123,7 +123,7 @@ def explain(comparison: Comparison, actual: NDArray[Any], expected: Array, layer
         difference = np.abs(actual - expected)
         lines.append(
             f"  error {comparison.error:.2e} of the largest magnitude; a plain loop has {comparison.floor:.2e}: "
-            f"{comparison.ratio:.3g} floors, at most {comparison.allowance:g} pass"
+            f"{comparison.ratio:.3g} floors, at most {comparison.allowance:g} pass{_narrower(comparison, actual)}"
         )
     worst = tuple(int(i) for i in np.unravel_index(int(difference.argmax()), difference.shape))
     relative = difference[worst] / abs(expected[worst]) if expected[worst] else math.inf
@@ -137,6 +137,17 @@ def explain(comparison: Comparison, actual: NDArray[Any], expected: Array, layer
     if items:
         lines.append(f"  {items}")
     return "\n".join(lines)
+
+
+def _narrower(comparison: Comparison, actual: NDArray[Any]) -> str:
+    """That a tensor was rounded to a narrower type than its case's, where its numbers and its error are such; else nothing."""
+    for dtype in ("float32", "float16", "bfloat16"):
+        # A floor is at least an eps of the case's type.
+        narrower = EPS[dtype] > 100 * comparison.floor
+        with np.errstate(over="ignore"):
+            if narrower and comparison.error <= EPS[dtype] and np.array_equal(rounded(actual, dtype), actual):
+                return f"; every number is one of {dtype}"
+    return ""
 
 
 def _place(quantity: str, index: tuple[int, ...], layer: Layer) -> str:

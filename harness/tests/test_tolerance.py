@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.case import EPS, Case
+from harness.case import EPS, Case, rounded
 from harness.layer import Layer, Mode
 from harness.tolerance import (
     APPROXIMATE_FLOORS,
@@ -135,3 +135,18 @@ def test_the_message_names_the_first_value_that_is_not_finite(bad: float) -> Non
 )
 def test_more_passes_where_a_gpu_approximates_tanh_and_sigmoid(device: str, dtype: Any, mode: Mode, floors: float) -> None:
     assert allowance(Case(Layer(mode, 3, 5), device=device, dtype=dtype)) == floors
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_a_tensor_that_was_rounded_to_a_narrower_type_is_called_so(dtype: str) -> None:
+    expected = np.random.Generator(np.random.PCG64(0)).standard_normal((5, 3, 8))
+    for floor, actual, told in (
+        (1e-15, rounded(expected, dtype), True),
+        (1e-15, rounded(expected, dtype) + 1e-9, False),
+        # Of a case in that very type.
+        (EPS[dtype], rounded(expected, dtype), False),
+        # Whole numbers are numbers of every type.
+        (1e-15, np.round(expected), False),
+    ):
+        message = explain(compare("output", actual, expected, floor, 0.01), actual, expected, LSTM)
+        assert (f"every number is one of {dtype}" in message) is told, message
