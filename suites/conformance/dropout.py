@@ -181,9 +181,10 @@ def one_drops_all(trial: Trial) -> None:
     MUST,
     "torch.nn.Dropout",
     [
-        *every(dropout=0.7, **{**READABLE, "steps": 24, "batch": 16}),
+        # So small and so large that bounds on p are seen.
+        *every(dropout=0.95, **{**READABLE, "steps": 24, "batch": 16}),
         # So many that a p which is rounded to sixty-fourths is seen.
-        *every(dropout=0.1, **{**READABLE, "steps": 12, "batch": 600, "hidden_size": 18, "dtype": "float32"}),
+        *every(dropout=0.04, **{**READABLE, "steps": 12, "batch": 600, "hidden_size": 18, "dtype": "float32"}),
         *every(dropout=0.4, **{**READABLE, "dtype": "bfloat16"}),
         *every(dropout=0.4, **{**READABLE, "dtype": "float16"}),
         *every(dropout=0.4, batch_first=True, **{**READABLE, "dtype": "float32"}),
@@ -212,15 +213,16 @@ def require_share(trial: Trial, reply: Answer) -> None:
 
 @contract(
     "dropout.same_mask_in_backward",
-    "The backward pass uses the mask and the p of the forward pass: gradients are those of the function that was computed.",
+    "The backward pass, and a second one through the same graph, uses mask, p and mode of the forward pass: gradients are those of the "
+    "function that was computed.",
     MUST,
     "torch.autograd; haste#43, pytorch PR#189285: a mask not replayed in backward",
     CASES,
     demonstration="""
         names = "bias_ih_l0", "weight_ih_l1", "bias_ih_l1"
         def call(*given, p=reference.dropout):
-            layer.dropout = torch.manual_seed(2) and p
-            return [torch.func.functional_call(layer, dict(zip(names, given)), (x, hx))[0][0], setattr(layer, "dropout", 0.0)][0]
+            layer.train().dropout = torch.manual_seed(2) and p
+            return [torch.func.functional_call(layer, dict(zip(names, given)), (x, hx))[0][0], setattr(layer.eval(), "dropout", 0.0)][0]
         torch.autograd.gradcheck(call, [(getattr(layer, name).detach() + 0.1).requires_grad_() for name in names], fast_mode=True)
     """,
 )
@@ -230,10 +232,16 @@ def same_mask_in_backward(trial: Trial) -> None:
     mask = mask_given(trial, in_training(trial, 7, module))
     torch.manual_seed(7)
     reply = trial.call(module, *trial.form(leaves))
-    # Where it can be set at all it is for the calls to come, not for the backward passes of those that were.
+    # Both are for the calls to come, not for the backward passes of those that were.
     could_set_dropout(module, 0.0)
-    trial.backward(reply, through)
-    actual = trial.collect({**leaves, **trial.parameters(module)})
+    module.eval()
+    wanted = {**leaves, **trial.parameters(module)}
+    passes = []
+    for again in (False, True):
+        for leaf in wanted.values():
+            leaf.grad = None
+        trial.backward(reply, through, retain_graph=not again)
+        passes.append(trial.collect(wanted))
     expected = altered(trial.case, masks=[mask], through=through)
     if trial.case.layer.bidirectional and not np.array_equal(mask, other := mask_of_other_direction(trial, 7)):
         # A mask of its own for each direction is a breach of dropout.one_mask_for_both_directions alone. What a direction was given and
@@ -242,7 +250,9 @@ def same_mask_in_backward(trial: Trial) -> None:
         for name, read in (("weight_ih_l1", first), ("weight_ih_l1_reverse", ~first)):
             right = altered(trial.case, masks=[np.where(read, mask, other)], through=through).tensors[name]
             expected = replace(expected, tensors={**expected.tensors, name: right})
-    trial.agree(actual, expected)
+    for number, actual in zip(("first", "second"), passes, strict=True):
+        with where(f"the {number} backward pass"):
+            trial.agree(actual, expected)
 
 
 @contract(
@@ -250,7 +260,12 @@ def same_mask_in_backward(trial: Trial) -> None:
     "Setting the attribute dropout takes effect at the next call.",
     SHOULD,
     SOURCE,
-    [*every(num_layers=2), *_SURE[:4]],
+    [
+        *every(num_layers=2, lengths=(2, 5, 3)),
+        *every(num_layers=2, batch=1, batched=False, dtype="bfloat16"),
+        *every(num_layers=2, batch_first=True, dropout=1.0),
+        *_SURE[:4],
+    ],
     demonstration="""
         with torch.no_grad():
             layer(x, hx)

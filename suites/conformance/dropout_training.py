@@ -12,6 +12,7 @@ from harness.trial import ContractError, Trial
 from suites.conformance.cases import GRU, LSTM, RNN_TANH, every
 from suites.conformance.declare import MAY, MUST, contract
 from suites.conformance.dropout import READABLE, in_training, mask_given, require_share
+from suites.conformance.gradients import as_function
 
 #: How far the values are moved along the gradient, and how much of its length a difference may be off: a relu has kinks.
 _STEP: dict[str, float] = {"float64": 1e-6, "float32": 2.0**-8}
@@ -69,6 +70,35 @@ def _loss(trial: Trial, module: nn.Module, leaves: Mapping[str, Tensor]) -> Tens
     torch.manual_seed(3)
     output = trial.call(module, *trial.form(leaves)).tensors["output"].double()
     return (output * tensor(trial.case.arrays.cotangents["output"], trial.case)).sum()
+
+
+@contract(
+    "dropout.gradients_of_gradients",
+    "In training a second backward pass, through the gradients of the first, goes through the same mask, or is refused with an error.",
+    MAY,
+    "torch.autograd.gradgradcheck",
+    [
+        *every(input_size=2, hidden_size=3, steps=2, batch=2, num_layers=2, dropout=0.5, dtype="float64"),
+        *every(LSTM, GRU, input_size=2, hidden_size=3, steps=2, batch=2, lengths=(1, 2), num_layers=2, dropout=0.5, dtype="float64"),
+    ],
+    demonstration="""
+        call = lambda bias: [torch.manual_seed(2), torch.func.functional_call(layer, {"bias_ih_l0": bias}, (x, hx))[0][0]][1]
+        torch.autograd.gradgradcheck(call, layer.bias_ih_l0.detach().requires_grad_(), fast_mode=True)
+    """,
+)
+def gradients_of_gradients(trial: Trial) -> None:
+    function, values = as_function(trial)
+    output = function(*values)[0]
+    # A cotangent that needs a gradient itself: only then does torch ask a backward pass of one's own to be differentiable.
+    cotangent = torch.ones_like(output).requires_grad_()
+    try:
+        first = torch.autograd.grad(output, values, cotangent, create_graph=True, allow_unused=True)
+        # backward(), because once_differentiable lets autograd.grad() pass by the node that raises.
+        (output.sum() + torch.stack([g.square().sum() for g in first if g is not None]).sum()).backward()
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"double backward: {error}") from error
+    with trial.blamed("gradgradcheck"):
+        torch.autograd.gradgradcheck(function, values, fast_mode=True)
 
 
 @contract(

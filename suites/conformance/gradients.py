@@ -213,13 +213,15 @@ def numerical(trial: Trial) -> None:
 
 
 def as_function(trial: Trial) -> tuple[Callable[..., Any], tuple[Tensor, ...]]:
-    """The layer as a function of x, the states and the weights, all of which are leaves."""
+    """The layer as a function of x, the states and the weights, all of which are leaves; with dropout it has one mask at every call."""
     module = trial.module()
     leaves = trial.leaves(requires_grad=True)
     parameters = trial.parameters(module)
 
     def function(*values: Tensor) -> Any:
         inputs = dict(zip(leaves, values, strict=False))
+        if trial.case.layer.dropout:
+            torch.manual_seed(3)
         return tuple(trial.call(module, *trial.form(inputs)).tensors.values())
 
     return function, (*leaves.values(), *parameters.values())

@@ -15,7 +15,7 @@ from harness.reference import altered, answer
 from harness.trial import ContractError, Trial
 from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import MUST, contract
-from suites.conformance.dropout import could_set_dropout
+from suites.conformance.dropout import could_set_dropout, in_training
 from suites.conformance.module import CASES, doubled_weights, load
 
 _CASES = [*CASES, *every(num_layers=2, dropout=0.5, steps=3), *every(steps=2, batch=2, dtype="float64"), make(LSTM, dtype="bfloat16")]
@@ -80,16 +80,23 @@ def _keeps_ties(trial: Trial, copied: Copying, how: str) -> None:
 
 def _lives_its_own_life(trial: Trial, copied: Copying, how: str) -> None:
     """A copy answers alike; changing it leaves the original alone, and the other way round."""
-    original = trial.module()
-    original.train(trial.case.layer.dropout == 0)
+    original, drops = trial.module(), trial.case.layer.dropout > 0
     doubled = altered(trial.case, weights=doubled_weights(trial))
     for called_before in (False, True):
+        # Copied in training and in eval mode, and then in the other: a copy does as it is told, not as its original was.
+        original.train(called_before)
         if called_before:
             trial.answer(original)
             # In training too, whose answers carry a graph.
             trial.call(original, *trial.form(trial.leaves()))
         with trial.blamed(how):
             twin = copied(original)
+        if drops:
+            first, second = (in_training(trial, seed, twin).tensors["output"].data for seed in (0, 1))
+            if torch.equal(first, second):
+                raise ContractError(f"Expected {how} with train({called_before}) to drop in training, but there two calls are alike")
+            original.eval()
+            twin.eval()
         trial.agree(trial.answer(twin).arrays(), answer(trial.case))
         load(trial, twin, doubled_weights(trial))
         trial.agree(trial.answer(twin).arrays(), doubled)

@@ -48,6 +48,28 @@ class BackwardNotScaledUnbatched(Sound):
         return forward if self._batched or not self.training else scaled(forward, 1 - self.dropout)
 
 
+class _MaskedOnce(torch.autograd.Function):
+    """A product with a mask, whose gradient carries no graph."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor) -> Tensor:
+        ctx.save_for_backward(mask)
+        return x * mask
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Any:
+        return given[0].detach() * ctx.saved_tensors[0], None
+
+
+@mutant("dropout.gradients_of_gradients")
+class SecondDerivativeEndsAtTheMask(Sound):
+    """The gradient is right, its own gradient does not go through the mask."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        mask = super().between(torch.ones_like(x), level)
+        return _MaskedOnce.apply(x, mask) if self.training and self.dropout else x
+
+
 @mutant("dropout.gradients_of_half_types")
 class BackwardWithoutMaskInHalf(Sound):
     """In half types the gradient passes as if nothing had been dropped."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.functional import dropout
 
 from suites.conformance.mutants.base import Sound, mutant
 
@@ -24,6 +25,22 @@ class CopyWithoutHooks(Sound):
         memo[id(self)] = twin
         twin.__dict__.update(copy.deepcopy(_without(self.__dict__, "_forward_hooks", "_forward_pre_hooks"), memo))
         return twin
+
+
+@mutant("module.deepcopy")
+class CopyInTheModeOfItsOriginal(Sound):
+    """A deep copy drops or does not as its original did when it was copied, whatever mode the copy is in."""
+
+    _copied_in: bool | None = None
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo), _copied_in=self.training)
+        return twin
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return dropout(x, self.dropout, self.training if self._copied_in is None else self._copied_in)
 
 
 @mutant("module.deepcopy")
