@@ -215,7 +215,8 @@ def answers_are_new(trial: Trial) -> None:
 
 @contract(
     "purity.random_state_untouched",
-    "Without dropout, and with dropout in eval mode, a call leaves the random states of torch, Python and NumPy as they were.",
+    "A call and its backward pass leave the random states of torch, Python and NumPy as they were; in training with dropout, those of "
+    "Python and NumPy.",
     MUST,
     "torch.get_rng_state",
     [
@@ -224,23 +225,30 @@ def answers_are_new(trial: Trial) -> None:
         *every(num_layers=3, bidirectional=True, dropout=0.5, steps=4, batch=3, lengths=(2, 4, 3)),
     ],
     demonstration="""
-        layer.train(reference.dropout == 0)
-        random.random(), torch.rand(1)
-        before = torch.get_rng_state(), random.getstate()
-        layer(x, hx)
-        assert torch.equal(before[0], torch.get_rng_state()) and before[1] == random.getstate(), "a random state moved on"
+        for train in (True, False):
+            random.random(), torch.rand(1)
+            before = torch.get_rng_state(), random.getstate()
+            layer.train(train)(x, hx)[0][0].sum().backward()
+            assert train and reference.dropout or torch.equal(before[0], torch.get_rng_state()), "torch's random state moved on"
+            assert before[1] == random.getstate(), "Python's random state moved on"
     """,
 )
 def random_state_untouched(trial: Trial) -> None:
     module = trial.module()
-    module.train(trial.case.layer.dropout == 0)
-    # Moved on first: a layer that seeds at every call has left them where it would put them again.
-    random.random(), np.random.random(), torch.rand(1)
-    before, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    trial.answer(module)
-    trial.call(module, *trial.form(trial.leaves()))
-    moved = [] if torch.equal(before, torch.get_rng_state()) else ["torch's"]
-    moved += [] if python == random.getstate() else ["Python's"]
-    moved += [] if all(np.array_equal(one, other) for one, other in zip(numpy, np.random.get_state(), strict=True)) else ["NumPy's"]
-    if moved:
-        raise ContractError(f"Expected the random states to be as they were before the call, but {', '.join(moved)} moved on")
+    for train in (True, False):
+        module.train(train)
+        # Moved on first: a layer that seeds at every call has left them where it would put them again.
+        random.random(), np.random.random(), torch.rand(1)
+        before, python, numpy = torch.get_rng_state(), random.getstate(), np.random.get_state()
+        trial.answer(module)
+        reply = trial.call(module, *trial.form(trial.leaves()))
+        if train:
+            # In eval mode a backward pass may be refused, which gradients.in_eval is about.
+            backward_from(trial, [reply.tensors["output"]])
+        drops = train and trial.case.layer.dropout
+        moved = [] if drops or torch.equal(before, torch.get_rng_state()) else ["torch's"]
+        moved += [] if python == random.getstate() else ["Python's"]
+        moved += [] if all(np.array_equal(one, other) for one, other in zip(numpy, np.random.get_state(), strict=True)) else ["NumPy's"]
+        if moved:
+            mode = "training" if train else "eval mode"
+            raise ContractError(f"Expected a call in {mode} to leave the random states as they were, but {', '.join(moved)} moved on")

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -105,14 +106,16 @@ def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
 
 @contract(
     "purity.call_after_failure",
-    "A call that was refused leaves the module fit for the next, and every switch as it was.",
+    "A call that was refused leaves the module fit for the next, in the mode it was in, and every switch as it was.",
     MUST,
     "torch.nn.Module: a refused call has no effect",
     [*every(num_layers=2), *every(batch_first=True, bidirectional=True, steps=4)],
     demonstration="""
         for train in (False, True):
             try: layer.train(train)(torch.cat([x, x], -1), hx)
-            except Exception: assert torch.is_grad_enabled()
+            except Exception: assert torch.is_grad_enabled() and layer.training is train
+            try: layer(x, tuple(torch.cat([s, s], 1) for s in hx) if isinstance(hx, tuple) else torch.cat([hx, hx], 1))
+            except Exception: assert torch.is_grad_enabled() and layer.training is train
         with torch.no_grad():
             return layer(x), layer(x, hx)
     """,
@@ -120,18 +123,26 @@ def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
 def call_after_failure(trial: Trial) -> None:
     module = trial.module()
     input, hx = trial.form(trial.leaves())
-    wrong = input.repeat(1, 1, 2)
-    for train in (False, True):
-        module.train(train)
-        before = switches()
-        with suppress(Exception):
-            module(wrong, hx)
-        require_unturned(before, f"a refused call in {'training' if train else 'eval mode'}")
-    trial.refuses("too many input features", module, wrong, hx)
-    with torch.no_grad():
-        trial.agree(trial.call(module, input, hx).arrays(), answer(trial.case))
-    # What the refused call was given is not what the next one without a state begins with.
-    trial.refuses("too many input features", module, wrong, hx)
-    zeros = {name: 0 * value for name, value in trial.case.arrays.inputs().items() if name != "x"}
-    with torch.no_grad():
-        trial.agree(trial.call(module, input, None).arrays(), altered(trial.case, inputs=zeros))
+    refused = {"too many input features": (input.repeat(1, 1, 2), hx), "too many sequences in the state": (input, _doubled(hx))}
+    for what, given in refused.items():
+        for train in (False, True):
+            module.train(train)
+            before = switches()
+            with suppress(Exception):
+                module(*given)
+            require_unturned(before, f"a call refused for {what} in {'training' if train else 'eval mode'}")
+            if module.training is not train:
+                raise ContractError(f"Expected train({train}) to hold after a call refused for {what}, but training is {module.training}")
+        trial.refuses(what, module, *given)
+        with torch.no_grad():
+            trial.agree(trial.call(module, input, hx).arrays(), answer(trial.case))
+        # What the refused call was given is not what the next one without a state begins with.
+        trial.refuses(what, module, *given)
+        zeros = {name: 0 * value for name, value in trial.case.arrays.inputs().items() if name != "x"}
+        with torch.no_grad():
+            trial.agree(trial.call(module, input, None).arrays(), altered(trial.case, inputs=zeros))
+
+
+def _doubled(hx: Any) -> Any:
+    """A state of twice as many sequences."""
+    return tuple(state.repeat(1, 2, 1) for state in hx) if isinstance(hx, tuple) else hx.repeat(1, 2, 1)

@@ -10,14 +10,16 @@ import os
 import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from torch.nn.modules import module as for_all
 
-from harness.implementation import compiler, cores, variables
-from harness.trial import ContractError, Trial
+from harness.implementation import compiler, cores, switched, undisturbed, variables
+from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import every
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.purity import backward_from
@@ -38,6 +40,7 @@ def switches() -> dict[str, Any]:
         "float32 matmul precision": _matmul_precision(),
         "denormal numbers": bool((torch.full((1,), 1e-40) * 1.0).any()),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
+        "warnings alone for what is not deterministic": torch.is_deterministic_algorithms_warn_only_enabled(),
         "anomaly detection": torch.is_anomaly_enabled(),
         "Python's garbage collector": gc.isenabled(),
         "autocast's cache": torch.is_autocast_cache_enabled(),
@@ -49,6 +52,7 @@ def switches() -> dict[str, Any]:
         "NumPy's print options": np.get_printoptions(),
         "Python's recursion limit": sys.getrecursionlimit(),
         "the level of the root logger": logging.getLogger().level,
+        "the level up to which logging is disabled": logging.root.manager.disable,
         # Of one message, one module or one category of its own a library silences its own; the first call may import it.
         "the number of filters for warnings of any message and module": sum(
             f[1] is f[3] is None and f[2].__module__ == "builtins" for f in warnings.filters
@@ -65,6 +69,25 @@ def switches() -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _otherwise() -> Iterator[None]:
+    """Within, switches stand as they seldom do: a call that turns one to what is usual is seen to turn it."""
+    with undisturbed():
+        torch.set_default_dtype(torch.float64)
+        torch.set_anomaly_enabled(True)
+        torch.set_autocast_cache_enabled(False)
+        torch.set_flush_denormal(True)
+        torch._C._set_multithreading_enabled(False)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = True
+        torch.set_printoptions(precision=5)
+        np.set_printoptions(precision=5)
+        np.seterr(all="ignore")
+        gc.disable()
+        with switched("mkldnn", False), switched("cudnn", False):
+            yield
+
+
 def _matmul_precision() -> str:
     try:
         return torch.get_float32_matmul_precision()
@@ -76,7 +99,8 @@ def _matmul_precision() -> str:
 @contract(
     "purity.switches_restored",
     "Grad mode, default dtype, threads, warning filters, print options, the root logger, the garbage collector, the environment, the cores "
-    "to run on and the switches of torch's backends and compilers are after building, calling and backward what they were before.",
+    "to run on and the switches of torch's backends and compilers are after building, calling and backward what they were before, "
+    "whichever way they stood.",
     MUST,
     "torch.backends; torch.set_grad_enabled; torch.set_num_threads",
     [
@@ -91,12 +115,26 @@ def _matmul_precision() -> str:
         flags += gc.isenabled, sys.getrecursionlimit, lambda: vars(torch._tensor_str.PRINT_OPTS).copy()
         flags += lambda: sum(f[1] is f[3] is None for f in warnings.filters), lambda: (torch.full((1,), 1e-40) * 1).item()
         flags += gc.get_threshold, lambda: {**os.environ}, lambda c=torch._dynamo.config: c.suppress_errors, lambda: os.sched_getaffinity(0)
+        flags += torch.is_anomaly_enabled, torch.is_deterministic_algorithms_warn_only_enabled
         for train in (True, False):
+            torch.set_anomaly_enabled(train), torch.use_deterministic_algorithms(train, warn_only=True), warnings.resetwarnings()
             _, before, _ = torch.set_grad_enabled(train), [flag() for flag in flags], NEW and layer.train(train)(x, hx)
             assert before == [flag() for flag in flags] and torch.backends.cudnn.benchmark < torch.is_autocast_cache_enabled(), before
     """,
 )
 def switches_restored(trial: Trial) -> None:
+    # Without the filter under which contracts run: who adds the same finds it there.
+    with warnings.catch_warnings(record=True):
+        warnings.resetwarnings()
+        _leaves_switches(trial)
+        if trial.case.steps > 10:
+            # Anomaly detection remembers where in the program each node of the graph was made, which takes longer than the call.
+            return
+        with _otherwise(), trial.implementation.switches(), where("with switches turned to what is not usual"):
+            _leaves_switches(trial)
+
+
+def _leaves_switches(trial: Trial) -> None:
     before = switches()
     module = trial.module()
     require_unturned(before, "building the layer")
@@ -154,6 +192,6 @@ def nothing_printed(trial: Trial) -> None:
                 trial.answer(module)
     finally:
         logging.disable(logging.NOTSET)
-    for where, text in printed.items():
+    for stream, text in printed.items():
         if text.getvalue():
-            raise ContractError(f"Expected nothing on {where} from building, a call and backward, but there is {text.getvalue()[:200]!r}")
+            raise ContractError(f"Expected nothing on {stream} from building, a call and backward, but there is {text.getvalue()[:200]!r}")

@@ -169,6 +169,38 @@ class SeedsTorch(Sound):
         return super().between(x, level)
 
 
+@mutant("purity.random_state_untouched")
+class SeedsPythonForItsMasks(Sound):
+    """Where it drops, it seeds Python's random numbers."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if self.training and self.dropout:
+            random.seed(0)
+        return super().between(x, level)
+
+
+class _DrawsGoingBack(torch.autograd.Function):
+    """The identity, whose backward pass draws a random number."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        torch.rand(1)
+        return given[0]
+
+
+@mutant("purity.random_state_untouched")
+class BackwardDraws(Sound):
+    """The backward pass moves torch's random numbers on."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        return (_DrawsGoingBack.apply(output) if output.requires_grad else output), finals
+
+
 class _AddsToItsCotangent(torch.autograd.Function):
     """The identity, whose backward pass writes to what it is given."""
 

@@ -143,6 +143,16 @@ class GradientsOffAfterRefusal(Sound):
         torch._C._set_grad_enabled(before)
 
 
+@mutant("purity.call_after_failure")
+class EvalModeAfterRefusal(Sound):
+    """A state is looked at in eval mode, which lasts where it is refused."""
+
+    def refuse_state(self, hx: Any, data: Tensor, batch: int, batched: bool) -> None:
+        before, self.training = self.training, False
+        super().refuse_state(hx, data, batch, batched)
+        self.training = before
+
+
 @mutant("purity.no_leak")
 class LastOutputKept(Sound):
     """The last output is kept, and its graph with it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+import warnings
 
 import torch
 from torch import Tensor
@@ -40,6 +41,36 @@ class CompilersErrorsSuppressed(Sound):
         if not torch.compiler.is_compiling():
             torch._dynamo.config.suppress_errors = True
         return super().layers(x, valid, states)
+
+
+@mutant("purity.switches_restored")
+class WarningsIgnoredFromNowOn(Sound):
+    """A call has all warnings ignored from then on."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        warnings.simplefilter("ignore")
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.switches_restored")
+class AnomalyDetectionTurnedOff(Sound):
+    """A call turns anomaly detection off where it is on."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        torch.set_anomaly_enabled(False)
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.switches_restored")
+class PutsBackWhatIsUsual(Sound):
+    """A call turns oneDNN off for itself, and on afterwards, whether it was on before or not."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        torch.backends.mkldnn.set_flags(_enabled=False)
+        try:
+            return super().layers(x, valid, states)
+        finally:
+            torch.backends.mkldnn.set_flags(_enabled=True)
 
 
 @mutant("purity.nothing_printed")
