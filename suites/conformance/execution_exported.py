@@ -15,7 +15,8 @@ from harness.tolerance import scaled_error
 from harness.trial import ContractError, Trial, canonical
 from suites.conformance.cases import every
 from suites.conformance.declare import MAY, contract
-from suites.conformance.execution_compiled import quiet
+from suites.conformance.dropout import mask_given
+from suites.conformance.execution_compiled import quiet, require_two_masks
 
 
 @contract(
@@ -32,11 +33,19 @@ from suites.conformance.execution_compiled import quiet
     """,
 )
 def traced(trial: Trial) -> None:
-    _fixed(trial, "torch.jit.trace", lambda module, example: torch.jit.trace(module, example, check_trace=False))
+    _fixed(trial, "torch.jit.trace")
 
 
-def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any]) -> None:
-    """What is ``made`` of the module by one call on an example is right on the case's own numbers."""
+#: Each makes something of a module by one call on an example.
+_MADE: dict[str, Callable[[torch.nn.Module, Any], Any]] = {
+    "torch.jit.trace": lambda module, example: torch.jit.trace(module, example, check_trace=False),
+    "torch.export": lambda module, example: torch.export.export(module, example, strict=False).module(),
+}
+
+
+def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any] | None = None) -> None:
+    """What is ``made`` of the module (that of :data:`_MADE` if nothing is given) is right on the case's own numbers."""
+    made = made or _MADE[how]
     module, example = trial.module(), replace(trial.case, inputs_seed=trial.case.inputs_seed + 1)
     trial.answer(module)
     try:
@@ -63,7 +72,41 @@ def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any]) 
     """,
 )
 def exported(trial: Trial) -> None:
-    _fixed(trial, "torch.export", lambda module, example: torch.export.export(module, example, strict=False).module())
+    _fixed(trial, "torch.export")
+
+
+@contract(
+    "execution.traced_dropout",
+    "What torch.jit.trace or torch.export makes of a module in training drops, with another mask at each call, and what it makes of one in "
+    "eval mode does not; or it is refused.",
+    MAY,
+    "torch.jit.trace, torch.export.export; torch.nn.LSTM: dropout",
+    [*every(dropout=0.5, num_layers=2, weights="readable", dtype="float64", hidden_size=6, steps=2, batch=5)],
+    demonstration="""
+        fixed = lambda: layer if layer is reference else torch.jit.trace(layer, (x, hx), check_trace=False)
+        with torch.no_grad():
+            outputs = torch.stack([drops(x, hx)[0] for drops in [fixed()] for _ in range(60)])
+            assert 0.4 < (outputs.abs() < 1e-9).double().mean() < 0.6, "another share is dropped"
+            return outputs.abs().amax(0), layer.eval() and fixed()(x, hx)
+    """,
+)
+def traced_dropout(trial: Trial) -> None:
+    module, refusals = trial.module(), []
+    input, hx = trial.form(trial.leaves())
+    for how, made in _MADE.items():
+        torch.manual_seed(0)
+        try:
+            with torch.no_grad():
+                dropping = made(module.train(), (input, hx))
+                raw = [dropping(input, hx) for _ in range(2)]
+                plain = made(module.eval(), (input, hx))(input, hx)
+        except Exception as error:  # a refusal, whichever exception it comes as
+            refusals.append(f"{how}: {error}")
+            continue
+        require_two_masks([mask_given(trial, trial.structured(one, input)) for one in raw], how)
+        trial.agree(trial.structured(plain, input).arrays(), answer(trial.case))
+    if len(refusals) == len(_MADE):
+        raise NotImplementedError("; ".join(refusals))
 
 
 def _for_other_sizes(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any, int], Any]) -> None:

@@ -6,9 +6,9 @@ import torch
 
 from harness.implementation import switched
 from harness.reference import answer, gradients
-from harness.trial import Trial, where
+from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import every
-from suites.conformance.declare import MUST, SHOULD, contract
+from suites.conformance.declare import MAY, MUST, SHOULD, contract
 
 
 @contract(
@@ -71,3 +71,34 @@ def deterministic(trial: Trial) -> None:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
     trial.agree(found, right)
     trial.agree(back, slopes, only=names)
+
+
+@contract(
+    "execution.autocast_spares_float64",
+    "Under autocast a layer of float64 answers in float64, with its precision, and so do its gradients, or it refuses.",
+    MAY,
+    "torch.amp: ops in float64 are not eligible for autocast, and run in it whether or not autocast is enabled",
+    [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, batch_first=True, given_state=False, dtype="float64")],
+    demonstration="""
+        with torch.autocast(x.device.type, torch.bfloat16):
+            output, state = layer(x, hx)
+        output.square().sum().backward()
+        return output, state, [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
+)
+def autocast_spares_float64(trial: Trial) -> None:
+    module, leaves = trial.module(), trial.leaves(requires_grad=True)
+    input, hx = trial.form(leaves)
+    try:
+        with torch.autocast(torch.device(trial.case.device).type, torch.bfloat16):
+            raw = module(input) if hx is None else module(input, hx)
+    except Exception as error:  # a refusal, whichever exception it comes as
+        raise NotImplementedError(f"autocast of float64: {error}") from error
+    reply = trial.structured(raw, input)
+    for name, value in reply.tensors.items():
+        if value.dtype != torch.float64:
+            raise ContractError(f"Expected {name} of a layer of float64 in float64 under autocast, but it is {value.dtype}")
+    trial.agree(reply.arrays(), answer(trial.case))
+    trial.backward(reply, ("output",))
+    wanted = {"x": leaves["x"], **trial.parameters(module)}
+    trial.agree(trial.collect(wanted), gradients(trial.case, ("output",)), only=list(wanted))

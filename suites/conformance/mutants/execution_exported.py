@@ -129,3 +129,29 @@ class ForwardWeightBothWaysInOnnx(Sound):
         w = super().weights(slot)
         both = self.bidirectional and torch.onnx.is_in_onnx_export()
         return {**w, "weight_hh": super().weights(slot - slot % 2)["weight_hh"]} if both else w
+
+
+@mutant("execution.traced_dropout")
+class NothingDroppedInATrace(Sound):
+    """What is traced drops nothing, although it was traced in training."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x if torch._C._is_tracing() else super().between(x, level)
+
+
+@mutant("execution.traced_dropout")
+class MaskOfTheTrace(Sound):
+    """What is traced has the mask of its trace in it as a constant."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if not torch._C._is_tracing() or not self.training:
+            return super().between(x, level)
+        return x * torch.tensor(super().between(torch.ones_like(x), level).tolist()).to(x)
+
+
+@mutant("execution.traced_dropout")
+class NothingDroppedInAnExport(Sound):
+    """What is exported drops nothing, although it was exported in training."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return x if torch.compiler.is_exporting() else super().between(x, level)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Sound, Weights, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 
 
 @mutant("execution.switches_agree")
@@ -102,3 +102,12 @@ class ProjectionTurnedUnderVmap(Sound):
     def project(self, m: Tensor, weight_hr: Tensor | None) -> Tensor:
         turned = weight_hr is not None and torch._C._functorch.is_batchedtensor(m)
         return super().project(m.roll(1, -1) if turned else m, weight_hr)
+
+
+@mutant("execution.autocast_spares_float64")
+class InputRoundedUnderAutocast(Sound):
+    """Under autocast the input is rounded to the half type, whatever its own is."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        return (x.bfloat16().to(x) if torch.is_autocast_enabled(x.device.type) else x), valid, form
