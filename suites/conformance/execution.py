@@ -158,52 +158,43 @@ def parameters_given(trial: Trial) -> None:
         make(LSTM, proj_size=2, steps=3, batch=2),
     ],
     demonstration="""
-        inputs, weights = torch.stack([x, 2 * x]), {name: torch.stack([p, 2 * p]) for name, p in layer.named_parameters()}
-        each = lambda w: torch.func.functional_call(layer, w, (x, hx))[0]
+        tree, twice = torch.utils._pytree.tree_map, lambda value: torch.stack([value, 2 * value])
+        one = lambda w, x, hx: torch.func.functional_call(layer, w, (x, hx))
+        apart = lambda call: lambda *given: tree(lambda *two: torch.stack(two), *(call(*tree(lambda v: v[i], given)) for i in (0, 1)))
+        mapped, weights = apart if layer is reference else torch.vmap, dict(layer.named_parameters())
         with torch.no_grad():
-            if layer is reference:
-                answers = [each({name: p[i] for name, p in weights.items()}) for i in range(2)]
-                return torch.stack([layer(one, hx)[0] for one in inputs]), torch.stack(answers)
-            return torch.vmap(lambda one: layer(one, hx)[0])(inputs), torch.vmap(each)(weights)
+            members = mapped(lambda w: one(w, x, hx))(tree(twice, weights))
+            return members, mapped(lambda x: one(weights, x, hx))(twice(x)), mapped(layer)(twice(x), tree(twice, hx))
     """,
 )
 def vmap(trial: Trial) -> None:
-    module = trial.module()
-    leaves = trial.leaves()
-    input, hx = trial.form(leaves)
+    module, case = trial.module(), trial.case
+    inputs, weights = trial.leaves(), {name: value.detach() for name, value in trial.parameters(module).items()}
 
-    def one(x: Any) -> Any:
-        return module(x, hx)[0]
+    def one(given: dict[str, torch.Tensor]) -> Any:
+        """The output and the final states for these inputs and weights, the others being the case's."""
+        input, hx = trial.form({**inputs, **{name: value for name, value in given.items() if name in inputs}})
+        changed = {name: value for name, value in given.items() if name in weights}
+        return trial.structured(torch.func.functional_call(module, changed, (input, hx)), input).tensors
 
     with torch.no_grad(), trial.blamed("an ordinary call"):
-        module(input, hx)
-    try:
-        with torch.no_grad():
-            found = torch.vmap(one)(torch.stack([input, 2 * input]))
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"vmap: {error}") from error
-    right = answer(trial.case)
-    trial.agree(_time_major(trial, found[0]), right, only=["output"])
-    try:
-        with torch.no_grad():
-            # Over the states too: the second item has its own.
-            doubled = [torch.stack([value, 0 * value]) for value in leaves.values()]
-            each = torch.vmap(lambda *given: module(*trial.form(dict(zip(leaves, given, strict=True))))[0])(*doubled)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"vmap over the states: {error}") from error
-    trial.agree(_time_major(trial, each[0]), right, only=["output"])
-    weights = {name: torch.stack([value.detach(), 2 * value.detach()]) for name, value in trial.parameters(module).items()}
-    try:
-        with torch.no_grad():
-            members = torch.vmap(lambda given: torch.func.functional_call(module, given, (input, hx))[0])(weights)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"vmap over the weights: {error}") from error
-    trial.agree(_time_major(trial, members[0]), right, only=["output"])
-
-
-def _time_major(trial: Trial, output: torch.Tensor) -> dict[str, Any]:
-    """The output as an array, time first."""
-    return {"output": to_array(output.transpose(0, 1) if trial.case.layer.batch_first else output)}
+        one({})
+    twice = {name: 2 * array for name, array in case.arrays.inputs().items()}
+    for what, batched, second in (
+        ("inputs", {"x": inputs["x"]}, altered(case, inputs={"x": twice["x"]})),
+        ("inputs and states", inputs, altered(case, inputs=twice)),
+        ("weights", weights, altered(case, weights={name: 2 * value for name, value in case.arrays.weights.items()})),
+    ):
+        try:
+            with torch.no_grad():
+                found: Any = torch.vmap(one)({name: torch.stack([value, 2 * value]) for name, value in batched.items()})
+        except ContractError:
+            raise
+        except Exception as error:  # a refusal, whichever exception it comes as
+            raise NotImplementedError(f"vmap over {what}: {error}") from error
+        for item, right in enumerate((answer(case), second)):
+            with where(f"item {item} of a vmap over {what}"):
+                trial.agree({name: to_array(value[item]) for name, value in found.items()}, right)
 
 
 @contract(

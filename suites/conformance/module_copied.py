@@ -130,7 +130,7 @@ def _is_a_copy(trial: Trial, copied: Copying, how: str) -> None:
         twin, held = copy.deepcopy((layer, next(layer.parameters())))
         assert next(twin.parameters()) is held and twin.note and [p.requires_grad for p in twin.parameters()] == kept
         with torch.no_grad():
-            return [p.mul_(2) for p in twin.parameters()] and None, layer(x, hx), twin(x, hx)
+            return [p.mul_(2) for p in twin.parameters()] and None, layer.eval()(x, hx), twin.eval()(x, hx)
     """,
 )
 def deepcopy(trial: Trial) -> None:

@@ -111,15 +111,13 @@ def _matmul_precision() -> str:
         *every(steps=5, batch=3, lengths=(2, 5, 3)),
     ],
     demonstration="""
-        flags = torch.is_grad_enabled, torch.get_num_threads, __import__("numpy").geterr, torch.are_deterministic_algorithms_enabled
-        flags += gc.isenabled, sys.getrecursionlimit, lambda: vars(torch._tensor_str.PRINT_OPTS).copy()
-        flags += lambda: sum(f[1] is f[3] is None for f in warnings.filters), lambda: (torch.full((1,), 1e-40) * 1).item()
-        flags += gc.get_threshold, lambda: {**os.environ}, lambda c=torch._dynamo.config: c.suppress_errors, lambda: os.sched_getaffinity(0)
-        flags += torch.is_anomaly_enabled, torch.is_deterministic_algorithms_warn_only_enabled
-        for train in (True, False):
-            torch.set_anomaly_enabled(train), torch.use_deterministic_algorithms(train, warn_only=True), warnings.resetwarnings()
-            _, before, _ = torch.set_grad_enabled(train), [flag() for flag in flags], NEW and layer.train(train)(x, hx)
-            assert before == [flag() for flag in flags] and torch.backends.cudnn.benchmark < torch.is_autocast_cache_enabled(), before
+        flags = lambda: [torch.is_grad_enabled(), torch.get_num_threads(), gc.isenabled(), gc.get_threshold(), sys.getrecursionlimit(),
+            {**os.environ}, os.sched_getaffinity(0), torch.are_deterministic_algorithms_enabled(), (torch.full((1,), 1e-40) * 1).item(),
+            {**vars(torch._tensor_str.PRINT_OPTS)}, __import__("numpy").geterr(), sum(f[1] is f[3] is None for f in warnings.filters),
+            torch.backends.mkldnn.enabled, torch.backends.cudnn.benchmark, torch._dynamo.config.suppress_errors, torch.is_anomaly_enabled()]
+        for on in (True, False):
+            torch.set_grad_enabled(on), torch.set_anomaly_enabled(on), torch.backends.mkldnn.set_flags(on), warnings.resetwarnings()
+            assert flags() == [NEW and layer.train(on)(x, hx), flags()][1] and torch.is_autocast_cache_enabled(), "turned"
     """,
 )
 def switches_restored(trial: Trial) -> None:

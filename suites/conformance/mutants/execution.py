@@ -123,6 +123,18 @@ class WrongUnderVmap(Sound):
         return (new_h * 0.5, new_c) if t == 0 and torch._C._functorch.is_batchedtensor(x) else (new_h, new_c)
 
 
+@mutant("execution.vmap")
+class StateOfTheFirstUnderVmap(Sound):
+    """Under vmap over the states all begin with that of the first."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        functorch = torch._C._functorch
+        return [
+            functorch.get_unwrapped(state).select(functorch.maybe_get_bdim(state), 0) if functorch.is_batchedtensor(state) else state
+            for state in super().initial(x, hx, form)
+        ]
+
+
 @mutant("execution.autocast")
 class WeightsKeptFromAutocast(Sound):
     """The weights as autocast rounded them are kept for later calls."""
