@@ -57,21 +57,38 @@ def train_and_eval(trial: Trial) -> None:
 
 @contract(
     "module.called_by_keyword",
-    "A module can be called as module(input=..., hx=...), and without hx, with the same answer.",
+    "A module can be called as module(input=..., hx=...), module(input, hx=...) and module(input, None), and its forward() so too, with "
+    "the same answer.",
     MUST,
     in_docs("LSTM: Inputs: input, hx"),
-    [*every(num_layers=2), *every(given_state=False, bidirectional=True), *every(steps=5, batch=3, lengths=(2, 5, 3))],
+    [
+        *every(num_layers=2),
+        *every(given_state=False, bidirectional=True),
+        *every(steps=5, batch=3, lengths=(2, 5, 3)),
+        *every(batch=1, batched=False, bidirectional=True),
+        *every(batch_first=True, steps=4),
+    ],
     demonstration="""
-        with torch.no_grad():
-            return layer(input=x, hx=hx)
+        calls = lambda: [layer(input=x, hx=hx), layer(x, hx=hx), layer.forward(hx=hx, input=x), layer(x, *[hx])]
+        return calls(), layer.eval() and torch.no_grad()(calls)()
     """,
 )
 def called_by_keyword(trial: Trial) -> None:
-    module = trial.module()
+    module: Any = trial.module()
     input, hx = trial.form(trial.leaves())
-    with torch.no_grad(), trial.blamed("a call by keyword"):
-        raw = module(input=input, hx=hx)
-    trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
+    ways = {
+        "module(input=..., hx=...)": lambda: module(input=input, hx=hx),
+        "module(input, hx=...)": lambda: module(input, hx=hx),
+        "module(input, hx)": lambda: module(input, hx),
+        "module.forward(hx=..., input=...)": lambda: module.forward(hx=hx, input=input),
+    }
+    for train in (True, False):
+        module.train(train)
+        for way, call in ways.items():
+            with torch.set_grad_enabled(train), trial.blamed(way):
+                raw = call()
+            with where(f"{way} with train({train})"):
+                trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
 
 
 @contract(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Any
 
+from torch import Tensor
 from torch.nn.modules import module as for_all
 from torch.utils.hooks import RemovableHandle
 
@@ -52,3 +53,13 @@ class HooksSkippedInEval(Sound):
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         return super().__call__(*arguments, **options) if self.training else self.forward(*arguments, **options)
+
+
+@mutant("module.called_by_keyword")
+class NamedStateOfOneSequenceIgnored(Sound):
+    """A state given by keyword beside an input without a batch axis is ignored."""
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        if given and isinstance(given[0], Tensor) and given[0].dim() == 2:
+            named.pop("hx", None)
+        return super().__call__(*given, **named)
