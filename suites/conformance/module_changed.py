@@ -253,14 +253,17 @@ def strided_weights(trial: Trial) -> None:
 
 @contract(
     "module.reset_parameters",
-    "reset_parameters() draws every weight that is there anew from the law of a new layer, another each time, or is not there.",
+    "reset_parameters() draws every weight that is there anew from the law of a new layer, another each time, and leaves it the Parameter "
+    "that it is, frozen where it is; or it is not there.",
     MAY,
     in_docs("RNNBase.reset_parameters"),
     [*every(num_layers=2), *every(bidirectional=True)],
     demonstration="""
         [setattr(layer, name, torch.nn.Parameter(torch.full_like(p, 2.0))) for name, p in [*layer.named_parameters()]]
+        old = [p.requires_grad_(number % 2 > 0) for number, p in enumerate(layer.parameters())]
         for _ in range(2):
-            before, _ = [p.clone() for p in layer.parameters()], layer.reset_parameters()
+            before, _ = [p.clone() for p in old], layer.reset_parameters()
+            assert all(p is q and p.requires_grad is (n % 2 > 0) for n, (p, q) in enumerate(zip(layer.parameters(), old))), "not as it was"
             assert not any((p == 2.0).any() for p in layer.parameters()), "a weight is as it was"
         assert not any(torch.equal(p, k) for p, k in zip(layer.parameters(), before)), "drawn alike twice"
     """,
@@ -275,13 +278,18 @@ def reset_parameters(trial: Trial) -> None:
     with trial.blamed("assigning parameters"):
         for name, parameter in trial.parameters(module).items():
             setattr(module, name, nn.Parameter(torch.full_like(parameter, 2.0)))
+    kept = trial.parameters(module)
+    for number, parameter in enumerate(kept.values()):
+        parameter.requires_grad_(number % 2 == 0)
     # With gradients recorded, as apply(lambda m: m.reset_parameters()) has it.
     with trial.blamed("reset_parameters()"):
         draw: Any = module.reset_parameters
         draw()
         first = {name: drawn.detach().clone() for name, drawn in trial.parameters(module).items()}
         draw()
-    for name, drawn in trial.parameters(module).items():
+    for number, (name, drawn) in enumerate(trial.parameters(module).items()):
+        if drawn is not kept[name] or drawn.requires_grad is not (number % 2 == 0):
+            raise ContractError(f"Expected {name} to be the Parameter that it was, with its requires_grad, after reset_parameters()")
         values = drawn.detach().abs()
         if values.max() > bound or len(values.unique()) < 2:
             raise ContractError(f"Expected reset_parameters() to draw {name} anew within ±{bound:.4g}, but it did not")

@@ -272,3 +272,22 @@ class ResetAlikeEachTime(Sound):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             super().reset_parameters()
+
+
+@mutant("module.reset_parameters")
+class ResetToNewParameters(Sound):
+    """reset_parameters() puts new Parameters in the place of those that an optimiser has."""
+
+    def reset_parameters(self) -> None:
+        for name, parameter in list(self.named_parameters()):
+            setattr(self, name, torch.nn.Parameter(torch.empty_like(parameter)))
+        super().reset_parameters()
+
+
+@mutant("module.reset_parameters")
+class ResetThaws(Sound):
+    """After reset_parameters() every weight is trainable."""
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        self.requires_grad_(True)
