@@ -24,16 +24,19 @@ def _given(trial: Trial, weights: Mapping[str, Array], prefix: str = "") -> dict
 
 @contract(
     "module.part_of_a_model",
-    "In a model the layer's weights are in the model's state_dict() under the layer's name, and the model's load_state_dict() loads them.",
+    "In a model the layer's weights are in the model's state_dict() under the layer's name, and the model's load_state_dict() loads them, "
+    "and refuses where one of them is missing, is one too many or has another shape.",
     MUST,
     "torch.nn.Module.state_dict: Saving and Loading Models",
     _CASES,
     demonstration="""
         model = torch.nn.ModuleDict({"first": layer, "second": copy.deepcopy(layer)})
-        saved = {name: p.clone() for name, p in model.state_dict().items()}
+        saved, refused = {name: p.clone() for name, p in model.state_dict().items()}, 0
+        for wrong in ({**saved, "first.extra": x}, dict([*saved.items()][:-1])):
+            try: model.load_state_dict(wrong)
+            except Exception: refused += 1
         model.load_state_dict({name: (2 if "first" in name else 3) * p for name, p in saved.items()})
-        with torch.no_grad():
-            return [p for _, p in sorted(saved.items())], [each(x, hx) for each in model.values()]
+        return [p for _, p in sorted(saved.items())], [each(x, hx) for each in model.values()], refused
     """,
 )
 def part_of_a_model(trial: Trial) -> None:
@@ -58,6 +61,17 @@ def part_of_a_model(trial: Trial) -> None:
             raise ContractError(f"Expected the model's load_state_dict() to find every key, but it says {told}")
     trial.agree(trial.answer(first).arrays(), altered(trial.case, weights=doubled))
     trial.agree(trial.answer(second).arrays(), answer(trial.case))
+    last = list(wanted)[-1]
+    for what, given in {
+        f"{last} missing": {name: value for name, value in wanted.items() if name != last},
+        "first.extra in it": {**wanted, "first.extra": torch.zeros(1)},
+        f"{last} of another shape": {**wanted, last: wanted[last][:-1]},
+    }.items():
+        try:
+            model.load_state_dict(given)
+        except Exception:  # any exception is a refusal
+            continue
+        raise ContractError(f"Expected the model's load_state_dict() to refuse a checkpoint with {what}, but it did not")
 
 
 @contract(

@@ -165,3 +165,12 @@ class TakesOverWhatIsLoaded(Sound):
             value = state_dict.get(prefix + name)
             if value is not None and (value.shape, value.dtype) == (parameter.shape, parameter.dtype):
                 parameter.data = value.detach()
+
+
+@mutant("module.part_of_a_model")
+class MissingInAModelPassedOver(Sound):
+    """As part of a model it does not say which of its weights a checkpoint lacks."""
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
+        metadata, strict, missing, *others = rest
+        super()._load_from_state_dict(state_dict, prefix, metadata, strict, [] if prefix else missing, *others)

@@ -73,6 +73,16 @@ class PutsBackWhatIsUsual(Sound):
             torch.backends.mkldnn.set_flags(_enabled=True)
 
 
+@mutant("purity.switches_restored")
+class CastsNotKeptUnderAutocast(Sound):
+    """A call under autocast has it cast each weight anew from then on."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        if torch.is_autocast_enabled(x.device.type):
+            torch.set_autocast_cache_enabled(False)
+        return super().layers(x, valid, states)
+
+
 @mutant("purity.nothing_printed")
 class SaysWhichPath(Sound):
     """A call with a packed input prints a line."""
