@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.modules import module as for_all
+from torch.nn.utils.rnn import PackedSequence
 
 from harness.reference import altered, answer
 from harness.trial import ContractError, Trial, where
@@ -97,14 +98,15 @@ def called_by_keyword(trial: Trial) -> None:
     "what they were given.",
     SHOULD,
     "torch.nn.Module.register_forward_hook, register_full_backward_hook",
-    [*every(num_layers=2)],
+    [*every(num_layers=2), *every(batch=1, batched=False, bidirectional=True), *every(steps=5, batch=3, lengths=(2, 5, 3))],
     demonstration="""
-        called, note = [], lambda what, answer: (called.append(what), answer)[1]
-        layer.register_forward_pre_hook(lambda _, given: note(1, (2 * given[0], *given[1:])))
-        alone, _ = layer(x, hx), layer.register_forward_hook(lambda _, given, reply: note(2, (2 * reply[0], reply[1])))
-        layer.register_full_backward_hook(lambda _, grads, given: note(3, (2 * grads[0], *grads[1:])))
+        called, note, packed = [], lambda what, answer: (called.append(what), answer)[1], isinstance(x, tuple)
+        twice = lambda first, *rest: (first._replace(data=2 * first.data) if packed else 2 * first, *rest)
+        alone = layer.register_forward_pre_hook(lambda _, given: note(1, twice(*given))) and layer(x, hx)
+        layer.register_forward_hook(lambda _, given, reply: note(2, twice(*reply)))
+        packed or layer.register_full_backward_hook(lambda _, grads, given: note(3, (2 * grads[0], *grads[1:])))
         both, _ = layer(x, hx), layer.eval()(x, hx)
-        return alone, both, both[0].sum().backward(), called, leaves[0].grad
+        return alone, both, None if packed else both[0].sum().backward(), called, leaves[0].grad
     """,
 )
 def hooks_called(trial: Trial) -> None:
@@ -120,20 +122,23 @@ def hooks_called(trial: Trial) -> None:
 
     doubled = {"x": 2 * trial.case.arrays.x}
     with trial.blamed("registering hooks"):
-        module.register_forward_pre_hook(lambda _, given: noted("forward pre-hook", (2 * given[0], *given[1:])))
+        module.register_forward_pre_hook(lambda _, given: noted("forward pre-hook", (_twice(given[0]), *given[1:])))
     found = trial.answer(module).arrays()
     if called != ["forward pre-hook"]:
         raise ContractError(f"Expected a forward pre-hook alone to be called once, but called were {called or 'none'}")
     trial.agree(found, altered(trial.case, inputs=doubled))
     called.clear()
     with trial.blamed("registering hooks"):
-        module.register_forward_hook(lambda _, given, reply: noted("forward hook", (2 * reply[0], reply[1])))
+        module.register_forward_hook(lambda _, given, reply: noted("forward hook", (_twice(reply[0]), reply[1])))
     for train in (False, True):
         found = trial.answer(module.train(train)).arrays()
         if called != ["forward pre-hook", "forward hook"]:
             raise ContractError(f"Expected the forward pre-hook and the forward hook to be called once each, but called were {called}")
         trial.agree({**found, "output": found["output"] / 2}, altered(trial.case, inputs=doubled))
         called.clear()
+    if trial.case.lengths is not None:
+        # Full backward hooks are for tensors, and a PackedSequence is none.
+        return
     with trial.blamed("registering hooks"):
         module.register_full_backward_hook(twice_as_steep)
     leaves = trial.leaves(requires_grad=True)
@@ -228,6 +233,11 @@ def _for_all_modules(trial: Trial) -> None:
             f"Expected hooks for all modules to be called: {', '.join(wanted)}; but called were {', '.join(called) or 'none'}"
         )
     _agree_doubled(trial, leaves["x"], 16)
+
+
+def _twice(given: Any) -> Any:
+    """A tensor, or a packed sequence, times two."""
+    return given._replace(data=2 * given.data) if isinstance(given, PackedSequence) else 2 * given
 
 
 def _agree_doubled(trial: Trial, x: torch.Tensor, times: int) -> None:

@@ -151,15 +151,22 @@ def optimiser_step(trial: Trial) -> None:
 
 
 def _converted(trial: Trial, module: nn.Module, how: str, dtype: torch.dtype, convert: Callable[[], nn.Module]) -> nn.Module:
-    """The module after a conversion, whose parameters hold what they held, in ``dtype``."""
+    """The module after a conversion, whose parameters hold what they held, in ``dtype``, and have the gradients that they had."""
     before = {name: parameter.detach().clone() for name, parameter in module.named_parameters()}
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
     with trial.blamed(how):
-        module = convert()
+        converted = convert()
+    if converted is not module:
+        raise ContractError(f"Expected {how} to return the module itself, whose parameters an optimiser may have, but it returns another")
     for name, parameter in module.named_parameters():
         if parameter.dtype != dtype:
             raise ContractError(f"Expected all parameters to be {dtype} after {how}, but {name} is {parameter.dtype}")
         if not torch.equal(parameter.detach(), before[name].to(dtype)):
             raise ContractError(f"Expected {name} to have its values in {dtype} after {how}, but it has others")
+        if parameter.grad is None or parameter.grad.dtype != dtype or not (parameter.grad == 1).all():
+            raise ContractError(f"Expected the gradient of {name} in {dtype} after {how}, but it is {parameter.grad}")
+        parameter.grad = None
     return module
 
 
@@ -176,13 +183,13 @@ def _converted(trial: Trial, module: nn.Module, how: str, dtype: torch.dtype, co
         *every(given_state=False, dtype="float64"),
     ],
     demonstration="""
-        assert all(map(torch.equal, [p.half() for p in layer.parameters()], layer.half().parameters()))
-        with torch.no_grad():
-            layer.float()(x.float())
-            for p in torch.nn.Sequential(layer.requires_grad_(False).double()).to(dtype).parameters():
-                assert p.dtype == dtype and not p.requires_grad, (p.dtype, p.requires_grad)
-                p.mul_(2)
-            return layer(x, hx)
+        halves = [setattr(p, "grad", p.data.clone()) or p.half() for p in layer.parameters()]
+        assert all(h.equal(p) and p.grad.dtype == p.dtype for h, p in zip(halves, layer.half().parameters())) and layer.to(dtype) is layer
+        torch.no_grad()(layer.float().__call__)(x.float())
+        for p in torch.nn.Sequential(layer.requires_grad_(False).double()).to(dtype).parameters():
+            assert p.dtype == dtype and not p.requires_grad, (p.dtype, p.requires_grad)
+            p.data.mul_(2)
+        return torch.no_grad()(layer.__call__)(x, hx)
     """,
 )
 def to_dtype(trial: Trial) -> None:

@@ -147,7 +147,7 @@ def positional_arguments(trial: Trial) -> None:
 @contract(
     "module.device_and_dtype_arguments",
     "device= and dtype= of the constructor, and torch.device as a context around it, make every parameter there and of that type, drawn as "
-    "ever, the meta device included, from which to_empty() takes them, or are refused.",
+    "ever, the meta device included, from which to_empty() takes them and reset_parameters() draws them, or are refused.",
     MAY,
     "torch.nn: device and dtype keyword arguments (torch.nn.Module: skipping initialization); torch.nn.utils.skip_init",
     [*every(num_layers=2, dtype="float64"), *every(bidirectional=True, bias=False, dtype="bfloat16"), make(LSTM, proj_size=2)],
@@ -180,14 +180,17 @@ def device_and_dtype_arguments(trial: Trial) -> None:
         shapes = {name: tuple(parameter.shape) for name, parameter in module.named_parameters()}
         if shapes != layer.parameter_shapes():
             raise ContractError(f"Expected parameters of shape {layer.parameter_shapes()} on {device} but got {shapes}")
-        if device != "meta":
-            # Rounding can carry a value past the bound.
-            far = [n for n, p in module.named_parameters() if not 0 < p.detach().abs().max() <= 1.01 * layer.hidden_size**-0.5]
-            if far:
-                raise ContractError(f"Expected {', '.join(far)} to be drawn within ±1/√H in {wanted} too, but it was not")
-        else:
-            with trial.blamed("to_empty()"):
+        is_drawn = device != "meta" or hasattr(module, "reset_parameters")
+        if device == "meta":
+            with trial.blamed("to_empty() and reset_parameters()"):
                 module = module.to_empty(device=trial.case.device)
+                if is_drawn:
+                    draw: Any = module.reset_parameters
+                    draw()
+        # Rounding can carry a value past the bound.
+        far = [n for n, p in module.named_parameters() if not 0 < p.detach().abs().max() <= 1.01 * layer.hidden_size**-0.5]
+        if far and is_drawn:
+            raise ContractError(f"Expected {', '.join(far)} to be drawn within ±1/√H in {wanted} too, but it was not")
         load(trial, module, trial.case.arrays.weights)
         trial.agree(trial.answer(module).arrays(), answer(trial.case))
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 from torch.nn.modules import module as for_all
+from torch.nn.utils.rnn import PackedSequence
 from torch.utils.hooks import RemovableHandle
 
 from suites.conformance.mutants.base import Sound, mutant
@@ -63,3 +64,12 @@ class NamedStateOfOneSequenceIgnored(Sound):
         if given and isinstance(given[0], Tensor) and given[0].dim() == 2:
             named.pop("hx", None)
         return super().__call__(*given, **named)
+
+
+@mutant("module.hooks_called")
+class HooksOfPacksSkipped(Sound):
+    """A call with a packed input calls no hooks."""
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        packed = given and isinstance(given[0], PackedSequence)
+        return self.forward(*given, **named) if packed else super().__call__(*given, **named)

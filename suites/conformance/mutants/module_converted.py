@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -107,3 +108,20 @@ class ConversionOfAModelUnseen(Sound):
         noted, dtype = self.__dict__.get("_dtype", input.data.dtype), input.data.dtype
         if noted != dtype:
             raise ValueError(f"expected an input of {noted}, got {dtype}")
+
+
+@mutant("module.to_dtype")
+class ConvertedCopy(Sound):
+    """.to() leaves the layer as it is and returns a converted copy."""
+
+    def to(self, *arguments: Any, **options: Any) -> Any:
+        return super(ConvertedCopy, copy.deepcopy(self)).to(*arguments, **options)
+
+
+@mutant("module.to_dtype")
+class ConvertedWithoutGradients(Sound):
+    """A conversion puts away the gradients that there are."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.zero_grad()
+        return super()._apply(fn, recurse)

@@ -112,3 +112,14 @@ class PicklingUnties(Sound):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_parameters": _untied(self.__dict__["_parameters"])}
+
+
+@mutant("module.deepcopy")
+class CopyOfItsOwnClass(Sound):
+    """A deep copy is of the layer's own class, and not of the subclass of which its original is."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        twin = CopyOfItsOwnClass.__new__(CopyOfItsOwnClass)
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin

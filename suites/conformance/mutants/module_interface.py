@@ -94,6 +94,24 @@ class DeviceArgumentIgnored(Sound):
         return super().constructed(mode, *arguments, **options)
 
 
+@mutant("module.device_and_dtype_arguments")
+class RecurrentWeightsOfEmptyNotDrawn(Sound):
+    """After to_empty() reset_parameters() leaves the recurrent weights zero."""
+
+    _empty = False
+
+    def to_empty(self, **options: Any) -> Any:
+        self._empty = True
+        return super().to_empty(**options)
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if self._empty and name.startswith("weight_hh"):
+                    parameter.zero_()
+
+
 @mutant("module.meaningless_options", Mode.RNN_TANH)
 class UnknownNonlinearityIsRelu(Sound):
     """Whatever is not tanh is taken for relu."""
