@@ -14,18 +14,21 @@ from torch.nn.utils.rnn import PackedSequence, pad_packed_sequence
 from harness.case import Array
 from harness.reference import Expected, altered, answer, gradients, tensor, to_array
 from harness.trial import Raised, Trial, canonical
-from suites.conformance.cases import LSTM, every
+from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 from suites.conformance.gradients import every_output
 from suites.conformance.purity import tensors_in
 
 _CASES = [
-    *every(num_layers=2),
-    *every(bidirectional=True, batch_first=True, steps=4),
     # Equal T and B: nothing but the strides says which is which.
+    *every(num_layers=2, steps=3),
+    *every(bidirectional=True, batch_first=True, steps=4),
     *every(batch_first=True, steps=4, batch=4),
     *every(LSTM, proj_size=2, dtype="float64"),
 ]
+
+#: Kernels for half types, which read two numbers or eight at a time, are others.
+_HALF = [*every(GRU, LSTM, dtype="bfloat16"), *every(RNN_TANH, RNN_RELU, dtype="float16")]
 
 
 def _spread(value: Tensor) -> Tensor:
@@ -93,7 +96,7 @@ def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Call
     "expanded, overlapping windows.",
     MUST,
     in_docs("LSTM: Inputs"),
-    [*_CASES, *every(batch=1, batched=False, steps=6), *every(steps=5, batch=3, lengths=(2, 5, 3))],
+    [*_CASES, *_HALF, *every(batch=1, batched=False, steps=6), *every(steps=5, batch=3, lengths=(2, 5, 3))],
     demonstration="""
         data, pack = (x.data, lambda v: x._replace(data=v)) if isinstance(x, tuple) else (x, lambda v: v)
         laid = [torch.stack([data, data + 1], -1).flatten(-2)[..., ::2], torch.stack([data, data + 1], 1)[:, 0]]
@@ -154,7 +157,7 @@ def strided_state(trial: Trial) -> None:
     "Input and states may begin anywhere in their storage.",
     MUST,
     "torch.Tensor.storage_offset",
-    [*_CASES, *every(steps=5, batch=3, lengths=(2, 5, 3))],
+    [*_CASES, *_HALF, *every(steps=5, batch=3, lengths=(2, 5, 3))],
     demonstration="""
         def lay(value):
             if isinstance(value, tuple): return value._replace(data=lay(value.data))

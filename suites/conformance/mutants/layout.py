@@ -236,3 +236,25 @@ class PackedCotangentMisread(Sound):
         if packed.data.requires_grad:
             packed.data.register_hook(lambda g: _misread(g) if 0 in g.stride() else g)
         return packed
+
+
+@mutant("layout.shifted")
+class HalfTypesReadInPairs(Sound):
+    """An input in a half type that begins at an odd place of its storage is read in pairs, from the place before."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.element_size() == 2 and input.storage_offset() % 2:
+            input = torch.roll(input, 1, -1)
+        return super().forward(input, hx)
+
+
+@mutant("layout.strided_input")
+class SquareInputTurnedRound(Sound):
+    """Where T and B are equal, an input whose batch axis lies before the time axis in memory is taken for one with the batch first."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.dim() == 3 and not self.batch_first:
+            steps, batch, _ = input.shape
+            if steps == batch > 1 and input.stride(0) < input.stride(1):
+                input = input.transpose(0, 1)
+        return super().forward(input, hx)
