@@ -155,7 +155,7 @@ def compiler() -> dict[str, Any]:
     if config is None:
         environment = os.environ.get
         return {"suppress_errors": bool(environment("TORCHDYNAMO_SUPPRESS_ERRORS")), "disable": environment("TORCH_COMPILE_DISABLE") == "1"}
-    names = ("suppress_errors", "disable", "recompile_limit", "automatic_dynamic_shapes", "capture_scalar_outputs")
+    names = ("suppress_errors", "disable", "recompile_limit", "automatic_dynamic_shapes", "capture_scalar_outputs", "allow_rnn")
     return {name: getattr(config, name) for name in names if hasattr(config, name)}
 
 
@@ -164,6 +164,7 @@ def _same_process() -> Iterator[None]:
     """Puts back what belongs to the process and not to torch."""
     thresholds, collects, own, environment, compiles = gc.get_threshold(), gc.isenabled(), cores(), dict(os.environ), compiler()
     depth, interval, level = sys.getrecursionlimit(), sys.getswitchinterval(), logging.getLogger().level
+    silenced = logging.root.manager.disable
     try:
         yield
     finally:
@@ -172,6 +173,7 @@ def _same_process() -> Iterator[None]:
         sys.setrecursionlimit(depth)
         sys.setswitchinterval(interval)
         logging.getLogger().setLevel(level)
+        logging.disable(silenced)
         if cores() != own:
             os.sched_setaffinity(0, own)
         if dict(os.environ) != environment:

@@ -204,7 +204,7 @@ _STACKS: tuple[dict[str, Any], ...] = (
     {"input_size": 3, "hidden_size": 5, "steps": 260, "batch": 3, "lengths": (260, 129, 65), "enforce_sorted": True},
     {"input_size": 3, "hidden_size": 4, "steps": 140, "batch": 5, "lengths": (3, 140, 64, 129, 65), "bidirectional": True},
     {"input_size": 3, "hidden_size": 4, "steps": 260, "batch": 1, "batched": False},
-    {"input_size": 2, "hidden_size": 3, "num_layers": 9, "steps": 2, "batch": 2},
+    {"input_size": 2, "hidden_size": 3, "num_layers": 11, "steps": 2, "batch": 2},
     {"input_size": 2, "hidden_size": 3, "steps": 3, "batch": 140, "lengths": tuple(1 + (2 * k) % 3 for k in range(140))},
     {"input_size": 259, "hidden_size": 257, "bidirectional": True, "steps": 2, "batch": 2},
     # As many sequences as steps: whoever takes one for the other is seen by their numbers alone.

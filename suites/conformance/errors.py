@@ -29,7 +29,7 @@ _SIZES = {"steps": 4, "batch": 2}
     ],
     demonstration="""
         inputs = [x[..., :1]] * (x.shape[-1] > 1) + [torch.cat([x, x[..., :1]], -1), x[(None,) * (4 - x.dim())], x[(0,) * (x.dim() - 1)]]
-        for wrong, train in [(wrong, train) for wrong in inputs for train in (True, False)]:
+        for wrong, train in [(wrong, train) for wrong in inputs + [x.mT] * (x.mT.shape[-1] != x.shape[-1]) for train in (True, False)]:
             try: layer.train(train)(wrong, hx)
             except Exception: continue
             raise AssertionError(f"an input of shape {tuple(wrong.shape)} was answered")
@@ -43,6 +43,9 @@ def input_shape(trial: Trial) -> None:
         # A single feature is the wrong size that broadcasts.
         trial.refuses(f"1 input feature instead of {features}", module, input[..., :1], hx)
     trial.refuses(f"{features + 1} input features instead of {features}", module, torch.cat([input, input[..., :1]], -1), hx)
+    turned = input.transpose(-1, -2)
+    if turned.shape[-1] != features:
+        trial.refuses("an input whose last two axes are exchanged", module, turned, hx)
     trial.refuses("a 4-D input", module, input[(None,) * (4 - input.dim())], hx)
     trial.refuses("a 1-D input", module, input[(0,) * (input.dim() - 1)], hx)
 
@@ -134,10 +137,10 @@ def _like(hx: Any, states: list[torch.Tensor]) -> Any:
         *every(steps=4, batch=3, lengths=(4, 3, 1), enforce_sorted=True),
     ],
     demonstration="""
-        pair, number = isinstance(hx, tuple), 1 if isinstance(x, tuple) else 2 if x.dim() == 2 else 5
+        pair, n = isinstance(hx, tuple), 1 if isinstance(x, tuple) else 2 if x.dim() == 2 else 5
         forms = [lambda s: s[0], lambda s: s[:, None], lambda s: s.new_zeros(len(s), 4, 5), lambda s: s[:, 0], lambda s: s.transpose(0, 1)]
-        pairs = [hx[0], hx[:1], (hx[0], None), (None, hx[1]), *[(*hx, hx[1])] * (number != 2)] if pair else [(hx, hx), (hx,), [hx]]
-        for wrong in [tuple(map(form, hx)) if pair else form(hx) for form in forms[:number]] + pairs:
+        pairs = [hx[0], hx[:1], (hx[0], None), (None, hx[1]), *[(*hx, hx[1])] * (n != 2)] if pair else [(hx, hx), (hx,), [hx]]
+        for wrong in [tuple(map(f, hx)) if pair else f(hx) for f in forms[:n]] + pairs + [(hx[0], hx[-1][:, None])] * (pair * n == 2):
             try: layer(x, wrong)
             except Exception: continue
             raise AssertionError("a state of another form was answered")
@@ -166,6 +169,9 @@ def state_form(trial: Trial) -> None:
     else:
         trial.refuses("a 3-D state for an unbatched input", module, input, _like(hx, [state[:, None] for state in states]))
         trial.refuses("a 1-D state for an unbatched input", module, input, _like(hx, [state[0] for state in states]))
+    for index, name in enumerate(("h_0", "c_0") if len(states) == 2 else ()):
+        mixed = [(state[:, 0] if trial.case.batched else state[:, None]) if i == index else state for i, state in enumerate(states)]
+        trial.refuses(f"{name} alone with another number of dimensions than the input", module, input, tuple(mixed))
 
 
 def _refuses_no_pair(trial: Trial, module: torch.nn.Module, input: Any, h_0: torch.Tensor, c_0: torch.Tensor) -> None:

@@ -257,9 +257,10 @@ def autocast(trial: Trial) -> None:
     leaves = trial.leaves(case=finer)
     with torch.no_grad(), trial.blamed("a call under autocast, and one after it"):
         module.load_state_dict({name: tensor(value, finer) for name, value in finer.arrays.weights.items()})
-        with _under_autocast(case):
-            trial.call(module, *trial.form(leaves))
-    trial.agree(trial.answer(module, leaves).arrays(), answer(finer))
+        for train in (True, False):
+            with _under_autocast(case):
+                trial.call(module.train(train), *trial.form(leaves))
+            trial.agree(trial.answer(module, leaves).arrays(), answer(finer))
 
 
 def _under_autocast(case: Case) -> torch.autocast:

@@ -24,7 +24,8 @@ from suites.conformance.declare import MUST, SHOULD, contract, in_docs
     [*every(num_layers=2, dropout=1.0)],
     demonstration="""
         for train in (False, True):
-            assert layer.train(train) is layer and layer.training is train
+            layer.inside = torch.nn.Identity()
+            assert layer.train(train) is layer and layer.training is layer.inside.training is train
         with torch.inference_mode():
             answers = layer(x, hx), layer.requires_grad_(False)(x, hx)
             layer.training = False
@@ -51,6 +52,13 @@ def train_and_eval(trial: Trial) -> None:
             found = trial.answer(module).arrays()
             with where(f"after training = {train}"):
                 trial.agree(found, altered(trial.case, masks=[zeros]) if train else answer(trial.case))
+    # Whatever somebody puts inside goes with it.
+    inside = nn.Identity()
+    module.add_module("inside", inside)
+    for train in (False, True):
+        module.train(train)
+        if inside.training is not train:
+            raise ContractError(f"Expected train({train}) to reach the modules inside, but for one put there training={inside.training}")
     # Frozen is not eval mode.
     found = trial.call(module.train().requires_grad_(False), *trial.form(trial.leaves())).arrays()
     trial.agree(found, altered(trial.case, masks=[zeros]))
@@ -157,12 +165,12 @@ def hooks_called(trial: Trial) -> None:
     "torch.nn.modules.module.register_module_forward_hook; torch.nn.Module.register_full_backward_pre_hook",
     [*every(num_layers=2)],
     demonstration="""
-        called, note = [], lambda what, answer=None: (called.append(what), answer)[1]
-        world, twice = torch.nn.modules.module, lambda given: (2 * given[0], *given[1:])
+        called, world, note = [], torch.nn.modules.module, lambda what, answer=None: (called.append(what), answer)[1]
         handles = [world.register_module_forward_pre_hook(lambda m, given: note(1) if m is layer else None)]
         handles += [world.register_module_full_backward_hook(lambda m, grads, given: note(2) if m is layer else None)]
+        layer.eval()(input=x), layer.train()
         layer.register_forward_pre_hook(lambda _, args, given: note(3, (args, {**given, "input": 2 * given["input"]})), with_kwargs=True)
-        layer.register_full_backward_pre_hook(lambda _, given: note(4, twice(given)))
+        layer.register_full_backward_pre_hook(lambda _, given: note(4, (2 * given[0], *given[1:])))
         return layer(input=x, hx=hx), layer(input=x)[0].sum().backward(), [h.remove() for h in handles] and called, leaves[0].grad
     """,
 )
@@ -224,10 +232,12 @@ def _for_all_modules(trial: Trial) -> None:
     try:
         leaves = trial.leaves(requires_grad=True)
         trial.backward(trial.call(module, *trial.form(leaves)), ("output",))
+        # In eval mode, without gradients, the two of the call alone.
+        trial.answer(module.eval())
     finally:
         for handle in handles:
             handle.remove()
-    wanted = [name for name, *_ in kinds]
+    wanted = [name for name, *_ in kinds] + [name for name, *_ in kinds[:2]]
     if called != wanted:
         raise ContractError(
             f"Expected hooks for all modules to be called: {', '.join(wanted)}; but called were {', '.join(called) or 'none'}"

@@ -22,7 +22,7 @@ from suites.conformance.module import CASES, load
     "repr() and str() of a module do not raise; where they name an option, they give its value.",
     SHOULD,
     "torch.nn.Module.extra_repr",
-    CASES,
+    [*CASES, *every(num_layers=2, bias=False, bidirectional=True, dropout=0.5)],
     demonstration="""
         shown = repr(layer).splitlines()[0].strip("()").split(", ")
         for name in ("num_layers", "bias", "batch_first", "dropout", "bidirectional"):
@@ -115,6 +115,7 @@ def _constructed(trial: Trial, *arguments: Any, **options: Any) -> nn.Module:
     [
         *every(num_layers=2),
         *every(num_layers=2, bias=False, batch_first=True, bidirectional=True, dropout=0.5),
+        *every(num_layers=2, dropout=1.0),
         make(LSTM, num_layers=2, proj_size=2),
     ],
     needs_constructor=True,
@@ -132,8 +133,9 @@ def positional_arguments(trial: Trial) -> None:
     layer = trial.case.layer
     first: list[Any] = [layer.input_size, layer.hidden_size, layer.num_layers]
     rest: list[Any] = [layer.mode.value.removeprefix("rnn_")] if layer.mode in (RNN_TANH, RNN_RELU) else []
-    # A dropout of 0 is given as people give it: as an integer.
-    rest += [layer.bias, layer.batch_first, layer.dropout or 0, layer.bidirectional] + [layer.proj_size] * layer.has_cell_state
+    # A dropout of 0 or 1 is given as people give it: as an integer.
+    dropout = int(layer.dropout) if layer.dropout in (0, 1) else layer.dropout
+    rest += [layer.bias, layer.batch_first, dropout, layer.bidirectional] + [layer.proj_size] * layer.has_cell_state
     told = layer.options().keys() <= {"num_layers"}
     for given in [first] * told + [first + rest]:
         with trial.blamed(f"{layer.mode.class_name}({', '.join(map(repr, given))})"):
@@ -203,7 +205,11 @@ _MEANINGLESS: tuple[tuple[dict[str, Any], frozenset[Mode]], ...] = (
     ({"hidden_size": 5.5}, frozenset(Mode)),
     ({"batchfirst": True}, frozenset(Mode)),
     ({"num_layers": 0}, frozenset(Mode)),
+    ({"num_layers": 1.5}, frozenset(Mode)),
     ({"num_layers": 2, "dropout": 1.5}, frozenset(Mode)),
+    ({"num_layers": 2, "dropout": -0.5}, frozenset(Mode)),
+    # What is meant for the options beside it by position, and would drop everything.
+    ({"num_layers": 2, "dropout": True}, frozenset(Mode)),
     ({"nonlinearity": "sigmoid"}, frozenset((RNN_TANH,))),
     ({"proj_size": 2}, frozenset(Mode) - {LSTM}),
 )
@@ -211,16 +217,16 @@ _MEANINGLESS: tuple[tuple[dict[str, Any], frozenset[Mode]], ...] = (
 
 @contract(
     "module.meaningless_options",
-    "An option that means nothing (no layers, no units, half a unit, dropout above 1, an unknown nonlinearity, proj_size of a GRU or RNN, "
-    "a misspelt name) is refused when the layer is built, or at the latest when it is called.",
+    "An option that means nothing (no or half a layer, no or half a unit, dropout below 0, above 1 or True, an unknown nonlinearity, "
+    "proj_size of a GRU or RNN, a misspelt name) is refused when the layer is built, or at the latest when it is called.",
     SHOULD,
     in_docs("LSTM: Args; nn.RNNBase.__init__"),
     every(),
     needs_constructor=True,
     demonstration="""
         sizes = reference.input_size, reference.hidden_size
-        wrongs = [{"num_layers": 0}, {"batchfirst": True}, {"num_layers": 2, "dropout": 1.5}]
-        for wrong in [*wrongs, *([] if reference.mode == "LSTM" else [{"proj_size": 2}])]:
+        wrongs = [{"num_layers": 2, "dropout": p} for p in (1.5, -0.5, True)] + [{"num_layers": n} for n in (0, 1.5)]
+        for wrong in [{"batchfirst": True}, *wrongs, *([] if reference.mode == "LSTM" else [{"proj_size": 2}])]:
             try: type(layer)(*sizes, **wrong).to(dtype)(x)
             except Exception: continue
             raise AssertionError(f"{wrong} was accepted")

@@ -40,6 +40,8 @@ NOT_SHOWN = {
     "mutant:fourth-layer-not-dropped-in-part": _MASKS,
     "mutant:autocast-copies-kept": "a script of so few lines calls it under autocast with gradients alone",
     "mutant:casts-not-kept-under-autocast": "a script of so few lines looks at the switches without autocast alone",
+    "mutant:logs-no-warnings": "a script of so few lines does not look at every switch",
+    "mutant:rounded-after-autocast-in-eval": "a script of so few lines calls it under autocast in training alone",
     "mutant:scratch-state-shared": "left to themselves, two threads take turns too seldom to be sure of it",
     **{mutant.id: _NO_CLASS for contract, mutant in PAIRS if contract.needs_constructor},
 }

@@ -297,3 +297,13 @@ class PackedIntegersConverted(Sound):
         if isinstance(input, PackedSequence) and not input.data.is_floating_point():
             input = input._replace(data=input.data.to(self.get_parameter("weight_hh_l0").dtype))
         return super().forward(input, hx)
+
+
+@mutant("errors.input_shape")
+class FeaturesBeforeSequences(Sound):
+    """An input whose last two axes are exchanged is turned round."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.dim() in (2, 3) and input.shape[-1] != self.input_size == input.shape[-2]:
+            input = input.mT
+        return super().forward(input, hx)

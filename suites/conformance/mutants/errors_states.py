@@ -70,3 +70,14 @@ class UnbatchedInputConverted(Sound):
     def forward(self, input: Any, hx: Any = None) -> Any:
         unbatched = isinstance(input, Tensor) and input.dim() == 2
         return super().forward(input.to(self.get_parameter("weight_hh_l0").dtype) if unbatched else input, hx)
+
+
+@mutant("errors.state_form", Mode.LSTM)
+class CellStateOfOneSequence(Sound):
+    """Beside an input without a batch axis c_0 may have one, where h_0 has none."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.dim() == 2 and isinstance(hx, tuple) and len(hx) == 2 and isinstance(hx[1], Tensor):
+            h_0, c_0 = hx
+            hx = (h_0, c_0[:, 0] if c_0.dim() == 3 and c_0.shape[1] == 1 and h_0.dim() == 2 else c_0)
+        return super().forward(input, hx)

@@ -111,3 +111,14 @@ class InputRoundedUnderAutocast(Sound):
     def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
         x, valid, form = super().read(input)
         return (x.bfloat16().to(x) if torch.is_autocast_enabled(x.device.type) else x), valid, form
+
+
+@mutant("execution.autocast")
+class RoundedAfterAutocastInEval(Sound):
+    """In eval mode the first call after one under autocast has its input rounded too."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        before = self.__dict__.get("_cast", False)
+        self.__dict__["_cast"] = torch.is_autocast_enabled(x.device.type) and not self.training
+        return (x.bfloat16().to(x) if before and not self.training else x), valid, form

@@ -73,3 +73,12 @@ class HooksOfPacksSkipped(Sound):
     def __call__(self, *given: Any, **named: Any) -> Any:
         packed = given and isinstance(given[0], PackedSequence)
         return self.forward(*given, **named) if packed else super().__call__(*given, **named)
+
+
+@mutant("module.other_hooks_called")
+class HooksForAllModulesSkippedInEval(Sound):
+    """In eval mode its call does not know the hooks that are registered for all modules."""
+
+    def __call__(self, *given: Any, **named: Any) -> Any:
+        own = self._forward_hooks or self._forward_pre_hooks or self._backward_hooks or self._backward_pre_hooks
+        return super().__call__(*given, **named) if self.training or own else self.forward(*given, **named)

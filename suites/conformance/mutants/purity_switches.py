@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import sys
 import warnings
@@ -80,6 +81,15 @@ class CastsNotKeptUnderAutocast(Sound):
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         if torch.is_autocast_enabled(x.device.type):
             torch.set_autocast_cache_enabled(False)
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.switches_restored")
+class LogsNoWarnings(Sound):
+    """A call disables warnings of all loggers."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        logging.disable(logging.WARNING)
         return super().layers(x, valid, states)
 
 

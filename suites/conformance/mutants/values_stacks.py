@@ -244,3 +244,13 @@ class SequencesPast65535(Sound):
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         new_h, new_c = super().step(x, h, c, w, t, slot)
         return torch.cat([new_h[:65535], h[65535:]]), new_c
+
+
+@mutant("values.stacks")
+class LayersInAlphabeticalOrder(Sound):
+    """Layers are taken in the order of their weights' names, where l10 comes before l2."""
+
+    def weights(self, slot: int) -> Weights:
+        level, reverse = divmod(slot, self.layer.directions)
+        level = sorted(range(self.layer.num_layers), key=str)[level]
+        return super().weights(level * self.layer.directions + reverse)
