@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,6 +26,9 @@ from harness.layer import Mode
 
 #: The time steps of a chunk. What compiling it costs grows with them, and what a call costs is shared among them.
 CHUNK = 8
+
+#: The graphs that each function may have.
+LIMIT = 1024
 
 _COMPILERS = ("g++", "clang++", "c++")
 
@@ -108,12 +112,31 @@ def direction(
     return torch.cat(ys), torch.cat([h, *h_ended[::-1]]), torch.cat([c, *c_ended[::-1]])
 
 
+@contextmanager
+def _switches() -> Iterator[None]:
+    """What is compiled has no limit, beyond which torch.compile refuses to go on, and keeps its buffers for a second backward pass."""
+    from torch._dynamo import config  # Takes seconds.
+    from torch._functorch import config as of_backward
+
+    with config.patch(recompile_limit=LIMIT, accumulated_recompile_limit=4 * LIMIT), of_backward.patch(donated_buffer=False):
+        yield
+
+
+def _unlimited(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`direction` under :func:`_switches`, which hold in the thread that set them alone."""
+    config = sys.modules.get("torch._dynamo.config")
+    if config is not None and config.recompile_limit >= LIMIT:
+        return direction(*arguments)
+    with _switches():
+        return direction(*arguments)
+
+
 def _by_step(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return direction(1, *arguments)
+    return _unlimited(1, *arguments)
 
 
 def _by_chunk(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return direction(CHUNK, *arguments)
+    return _unlimited(CHUNK, *arguments)
 
 
 class StepRNN(loop.HoistedRNN):
@@ -161,16 +184,6 @@ def unavailable(device: str) -> str | None:
     if not any(shutil.which(compiler) for compiler in _COMPILERS):
         return f"torch.compile needs a C++ compiler for the CPU, and found none of {', '.join(_COMPILERS)}"
     return None
-
-
-@contextmanager
-def _switches() -> Iterator[None]:
-    """What is compiled has no limit, beyond which torch.compile refuses to go on, and keeps its buffers for a second backward pass."""
-    from torch._dynamo import config  # Takes seconds.
-    from torch._functorch import config as of_backward
-
-    with config.patch(recompile_limit=1024, accumulated_recompile_limit=4096), of_backward.patch(donated_buffer=False):
-        yield
 
 
 #: What torch.compile refuses. Nobody is known to have written of it.

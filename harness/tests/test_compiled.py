@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -86,13 +87,27 @@ def test_other_lengths_and_sizes_compile_nothing_more(id: str) -> None:
     assert graphs and counters["stats"]["unique_graphs"] == graphs
 
 
-def test_at_its_limit_it_raises_and_is_not_a_plain_loop() -> None:
+def test_at_its_limit_it_raises_and_is_not_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = _pair("compile:step", Layer(Mode.RNN_TANH, 3, 4))
-    with builtin()["compile:step"].switches(), config.patch(recompile_limit=1), torch.no_grad():
-        ours(_x())
-        ours.bfloat16()
-        with pytest.raises(FailOnRecompileLimitHit):
-            ours(_x().bfloat16())
+    monkeypatch.setattr(compiled, "LIMIT", 1)
+
+    def call() -> None:
+        for dtype in (torch.float64, torch.bfloat16):
+            ours.to(dtype)(_x().to(dtype))
+
+    with builtin()["compile:step"].switches(), torch.no_grad(), pytest.raises(FailOnRecompileLimitHit):
+        call()
+
+
+def test_in_another_thread_the_limit_is_its_own_too() -> None:
+    # torch.compile's settings hold in the thread that sets them.
+    ours, _ = _pair("compile:step", Layer(Mode.RNN_TANH, 3, 4))
+    with builtin()["compile:step"].switches(), ThreadPoolExecutor(1) as pool, config.patch(recompile_limit=compiled.LIMIT), torch.no_grad():
+        for dtype in (torch.float64, torch.float32, torch.bfloat16):
+            x = _x().to(dtype)
+            torch.testing.assert_close(pool.submit(torch.no_grad()(ours.to(dtype)), x).result(), ours(x))
+        seen = pool.submit(lambda: config.recompile_limit).result()
+    assert seen < compiled.LIMIT, "the pool's thread has its own"
 
 
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python")
