@@ -303,26 +303,28 @@ def small_values(trial: Trial) -> None:
 
 @contract(
     "numerics.small_gradients",
-    "Gradients of the order of 1e-24 and of 1e12 keep their relative precision: nothing is flushed to zero, as it is where float16 is in "
-    "between, and nothing is clipped.",
+    "Gradients of the order of 1e-24 and of 1e12, in float16 of hundreds, keep their relative precision: nothing is flushed to zero, as it "
+    "is where float16 is in between, and nothing is clipped.",
     MUST,
     "torch.amp: gradients underflow in float16, not in float32 or bfloat16; its GradScaler multiplies them",
     [
         *every(num_layers=2),
         *every(num_layers=2, dtype="bfloat16", batch_first=True),
         *every(bidirectional=True, steps=4, batch=3, lengths=(2, 4, 1)),
+        *every(dtype="float16"),
         make(LSTM, proj_size=2, steps=3, batch=2, dtype="float64"),
     ],
     demonstration="""
+        scales = (0.25, 256.0) if leaves[0].dtype == torch.float16 else (2.0**-80, 2.0**40)
         values = [*leaves, *(p for _, p in sorted(layer.named_parameters()))]
         loss = lambda scale: (lambda y: y[0] if isinstance(y, tuple) else y)(layer(x, hx)[0]).square().sum() * scale
-        return [[slope / scale for slope in torch.autograd.grad(loss(scale), values)] for scale in (2.0**-80, 2.0**40)]
+        return [[slope / scale for slope in torch.autograd.grad(loss(scale), values)] for scale in scales]
     """,
 )
 def small_gradients(trial: Trial) -> None:
     module, through = trial.module(), every_output(trial)
     expected = gradients(trial.case, through)
-    for scale in (2.0**-80, 2.0**40):
+    for scale in (0.25, 256.0) if trial.case.dtype == "float16" else (2.0**-80, 2.0**40):
         leaves = trial.leaves(requires_grad=True)
         module.zero_grad()
         reply = trial.call(module, *trial.form(leaves))
