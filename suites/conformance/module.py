@@ -109,12 +109,13 @@ def load(trial: Trial, module: nn.Module, weights: dict[str, Array]) -> None:
 
 @contract(
     "module.parameters_complete",
-    "parameters() and named_parameters() list every weight under nn's name, trainable.",
+    "parameters() and named_parameters() list every weight under nn's name, trainable, and requires_grad_(False) freezes all.",
     MUST,
     "torch.nn.Module.named_parameters",
     CASES,
     demonstration="""
-        return {name: p.requires_grad for name, p in layer.named_parameters()}
+        trained = {name: p.requires_grad for name, p in layer.named_parameters()}
+        return trained, [p.requires_grad for p in layer.requires_grad_(False).parameters()]
     """,
 )
 def parameters_complete(trial: Trial) -> None:
@@ -129,6 +130,11 @@ def parameters_complete(trial: Trial) -> None:
     frozen = [name for name, parameter in named.items() if not parameter.requires_grad or not isinstance(parameter, nn.Parameter)]
     if frozen:
         raise ContractError(f"Expected every parameter to be trainable, but {', '.join(frozen)} is not")
+    with trial.blamed("requires_grad_(False)"):
+        module.requires_grad_(False)
+    trained = [name for name, parameter in named.items() if parameter.requires_grad]
+    if trained:
+        raise ContractError(f"Expected requires_grad_(False) to freeze every parameter, but {', '.join(trained)} is still trained")
 
 
 @contract(

@@ -122,3 +122,13 @@ class FrozenIsNotTrained(Sound):
 
     def between(self, x: Tensor, level: int) -> Tensor:
         return super().between(x, level) if any(p.requires_grad for p in self.parameters()) else x
+
+
+@mutant("dropout.own_mask_between_layers")
+class FinalStateOfThreeLayersDropped(Sound):
+    """With three layers or more h_n is dropped in training."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        drops = self.training and self.layer.num_layers > 2
+        return output, [torch.nn.functional.dropout(finals[0], self.dropout, drops), *finals[1:]]

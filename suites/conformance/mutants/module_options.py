@@ -52,3 +52,14 @@ class ModulesInsideNotTold(Sound):
     def train(self, mode: bool = True) -> Any:
         self.training = mode
         return self
+
+
+@mutant("module.parameters_complete", Mode.LSTM)
+class ProjectionNeverFrozen(Sound):
+    """requires_grad_() passes over the projection."""
+
+    def requires_grad_(self, requires_grad: bool = True) -> Any:
+        for name, parameter in self.named_parameters():
+            if not name.startswith("weight_hr"):
+                parameter.requires_grad_(requires_grad)
+        return self
