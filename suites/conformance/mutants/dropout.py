@@ -217,44 +217,6 @@ class BackwardScaledByDropoutOfNow(Sound):
         return _ScaledLater.apply(x, (super().between(torch.ones_like(x), level) > 0).to(x), self)  # type: ignore[no-any-return]  # apply() has no type
 
 
-class _MaskOfNow(torch.autograd.Function):
-    """A product with a mask, in place of which the backward pass takes what ``later`` makes of it."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Tensor, later: Any) -> Tensor:
-        ctx.mask, ctx.later = mask, later
-        return x * mask
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> Any:
-        return given[0] * ctx.later(ctx.mask), None, None
-
-
-@mutant("dropout.same_mask_in_backward")
-class BackwardInTheModeOfNow(Sound):
-    """The backward pass passes over the mask of a call in training where the layer is in eval mode by then."""
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        mask = super().between(torch.ones_like(x), level)
-        masked: Tensor = _MaskOfNow.apply(x, mask, lambda mask: mask if self.training else torch.ones_like(mask))
-        return masked if self.training else x
-
-
-@mutant("dropout.same_mask_in_backward")
-class SecondBackwardUnmasked(Sound):
-    """The mask is given away by the first backward pass, so a second one through the same graph has none."""
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        mask, used = super().between(torch.ones_like(x), level), []
-
-        def of_now(mask: Tensor) -> Tensor:
-            used.append(mask)
-            return mask if len(used) == 1 else torch.ones_like(mask)
-
-        masked: Tensor = _MaskOfNow.apply(x, mask, of_now)
-        return masked if self.training else x
-
-
 @mutant("dropout.same_mask_in_backward")
 class GradientOfOtherDirectionUndropped(Sound):
     """The gradient of a direction's input weights takes what the other direction handed up as if nothing had been dropped of it."""
