@@ -230,12 +230,13 @@ _SEVERAL: tuple[dict[str, Any], ...] = (
     {"input_size": 130, "hidden_size": 132, "dtype": "float64", "steps": 3, "batch": 4, "lengths": (2, 3, 1, 3)},
     {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 67},
     {"input_size": 66, "hidden_size": 131, "steps": 3, "batch": 1, "batched": False},
+    {"input_size": 3, "hidden_size": 4, "bidirectional": True, "steps": 139, "batch": 3},
 )
 
 
 def several_large(mode: Mode) -> tuple[Case, ...]:
     """Layers of which several sizes are large at once, and a wide projection where there is one."""
-    cases = tuple(make(mode, **options, seed=k) for k, options in enumerate(_SEVERAL, start=1))
+    cases = tuple(make(mode, **options, seed=k, weights=_lasting(mode, options["steps"])) for k, options in enumerate(_SEVERAL, start=1))
     return (*cases, make(mode, 3, 67, proj_size=66, bidirectional=True, steps=2, batch=65)) if mode is LSTM else cases
 
 
