@@ -208,8 +208,6 @@ _MEANINGLESS: tuple[tuple[dict[str, Any], frozenset[Mode]], ...] = (
     ({"num_layers": 1.5}, frozenset(Mode)),
     ({"num_layers": 2, "dropout": 1.5}, frozenset(Mode)),
     ({"num_layers": 2, "dropout": -0.5}, frozenset(Mode)),
-    # What is meant for the options beside it by position, and would drop everything.
-    ({"num_layers": 2, "dropout": True}, frozenset(Mode)),
     ({"nonlinearity": "sigmoid"}, frozenset((RNN_TANH,))),
     ({"proj_size": 2}, frozenset(Mode) - {LSTM}),
 )
@@ -217,7 +215,7 @@ _MEANINGLESS: tuple[tuple[dict[str, Any], frozenset[Mode]], ...] = (
 
 @contract(
     "module.meaningless_options",
-    "An option that means nothing (no or half a layer, no or half a unit, dropout below 0, above 1 or True, an unknown nonlinearity, "
+    "An option that means nothing (no or half a layer, no or half a unit, dropout below 0 or above 1, an unknown nonlinearity, "
     "proj_size of a GRU or RNN, a misspelt name) is refused when the layer is built, or at the latest when it is called.",
     SHOULD,
     in_docs("LSTM: Args; nn.RNNBase.__init__"),
@@ -225,7 +223,7 @@ _MEANINGLESS: tuple[tuple[dict[str, Any], frozenset[Mode]], ...] = (
     needs_constructor=True,
     demonstration="""
         sizes = reference.input_size, reference.hidden_size
-        wrongs = [{"num_layers": 2, "dropout": p} for p in (1.5, -0.5, True)] + [{"num_layers": n} for n in (0, 1.5)]
+        wrongs = [{"num_layers": 2, "dropout": p} for p in (1.5, -0.5)] + [{"num_layers": n} for n in (0, 1.5)]
         for wrong in [{"batchfirst": True}, *wrongs, *([] if reference.mode == "LSTM" else [{"proj_size": 2}])]:
             try: type(layer)(*sizes, **wrong).to(dtype)(x)
             except Exception: continue
