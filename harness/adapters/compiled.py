@@ -7,6 +7,7 @@ A step is the same for all lengths. In a chunk nothing is read and written betwe
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -29,8 +30,6 @@ CHUNK = 8
 
 #: The graphs that each function may have.
 LIMIT = 1024
-
-_COMPILERS = ("g++", "clang++", "c++")
 
 
 def chunk(
@@ -176,14 +175,18 @@ class ChunkLSTM(loop.HoistedLSTM):
 
 
 def unavailable(device: str) -> str | None:
-    """Why torch.compile cannot make code for ``device`` here, or None where it can."""
+    """Why torch.compile cannot make code for ``device`` here, or None where it can: with a C++ compiler, for CUDA triton and a C one."""
     if device == "cuda":
         if not torch.cuda.is_available():
             return "no CUDA device"
-        return None if importlib.util.find_spec("triton") else "torch.compile needs triton for CUDA, which is not installed"
-    if not any(shutil.which(compiler) for compiler in _COMPILERS):
-        return f"torch.compile needs a C++ compiler for the CPU, and found none of {', '.join(_COMPILERS)}"
-    return None
+        if not importlib.util.find_spec("triton"):
+            return "torch.compile needs triton for CUDA, which is not installed"
+        wanted = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
+    else:
+        wanted = [os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")]
+    if any(shutil.which(compiler) for compiler in wanted):
+        return None
+    return f"torch.compile needs the compiler {' or '.join(wanted)}, which is not installed"
 
 
 #: What torch.compile refuses. Nobody is known to have written of it.

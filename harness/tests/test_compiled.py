@@ -142,14 +142,22 @@ def test_a_timed_cell_says_that_torch_compile_made_it() -> None:
 
 
 def test_without_a_compiler_it_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert compiled.unavailable("cpu") is None
-    monkeypatch.setattr("shutil.which", lambda name: None)
-    assert compiled.unavailable("cpu") == "torch.compile needs a C++ compiler for the CPU, and found none of g++, clang++, c++"
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert compiled.unavailable("cuda") == "no CUDA device"
+    assert compiled.unavailable("cpu") is None and compiled.unavailable("cuda") == "no CUDA device"
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    monkeypatch.setattr("sys.platform", "linux")
+    assert compiled.unavailable("cpu") == "torch.compile needs the compiler g++, which is not installed"
+    monkeypatch.setenv("CXX", "mine")
+    assert compiled.unavailable("cpu") == "torch.compile needs the compiler mine, which is not installed"
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert compiled.unavailable("cuda") == "torch.compile needs triton for CUDA, which is not installed"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    assert compiled.unavailable("cuda") == "torch.compile needs the compiler gcc or clang, which is not installed"
+    monkeypatch.setattr("shutil.which", lambda name: name if name == "clang" else None)
+    assert compiled.unavailable("cuda") is None
 
 
 def test_a_chunk_is_its_steps() -> None:
