@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import torch
 
-from harness.case import Array
 from harness.reference import altered, answer, gradients, tensor, to_array
 from harness.trial import ContractError, Trial, canonical
 from suites.conformance.cases import GRU, LSTM, RNN_TANH, every, make
@@ -140,14 +139,11 @@ def compiled_dropout(trial: Trial) -> None:
         masks = [mask_given(trial, trial.structured(fast(input, hx), input)) for _ in range(2)]
         module.eval()
         trial.agree(trial.structured(fast(input, hx), input).arrays(), answer(trial.case))
-    require_two_masks(masks, "torch.compile")
-    fast.require_graphs()
-
-
-def require_two_masks(masks: Sequence[Array], how: str) -> None:
-    """Raises unless the masks of two calls of what was made by ``how`` drop something, and not the same."""
     if not all((mask == 0).any() for mask in masks) or (masks[0] == masks[1]).all():
-        raise ContractError(f"Expected dropout to draw a mask at each call of what {how} made, but it drops nothing, or always the same")
+        raise ContractError(
+            "Expected dropout to draw a mask at each call of what torch.compile made, but it drops nothing, or always the same"
+        )
+    fast.require_graphs()
 
 
 #: Lengths of the sequences of one batch after the other.

@@ -140,16 +140,6 @@ class NothingDroppedInATrace(Sound):
 
 
 @mutant("execution.traced_dropout")
-class MaskOfTheTrace(Sound):
-    """What is traced has the mask of its trace in it as a constant."""
-
-    def between(self, x: Tensor, level: int) -> Tensor:
-        if not torch._C._is_tracing() or not self.training:
-            return super().between(x, level)
-        return x * torch.tensor(super().between(torch.ones_like(x), level).tolist()).to(x)
-
-
-@mutant("execution.traced_dropout")
 class NothingDroppedInAnExport(Sound):
     """What is exported drops nothing, although it was exported in training."""
 
