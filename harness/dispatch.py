@@ -53,7 +53,8 @@ def compiled_kernels_of(call: Callable[[], Any]) -> list[str]:
     A dispatch log does not see it: while one is active torch.compile runs what it was given as it stands, without a word. ``call`` is
     not run where nothing has been compiled in this process.
     """
-    if "torch._dynamo.convert_frame" not in sys.modules:
+    compiler = sys.modules.get("torch._dynamo.utils")
+    if compiler is None or not compiler.counters["stats"]["unique_graphs"]:
         return []
     with profiler.profile(use_kineto=False) as seen:
         call()
