@@ -165,6 +165,8 @@ def _same_process() -> Iterator[None]:
     thresholds, collects, own, environment, compiles = gc.get_threshold(), gc.isenabled(), cores(), dict(os.environ), compiler()
     depth, interval, level = sys.getrecursionlimit(), sys.getswitchinterval(), logging.getLogger().level
     silenced = logging.root.manager.disable
+    # As torch.compile leaves it, unless it finds in its cache what it is to compile: its doing, and not the layer's.
+    sys.setrecursionlimit(max(depth, 2000))
     try:
         yield
     finally:
