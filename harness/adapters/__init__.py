@@ -1,1 +1,1 @@
-"""The built-in implementations, one file per family; the only place that imports anyone else's recurrent layers."""
+"""The built-in implementations, a file for each family and its parts; the only place that imports anyone else's recurrent layers."""

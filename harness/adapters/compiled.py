@@ -10,10 +10,12 @@ import importlib.util
 import os
 import shutil
 import sys
+import sysconfig
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +24,7 @@ from torch.nn.functional import linear
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 
 from harness.adapters import loop
-from harness.implementation import ExpectedFailure
+from harness.implementation import ExpectedFailure, Implementation
 from harness.layer import Mode
 
 #: The time steps of a chunk. What compiling it costs grows with them, and what a call costs is shared among them.
@@ -175,7 +177,8 @@ class ChunkLSTM(loop.HoistedLSTM):
 
 
 def unavailable(device: str) -> str | None:
-    """Why torch.compile cannot make code for ``device`` here, or None where it can: with a C++ compiler, for CUDA triton and a C one."""
+    """Why torch.compile cannot make code for ``device`` here, or None where it can: with Python's headers and a C++ compiler, for CUDA with
+    triton and a C one."""
     if device == "cuda":
         if not torch.cuda.is_available():
             return "no CUDA device"
@@ -184,9 +187,10 @@ def unavailable(device: str) -> str | None:
         wanted = [os.environ["CC"]] if "CC" in os.environ else ["gcc", "clang"]
     else:
         wanted = [os.environ.get("CXX") or {"darwin": "clang++", "win32": "cl"}.get(sys.platform, "g++")]
-    if any(shutil.which(compiler) for compiler in wanted):
-        return None
-    return f"torch.compile needs the compiler {' or '.join(wanted)}, which is not installed"
+    if not any(shutil.which(compiler) for compiler in wanted):
+        return f"torch.compile needs the compiler {' or '.join(wanted)}, which is not installed"
+    header = Path(sysconfig.get_path("include"), "Python.h")
+    return None if header.exists() else f"torch.compile needs Python's headers, and there is no {header}"
 
 
 #: What torch.compile refuses. Nobody is known to have written of it.
@@ -202,7 +206,7 @@ _REFUSED = (
 )
 
 
-def _implementation(id: str, description: str, classes: dict[str, type[nn.Module]]) -> Any:
+def _implementation(id: str, description: str, classes: dict[str, type[nn.Module]]) -> Implementation:
     return replace(
         loop.implementation(id, description, classes),
         unavailable=unavailable,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,6 +25,9 @@ from harness.workload import Pass, Workload
 
 # torch.compile looks at the gradient of whatever it is given.
 pytestmark = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+
+_UNAVAILABLE = compiled.unavailable("cpu")
+compiles = pytest.mark.skipif(_UNAVAILABLE is not None, reason=str(_UNAVAILABLE))
 
 FAMILY = ("compile:step", "compile:chunks")
 #: One chunk and a step.
@@ -61,6 +65,7 @@ def test_a_piece_has_one_batch_size(batch_sizes: list[int], expected: list[tuple
     assert compiled.pieces(batch_sizes, 1) == [(1, size) for size in batch_sizes]
 
 
+@compiles
 def test_packed_sequences_in_both_directions_agree_in_values_and_gradients(id: str) -> None:
     ours, theirs = _pair(id, Layer(Mode.RNN_TANH, 3, 4, num_layers=2, bidirectional=True))
     x = _x(STEPS + 2, batch=4)
@@ -75,6 +80,7 @@ def test_packed_sequences_in_both_directions_agree_in_values_and_gradients(id: s
         torch.testing.assert_close(mine, right, rtol=1e-11, atol=1e-12)
 
 
+@compiles
 def test_other_lengths_and_sizes_compile_nothing_more(id: str) -> None:
     ours, _ = _pair(id, Layer(Mode.RNN_TANH, 3, 4))
     with torch.no_grad():
@@ -87,6 +93,7 @@ def test_other_lengths_and_sizes_compile_nothing_more(id: str) -> None:
     assert graphs and counters["stats"]["unique_graphs"] == graphs
 
 
+@compiles
 def test_at_its_limit_it_raises_and_is_not_a_plain_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     ours, _ = _pair("compile:step", Layer(Mode.RNN_TANH, 3, 4))
     monkeypatch.setattr(compiled, "LIMIT", 1)
@@ -99,6 +106,7 @@ def test_at_its_limit_it_raises_and_is_not_a_plain_loop(monkeypatch: pytest.Monk
         call()
 
 
+@compiles
 def test_in_another_thread_the_limit_is_its_own_too(monkeypatch: pytest.MonkeyPatch) -> None:
     # In later versions torch.compile's settings hold in the thread that sets them.
     ours, _ = _pair("compile:step", Layer(Mode.RNN_TANH, 3, 4))
@@ -114,6 +122,7 @@ def test_in_another_thread_the_limit_is_its_own_too(monkeypatch: pytest.MonkeyPa
     assert limits == [compiled.LIMIT] * 2
 
 
+@compiles
 @pytest.mark.filterwarnings("ignore:Converting a tensor to a Python")
 def test_who_watches_or_traces_gets_the_loop(id: str) -> None:
     ours, _ = _pair(id, Layer(Mode.RNN_TANH, 3, 4))
@@ -127,6 +136,7 @@ def test_who_watches_or_traces_gets_the_loop(id: str) -> None:
         assert ours.to("meta")(x.to("meta"))[0].shape == (STEPS, 3, 4)
 
 
+@compiles
 def test_what_was_compiled_is_seen_in_a_call_and_in_a_backward_pass_alone(id: str) -> None:
     ours, theirs = _pair(id, Layer(Mode.RNN_TANH, 3, 4))
     x = _x()
@@ -137,6 +147,7 @@ def test_what_was_compiled_is_seen_in_a_call_and_in_a_backward_pass_alone(id: st
     assert compiled_kernels_of(lambda: theirs(x)) == []
 
 
+@compiles
 def test_a_timed_cell_says_that_torch_compile_made_it() -> None:
     implementation = builtin()["compile:step"]
     for timed in (Pass.INFERENCE, Pass.BACKWARD):
@@ -145,23 +156,30 @@ def test_a_timed_cell_says_that_torch_compile_made_it() -> None:
     assert passes.kernels(passes.build(workload, builtin()["loop:hoisted"]))[0] != "torch.compile"
 
 
-def test_without_a_compiler_it_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CXX", raising=False)
-    monkeypatch.delenv("CC", raising=False)
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert compiled.unavailable("cpu") is None and compiled.unavailable("cuda") == "no CUDA device"
-    monkeypatch.setattr("shutil.which", lambda name: None)
+def test_without_what_it_calls_it_is_unavailable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in ("CC", "CXX"):
+        monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr("sys.platform", "linux")
+    there: set[str] = set()
+    monkeypatch.setattr("shutil.which", lambda name: name if name in there else None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in there else None)
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: "cuda" in there)
+    no_headers = f"torch.compile needs Python's headers, and there is no {tmp_path / 'Python.h'}"
     assert compiled.unavailable("cpu") == "torch.compile needs the compiler g++, which is not installed"
+    there.add("g++")
+    assert compiled.unavailable("cpu") == no_headers
+    assert compiled.unavailable("cuda") == "no CUDA device"
+    there.add("cuda")
+    assert compiled.unavailable("cuda") == "torch.compile needs triton for CUDA, which is not installed"
+    there.add("triton")
+    assert compiled.unavailable("cuda") == "torch.compile needs the compiler gcc or clang, which is not installed"
+    there.add("clang")
+    assert compiled.unavailable("cuda") == no_headers
+    (tmp_path / "Python.h").touch()
+    assert compiled.unavailable("cpu") is compiled.unavailable("cuda") is None
     monkeypatch.setenv("CXX", "mine")
     assert compiled.unavailable("cpu") == "torch.compile needs the compiler mine, which is not installed"
-    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert compiled.unavailable("cuda") == "torch.compile needs triton for CUDA, which is not installed"
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
-    assert compiled.unavailable("cuda") == "torch.compile needs the compiler gcc or clang, which is not installed"
-    monkeypatch.setattr("shutil.which", lambda name: name if name == "clang" else None)
-    assert compiled.unavailable("cuda") is None
 
 
 def test_a_chunk_is_its_steps() -> None:

@@ -176,6 +176,14 @@ def test_our_own_benchmark_file_says_what_the_run_file_says_beside_the_times(tmp
     assert found == expected
 
 
+def test_workloads_of_the_same_sizes_without_times_are_all_kept(tmp_path: Path) -> None:
+    cells = [_costly(outcome="out-of-memory", workload=workload) for workload in ("quick/one-layer", "quick/two-layers")]
+    assert load(specimen.benchmark_json(tmp_path / "b.json", cells)).throughput["workload"].tolist() == [
+        "quick/one-layer",
+        "quick/two-layers",
+    ]
+
+
 def test_an_error_that_was_not_finite_is_told_from_one_of_zero(frames: Frames) -> None:
     lost = frames.errors[~frames.errors["finite"]]
     assert len(lost) > 0

@@ -42,7 +42,8 @@ class ReprWantsBiases(Sound):
     """repr() raises where there are no biases."""
 
     def extra_repr(self) -> str:
-        return f"{self.hidden_size}, biases={len(self.bias_ih_l0)}"  # type: ignore[arg-type]
+        bias: Any = self.bias_ih_l0
+        return f"{self.hidden_size}, biases={len(bias)}"
 
 
 @mutant("module.train_and_eval")
