@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
@@ -33,6 +33,8 @@ FAMILIES = (
 _MODES = {"rnn": frozenset({Mode.RNN_TANH, Mode.RNN_RELU}), "gru": frozenset({Mode.GRU}), "lstm": frozenset({Mode.LSTM})}
 _BASES: tuple[tuple[str, type[nn.Module]], ...] = (("rnn", nn.RNN), ("gru", nn.GRU), ("lstm", nn.LSTM))
 
+#: What makes a layer when it is called with the arguments of nn's class: a class, a function, or either with some arguments filled in.
+Maker = Callable[..., nn.Module]
 
 #: The folders that files were loaded from: on sys.path, as if each file were the program.
 FOLDERS: list[str] = []
@@ -88,62 +90,77 @@ def resolve(reference: str) -> Implementation:
 def _wrap(reference: str, kind: str, place: str, name: str, found: Any) -> Implementation:
     if isinstance(found, Implementation):
         return replace(found, reference=reference)
-    if not isinstance(found, type) or not issubclass(found, nn.Module):
-        raise UnknownImplementation(_unknown(reference, f"{name} is {_kind_of(found)}, not an nn.Module class or an Implementation"))
+    if not (issubclass(found, nn.Module) if isinstance(found, type) else callable(found) and not isinstance(found, nn.Module)):
+        wanted = "not an nn.Module class, a function that makes one, or an Implementation"
+        raise UnknownImplementation(_unknown(reference, f"{name} is {_kind_of(found)}, {wanted}"))
     kind = kind or _kind(found)
     if not kind:
-        hint = f"say which of them it is: rnn={reference}, gru={reference} or lstm={reference}"
-        raise UnknownImplementation(
-            f"Cannot use --implementation {reference}: {name} subclasses none of nn.RNN, nn.GRU and nn.LSTM; {hint}"
+        why = (
+            "subclasses none of nn.RNN, nn.GRU and nn.LSTM"
+            if isinstance(found, type)
+            else "is a function, which does not say what it makes"
         )
+        hint = f"say which of them it is: rnn={reference}, gru={reference} or lstm={reference}"
+        raise UnknownImplementation(f"Cannot use --implementation {reference}: {name} {why}; {hint}")
     return _implementation(f"{place}:{name}", reference, kind, found)
 
 
-def wrapped(cls: type[nn.Module], kind: str = "") -> Implementation:
-    """The implementation that a class is: with the constructor and the call of nn's class ``kind`` ('rnn', 'gru' or 'lstm'; a subclass
-    of nn's says it itself). Raises ValueError where that is not known."""
-    kind = kind or _kind(cls)
+def wrapped(make: Maker, kind: str = "") -> Implementation:
+    """The implementation that a class is, or what else makes a layer: with the arguments and the call of nn's class ``kind`` ('rnn',
+    'gru' or 'lstm'; a subclass of nn's says it itself). Raises ValueError where that is not known."""
+    kind = kind or _kind(make)
+    name = _name(make)
     if kind not in _MODES:
-        raise ValueError(
-            f"Expected kind to be one of {', '.join(_MODES)} for {cls.__name__}, which subclasses none of them, but got {kind=}"
-        )
-    id = f"{cls.__module__}:{cls.__qualname__}"
-    return _implementation(id, f"{kind}={id}", kind, cls)
+        raise ValueError(f"Expected kind to be one of {', '.join(_MODES)} for {name}, which subclasses none of them, but got {kind=}")
+    id = f"{innermost(make).__module__}:{name}"
+    return _implementation(id, f"{kind}={id}", kind, make)
 
 
-def _kind(cls: type[nn.Module]) -> str:
-    return next((kind for kind, base in _BASES if issubclass(cls, base)), "")
+def innermost(make: Maker) -> Any:
+    """The class or the function behind every functools.partial."""
+    while isinstance(make, partial):
+        make = make.func
+    return make
 
 
-def _implementation(id: str, reference: str, kind: str, cls: type[nn.Module]) -> Implementation:
-    summary = (cls.__doc__ or "").strip().splitlines()
+def _name(make: Maker) -> str:
+    return getattr(innermost(make), "__qualname__", type(make).__qualname__)
+
+
+def _kind(make: Maker) -> str:
+    made = innermost(make)
+    return next((kind for kind, base in _BASES if isinstance(made, type) and issubclass(made, base)), "")
+
+
+def _implementation(id: str, reference: str, kind: str, make: Maker) -> Implementation:
+    said = innermost(make).__doc__
+    summary = (said or "").strip().splitlines()
     return Implementation(
         id=id,
-        description=summary[0]
-        if summary and cls.__doc__ not in {base.__doc__ for _, base in _BASES}
-        else " of ".join(reversed(id.split(":"))),
-        build=partial(_construct, cls),
-        constructor=partial(_class, cls),
+        description=summary[0] if summary and said not in {base.__doc__ for _, base in _BASES} else " of ".join(reversed(id.split(":"))),
+        build=partial(_construct, make),
+        constructor=partial(_maker, make),
         capabilities=Capabilities(modes=_MODES[kind]),
         reference=reference,
     )
 
 
-def _class(cls: type[nn.Module], mode: Mode) -> type[nn.Module]:
-    return cls
+def _maker(make: Maker, mode: Mode) -> Maker:
+    return make
 
 
-def _construct(cls: type[nn.Module], layer: Layer) -> nn.Module:
-    """The class called as nn's is. Raises NotImplementedError for an option that its signature does not have: that is a refusal too."""
+def _construct(make: Maker, layer: Layer) -> nn.Module:
+    """``make`` called as nn's class is. Raises NotImplementedError for an option that its signature does not have: that is a refusal
+    too."""
     options = layer.options()
     try:
-        taken = inspect.signature(cls).parameters
+        taken = inspect.signature(make).parameters
     except (TypeError, ValueError):  # a class that cannot say what it takes is simply asked
-        return cls(layer.input_size, layer.hidden_size, **options)
+        return make(layer.input_size, layer.hidden_size, **options)
     missing = [] if any(p.kind is p.VAR_KEYWORD for p in taken.values()) else [name for name in options if name not in taken]
     if missing:
-        raise NotImplementedError(f"the constructor of {cls.__name__} takes no {', '.join(missing)}")
-    return cls(layer.input_size, layer.hidden_size, **options)
+        raise NotImplementedError(f"the constructor of {_name(make)} takes no {', '.join(missing)}")
+    return make(layer.input_size, layer.hidden_size, **options)
 
 
 def _load_file(reference: str, path: Path) -> ModuleType:

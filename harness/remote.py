@@ -37,7 +37,7 @@ from harness.implementation import Implementation
 from harness.measure import concluding
 from harness.outcome import Outcome
 from harness.passes import Cell, agreement, build, kernels
-from harness.registry import UnknownImplementation, resolve
+from harness.registry import UnknownImplementation, innermost, resolve
 from harness.workload import Workload
 
 #: What another interpreter runs. By its file, because a path that leads to it could lead to this process's packages as well.
@@ -342,6 +342,6 @@ def _origin(implementation: Implementation) -> str:
     if implementation.constructor is None:
         return ""
     try:
-        return inspect.getsourcefile(implementation.constructor(min(implementation.capabilities.modes))) or ""
+        return inspect.getsourcefile(innermost(implementation.constructor(min(implementation.capabilities.modes)))) or ""
     except (TypeError, OSError):
         return ""

@@ -160,8 +160,10 @@ def _imported(implementation: Implementation, layer: Layer) -> tuple[list[str], 
     place, _, name = target.rpartition(":")
     a_file = place.endswith(".py") or "/" in place
     build = implementation.build
-    if target and isinstance(build, partial) and isinstance(build.args[0], type):
-        # The class that the reference names is called as nn's is.
+    if target and isinstance(build, partial) and callable(build.args[0]):
+        # What the reference names is called as nn's class is.
+        if not name.isidentifier():  # made inside of a function or a class
+            return None
         call = layer.expression().partition("(")[2]
         if a_file:
             path = Path(place).expanduser().resolve()

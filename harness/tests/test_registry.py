@@ -91,6 +91,31 @@ def test_a_class_of_another_base_is_named_by_its_kind(tmp_path: Path, kind: str,
     assert f"rnn={path}:Mine, gru={path}:Mine or lstm={path}:Mine" in _line(f"{path}:Mine")
 
 
+@pytest.mark.parametrize(
+    "made",
+    [
+        "def Mine(*args, **options):\n    'What it is.'\n    return nn.LSTM(*args, **options)\n",
+        "class Any(nn.RNNBase):\n    'What it is.'\n    def __init__(self, mode, *args, **options):\n"
+        "        super().__init__(mode, *args, **options)\nMine = functools.partial(Any, 'LSTM')\n",
+    ],
+)
+def test_what_makes_a_layer_is_called_as_a_class_is(tmp_path: Path, made: str) -> None:
+    path = _file(tmp_path, f"mine_{len(made)}.py", f"import functools\n{made}")
+    found = resolve(f"lstm={path}:Mine")
+    assert (found.id, found.description) == (f"mine_{len(made)}:Mine", "What it is.")
+    module = found.build(Layer(Mode.LSTM, 3, 4, num_layers=2))
+    assert isinstance(module, nn.RNNBase) and (module.mode, module.num_layers) == ("LSTM", 2)
+
+
+def test_a_partial_of_a_known_class_says_itself_what_it_is_and_an_option_that_a_function_lacks_is_refused(tmp_path: Path) -> None:
+    small = "def small(input_size, hidden_size):\n    return nn.GRU(input_size, hidden_size)\n"
+    text = f"import functools\nMine = functools.partial(nn.GRU, device='cpu')\n{small}"
+    path = _file(tmp_path, "mine_p.py", text)
+    assert resolve(f"{path}:Mine").capabilities.modes == {Mode.GRU}
+    with pytest.raises(NotImplementedError, match="the constructor of small takes no num_layers"):
+        resolve(f"gru={path}:small").build(Layer(Mode.GRU, 3, 4, num_layers=2))
+
+
 def test_an_implementation_in_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
     text = "from harness.implementation import Implementation\nMINE = Implementation('mine:fast', 'mine', lambda layer: nn.GRU(1, 1))\n"
     path = _file(tmp_path, "mine_e.py", text)
@@ -147,9 +172,9 @@ def test_an_unknown_name_lists_those_that_are_known(reference: str) -> None:
         ("def f():\n    raise ValueError()\nf()\n", "importing it raised ValueError at bad_a.py:3: no message"),
         ("class Yours(nn.GRU): pass\nOTHER = 1\n", "bad_a.py has no Mine; it has Yours"),
         ("", "bad_a.py has no Mine. Known ids"),
-        ("Mine = 3\n", "Mine is of type int, not an nn.Module class or an Implementation"),
+        ("Mine = 3\n", "Mine is of type int, not an nn.Module class, a function that makes one, or an Implementation"),
         ("class Mine: pass\n", "Mine is the class Mine, not an nn.Module class"),
-        ("def Mine(): pass\n", "Mine is of type function"),
+        ("def Mine(): pass\n", "Mine is a function, which does not say what it makes; say which of them it is: rnn="),
         ("Mine = nn.GRU(1, 1)\n", "Mine is of type GRU"),
     ],
 )

@@ -13,17 +13,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pytest
-from torch import nn
 
 from harness.contract import Check, Contract, check, checks, devices, run
 from harness.implementation import ExpectedFailure, Implementation
 from harness.pytest_plugin import conclude
 from harness.record import Conformance
-from harness.registry import resolve, wrapped
+from harness.registry import Maker, resolve, wrapped
 from suites.conformance.catalogue import CATALOGUE
 
-#: A class, an implementation, or a reference as ``--implementation`` takes it.
-Candidate = type[nn.Module] | Implementation | str
+#: A class or what else makes a layer, an implementation, or a reference as ``--implementation`` takes it.
+Candidate = Maker | Implementation | str
 
 #: Contract id -> why it is known to fail; or declarations in full.
 Expected = Mapping[str, str] | Iterable[ExpectedFailure]
@@ -39,7 +38,7 @@ def findings(
 ) -> list[Conformance]:
     """One record for each check of ``candidate`` on the devices ``on`` (all of this machine), without pytest and in this process.
 
-    ``kind`` ('rnn', 'gru' or 'lstm') is for a class that subclasses none of nn's. Raises ValueError for a contract in
+    ``kind`` ('rnn', 'gru' or 'lstm') is for what subclasses none of nn's classes. Raises ValueError for a contract in
     ``expected_failures`` that there is not.
     """
     return check(_implementation(candidate, kind, expected_failures), contracts, on)
