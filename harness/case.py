@@ -35,7 +35,7 @@ class Case:
     *remembering* weights carry the initial state through a long sequence (forget or update gates open, recurrent
     matrices near a permutation), without which a long sequence tests neither the initial state nor history; *readable* weights
     make every layer but the first answer, at each step, with a function of that step's input alone that can be inverted
-    (see :func:`read_back`).
+    (see :func:`read_back`); without biases, whose gates stay half open, of one step from a state of zeros.
     ``seed`` fixes the weights, ``seed`` and ``inputs_seed`` together everything else. ``name`` marks a case that people know by name.
     """
 
@@ -58,6 +58,11 @@ class Case:
             raise ValueError(f"Expected dtype to be one of {', '.join(EPS)} but got dtype={self.dtype!r}")
         if not self.batched and (self.batch != 1 or self.lengths is not None):
             raise ValueError(f"Expected batch=1 and no lengths for an unbatched case but got batch={self.batch}, lengths={self.lengths}")
+        if self.weights == "readable" and not self.layer.bias and (self.steps != 1 or self.given_state):
+            raise ValueError(
+                "Expected steps=1 and given_state=False for readable weights without biases but got "
+                f"steps={self.steps}, given_state={self.given_state}"
+            )
         if self.lengths is None and self.enforce_sorted:
             raise ValueError("Expected lengths with enforce_sorted=True but got lengths=None")
         if self.lengths is not None:
@@ -209,23 +214,24 @@ def _make_readable(layer: Layer, weights: dict[str, Array], lifted: bool = False
     The first layer keeps random weights; with relu its biases are raised, so that its outputs are positive. ``lifted``: in every mode,
     so that they are above a quarter, and a narrow type can tell what was dropped from what was small.
     """
-    if not layer.bias:
-        raise ValueError(f"Expected a layer with biases for readable weights but got {layer.expression()}")
     size, width, gates = layer.hidden_size, layer.state_size, len(layer.mode.gates)
+    biases = ("bias_ih", "bias_hh") if layer.bias else ()
     for _, level, direction, suffix in layer.slots():
         if level == 0:
-            for name in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if lifted else ())):
+            for name in ("weight_ih", "weight_hh", *(biases if lifted else ())):
                 weights[f"{name}{suffix}"] *= 0.15 if lifted else 0.3 if layer.mode is Mode.RNN_RELU else 1.0
-            if lifted or layer.mode is Mode.RNN_RELU:
+            if layer.bias and (lifted or layer.mode is Mode.RNN_RELU):
                 weights[f"bias_ih{suffix}"] += np.repeat(_LIFTS[layer.mode], size)
             continue
-        for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        for name in ("weight_ih", "weight_hh", *biases):
             weights[f"{name}{suffix}"] *= 0.0
         # The candidate, which reads the input, is the third block of an LSTM and the last of the others.
         block = slice(2 * size, 3 * size) if layer.mode is Mode.LSTM else slice((gates - 1) * size, gates * size)
         weights[f"weight_ih{suffix}"][block, direction * width : (direction + 1) * width] = _READ_SCALE * np.eye(size, width)
         if layer.proj_size:
             weights[f"weight_hr{suffix}"][:] = np.eye(width, size)
+        if not layer.bias:
+            continue
         bias = weights[f"bias_ih{suffix}"]
         if layer.mode is Mode.LSTM:
             bias[:size], bias[size : 2 * size], bias[3 * size :] = _SHUT, -_SHUT, _SHUT
@@ -238,9 +244,11 @@ def _make_readable(layer: Layer, weights: dict[str, Array], lifted: bool = False
 def read_back(layer: Layer, output: Array) -> Array:
     """What the last layer was given, (T, B, D*H), from what it answered, (T, B, D*H), where the weights are readable."""
     if layer.mode is Mode.RNN_RELU:
-        return (output - _LIFT) / _READ_SCALE
-    inverse: Array = np.arctanh(np.arctanh(output) if layer.mode is Mode.LSTM else output) / _READ_SCALE
-    return inverse
+        return (output - _LIFT * layer.bias) / _READ_SCALE
+    # Without biases every gate is half open.
+    whole = 1.0 if layer.bias or layer.mode is Mode.RNN_TANH else 2.0
+    inverse: Array = np.arctanh(whole * output)
+    return (np.arctanh(whole * inverse) if layer.mode is Mode.LSTM else inverse) / _READ_SCALE
 
 
 def _make_remember(layer: Layer, weights: dict[str, Array], generator: np.random.Generator) -> None:

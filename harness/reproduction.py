@@ -144,8 +144,8 @@ def _weights(case: Case) -> list[str]:
             if layer.proj_size
             else f'{each}p.data *= "_l0" in name' + (' and "hh" not in name' if mode is Mode.RNN_RELU else ""),
             f"{of('weight_ih_l1')}[{start}:{start + size}, :{width}] = torch.eye({size})[:, :{width}] / 4",
-            *([f"{of('bias_ih_l1')} += torch.tensor({open_}).repeat_interleave({size})"] if open_ else []),
-            *([f"{of('bias_ih_l0')} += 2"] if mode is Mode.RNN_RELU else []),
+            *([f"{of('bias_ih_l1')} += torch.tensor({open_}).repeat_interleave({size})"] if open_ and layer.bias else []),
+            *([f"{of('bias_ih_l0')} += 2"] if mode is Mode.RNN_RELU and layer.bias else []),
         ]
     return []
 

@@ -185,8 +185,10 @@ def test_cases_that_differ_have_different_ids() -> None:
         ({"lengths": (5, 0, 1)}, r"lengths=\(5, 0, 1\)"),
         ({"lengths": (3, 5, 1), "enforce_sorted": True}, r"lengths=\(3, 5, 1\)"),
         ({"enforce_sorted": True}, "lengths=None"),
+        ({"layer": replace(LSTM, bias=False), "weights": "readable", "given_state": False}, "steps=5"),
+        ({"layer": replace(LSTM, bias=False), "weights": "readable", "steps": 1}, "given_state=True"),
     ],
 )
 def test_refuses_what_cannot_be_a_case(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        Case(LSTM, **options)
+        Case(**{"layer": LSTM, **options})

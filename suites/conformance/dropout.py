@@ -29,12 +29,13 @@ CASES = [
     *every(dropout=0.5, batch_first=True, **{**READABLE, "dtype": "float32"}),
     make(LSTM, dropout=0.5, proj_size=4, bidirectional=True, **READABLE),
 ]
+#: Without biases a mask can be read of one step alone.
+NO_BIAS: dict[str, Any] = {**READABLE, "bias": False, "steps": 1, "batch": 70, "given_state": False}
 _SURE = [
     *every(num_layers=3, dropout=1.0, bidirectional=True),
     *every(num_layers=6, dropout=1.0, steps=3, batch=2),
     *every(RNN_TANH, RNN_RELU, GRU, num_layers=2, dropout=1.0, batch_first=True, dtype="float64"),
     make(LSTM, num_layers=2, dropout=1.0, batch_first=True, dtype="float64", proj_size=2),
-    # Without biases no mask can be read off, but that all is dropped is seen.
     *every(num_layers=3, dropout=1.0, bias=False, bidirectional=True, lengths=(2, 5, 3), given_state=False),
     *every(num_layers=3, dropout=1.0, bias=False, bidirectional=True, batch=1, batched=False, steps=3),
 ]
@@ -107,7 +108,12 @@ def mask_of_other_direction(trial: Trial, seed: int) -> Array:
     "Dropout acts on what one layer hands to the next: not on the input, nor on any state, nor on the output of the last layer.",
     MUST,
     SOURCE,
-    [*CASES, *every(dropout=0.5, bidirectional=True, lengths=(7, 12, 3, 12, 1, 9, 12, 5), **READABLE)],
+    [
+        *CASES,
+        *every(dropout=0.5, bidirectional=True, lengths=(7, 12, 3, 12, 1, 9, 12, 5), **READABLE),
+        *every(dropout=0.4, **NO_BIAS),
+        *every(dropout=0.4, bidirectional=True, **NO_BIAS, lengths=(1,) * 70),
+    ],
     demonstration="""
         with torch.inference_mode():
             answers = [(output.data, *state) for output, state in (layer(x, hx) for _ in range(60))]
@@ -217,9 +223,9 @@ def require_share(trial: Trial, reply: Answer) -> None:
     "function that was computed.",
     MUST,
     "torch.autograd; haste#43, pytorch PR#189285: a mask not replayed in backward",
-    CASES,
+    [*CASES, *every(dropout=0.4, **NO_BIAS)],
     demonstration="""
-        names = "bias_ih_l0", "weight_ih_l1", "bias_ih_l1"
+        names = "weight_ih_l1", *(("bias_ih_l0", "bias_ih_l1") if reference.bias else ("weight_ih_l0",))
         def call(*given, p=reference.dropout):
             layer.train().dropout = torch.manual_seed(2) and p
             return [torch.func.functional_call(layer, dict(zip(names, given)), (x, hx))[0][0], setattr(layer.eval(), "dropout", 0.0)][0]
@@ -235,7 +241,7 @@ def same_mask_in_backward(trial: Trial) -> None:
     # Both are for the calls to come, not for the backward passes of those that were.
     could_set_dropout(module, 0.0)
     module.eval()
-    wanted = {**leaves, **trial.parameters(module)}
+    wanted = {**(leaves if trial.case.given_state else {"x": leaves["x"]}), **trial.parameters(module)}
     passes = []
     for again in (False, True):
         for leaf in wanted.values():
@@ -252,7 +258,7 @@ def same_mask_in_backward(trial: Trial) -> None:
             expected = replace(expected, tensors={**expected.tensors, name: right})
     for number, actual in zip(("first", "second"), passes, strict=True):
         with where(f"the {number} backward pass"):
-            trial.agree(actual, expected)
+            trial.agree(actual, expected, only=list(wanted))
 
 
 @contract(

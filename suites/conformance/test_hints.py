@@ -132,6 +132,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "ThirdLayerNotDropped": "dropout above the first layer only",
     "BackwardWithoutMask": "no dropout mask in the backward pass",
     "BackwardWithoutMaskInHalf": "no dropout mask in the backward pass",
+    "BackwardWithoutMaskWithoutBias": "no dropout mask in the backward pass",
     "BackwardInTheModeOfNow": "no dropout mask in the backward pass",
     "SecondBackwardUnmasked": "no dropout mask in the backward pass",
     "BackwardScaledByDropoutOfNow": "what dropout keeps not scaled up in the backward pass",

@@ -105,6 +105,23 @@ class NothingDroppedWithoutBias(Sound):
 
 
 @mutant("dropout.between_layers_only")
+class NotScaledWithoutBias(Sound):
+    """Without biases what is kept is not scaled up."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return super().between(x, level) * (1.0 if self.bias or not self.training else 1 - self.dropout)
+
+
+@mutant("dropout.same_mask_in_backward")
+class BackwardWithoutMaskWithoutBias(Sound):
+    """Without biases the gradient passes as if nothing had been dropped."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        forward = super().between(x, level)
+        return forward if self.bias else x + (forward - x).detach()
+
+
+@mutant("dropout.between_layers_only")
 class PacksOfTwoDirectionsNotDropped(Sound):
     """Of a packed batch in two directions nothing is dropped."""
 
