@@ -14,11 +14,12 @@ import torch
 from harness import memory
 from harness.clock import Clock, HostClock
 from harness.implementation import Implementation, unusable
+from harness.interrupts import Interrupt, interrupts_noted
 from harness.limit import Limits
 from harness.outcome import Outcome
 from harness.passes import Cell, agreement, build, kernels
 from harness.record import Throughput
-from harness.sampling import Budget, Interrupt, Samples, Stop, Subject, interleave, interrupts_noted
+from harness.sampling import Budget, Samples, Stop, Subject, interleave
 from harness.trial import ContractError, lacks_memory
 from harness.watch import Watch, sentences
 from harness.workload import Workload, baseline_of, work_of

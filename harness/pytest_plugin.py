@@ -29,7 +29,8 @@ from harness.pytest_options import (
     session_of,
 )
 from harness.record import Conformance, Mutation, to_json
-from harness.sampling import REPLAY, Budget
+from harness.replay import REPLAY
+from harness.sampling import Budget
 from harness.store import decode, encode
 from harness.telling import kill_matrix, summary
 from harness.workload import Workload

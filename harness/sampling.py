@@ -16,9 +16,7 @@ from __future__ import annotations
 import gc
 import math
 import random
-import signal
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -29,6 +27,7 @@ from typing import Any, Protocol
 import torch
 
 from harness.clock import Clock, Timing
+from harness.interrupts import interrupts_noted
 from harness.statistics import LEVEL, STRETCHES, Effect, Verdict, effect
 
 
@@ -292,34 +291,6 @@ def require_whole(taken: Mapping[str, Samples]) -> None:
             raise KeyboardInterrupt
 
 
-class Interrupt:
-    """A handler of interrupts that notes the first and raises the second."""
-
-    def __init__(self) -> None:
-        self.came = False
-
-    def __call__(self, number: int, frame: Any) -> None:
-        if self.came:
-            raise KeyboardInterrupt
-        self.came = True
-
-
-@contextmanager
-def interrupts_noted() -> Iterator[Interrupt]:
-    """Has an interrupt from the keyboard noted instead of raised: wherever it came, in a call or between two lists that belong together,
-    something would be half done."""
-    interrupt = Interrupt()
-    # Nobody interrupts another thread, and what else a program wants of an interrupt is its own business.
-    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if mine:
-        signal.signal(signal.SIGINT, interrupt)
-    try:
-        yield interrupt
-    finally:
-        if mine:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
 @contextmanager
 def _undisturbed_by_collection() -> Iterator[None]:
     """Keeps Python's garbage collector from running in the middle of a sample, and from what was there before."""
@@ -342,29 +313,3 @@ def _take(subject: Sampled, clock: Clock, samples: Samples, number: int) -> None
     for seconds, known in ((taken.issued, samples.issued), (taken.device, samples.device)):
         if seconds is not None:
             known.append(seconds)
-
-
-class Replay:
-    """A timer for pytest-benchmark that reads out samples taken beforehand.
-
-    pytest-benchmark calls its timer before and after each round and takes the difference; this one lets it find the next sample. So its
-    table and its JSON show the real samples, although they were taken in interleaved rounds, which it has no notion of.
-    """
-
-    def __init__(self) -> None:
-        self._durations: list[float] = []
-        self._running = False
-
-    def load(self, durations: Iterable[float]) -> None:
-        """The durations of the coming rounds, in seconds."""
-        self._durations = list(durations)[::-1]
-        self._running = False
-
-    def __call__(self) -> float:
-        # Each round begins at zero: a difference of large numbers would not be the sample to the last digit.
-        self._running = not self._running
-        return 0.0 if self._running else self._durations.pop()
-
-
-#: One for the process: pytest-benchmark is given its timer when tests are collected.
-REPLAY = Replay()

@@ -101,7 +101,7 @@ def test_contract(one, settle):
     "test_throughput.py": """
 import pytest
 from harness.pytest_plugin import throughput_cells
-from harness.sampling import REPLAY
+from harness.replay import REPLAY
 
 def pytest_generate_tests(metafunc):
     cells = throughput_cells(metafunc.config)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from harness.clock import FakeClock, Timing
-from harness.sampling import Budget, Contest, Replay, Samples, Stop, Subject, calibrate, interleave, paced, require_whole
+from harness.sampling import Budget, Contest, Samples, Stop, Subject, calibrate, interleave, paced, require_whole
 from harness.statistics import Effect, Verdict, verdicts
 
 
@@ -250,28 +250,6 @@ def test_a_subject_that_asks_the_interpreter_to_end_drops_out_too() -> None:
 
 def test_nobody_left_is_no_endless_loop() -> None:
     assert interleave({}, FakeClock(), Budget()) == {}
-
-
-DURATIONS = [0.1 + 0.2, 1e-9, 123456.789, 1 / 3, 5e-324]
-
-
-def test_replay_reads_out_the_exact_samples() -> None:
-    timer = Replay()
-    timer.load(DURATIONS)
-    measured = []
-    for _ in DURATIONS:
-        start = timer()
-        measured.append(timer() - start)
-    assert measured == DURATIONS
-
-
-def test_replay_begins_anew_with_each_load() -> None:
-    timer = Replay()
-    timer.load([1.0, 2.0])
-    timer()
-    timer.load([3.0])
-    start = timer()
-    assert timer() - start == 3.0
 
 
 @pytest.mark.usefixtures("interrupts")

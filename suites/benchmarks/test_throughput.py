@@ -8,7 +8,7 @@ import pytest
 
 from harness.implementation import Implementation
 from harness.pytest_plugin import Measured, throughput_cells
-from harness.sampling import REPLAY
+from harness.replay import REPLAY
 from harness.workload import Workload
 
 
