@@ -148,7 +148,8 @@ def make_session(config: pytest.Config) -> None:
         implementations = [i for i in resolve_all(config.getoption("implementation")) if i.id not in unasked]
         baseline = config.getoption("baseline")
         if baseline and baseline not in {i.id for i in implementations}:
-            implementations = [_baseline(baseline), *implementations]
+            # All of them anew: a class of the baseline's name in another file needs another id than it has alone.
+            implementations = resolve_all([_baseline(baseline).reference, *(i.reference for i in implementations)])
             baseline = implementations[0].id
         sets = config.hook.pytest_harness_workloads() or {}
         workloads = chosen(sets, config.getoption("workloads") or ["quick"]) if sets else []

@@ -93,6 +93,19 @@ def test_the_policy_of_a_benchmark_names_the_baseline_only_where_one_was_asked_f
     assert policy["sampling_time"] == 1.5 and policy["systematic"] == statistics.SYSTEMATIC and policy["level"] == statistics.LEVEL
 
 
+def test_a_baseline_of_the_same_name_in_another_file_is_another_implementation(tmp_path: Path) -> None:
+    files = [tmp_path / folder / "named_alike.py" for folder in ("old", "new")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("from torch import nn\n\n\nclass Mine(nn.LSTM):\n    pass\n")
+    old, new = (f"{file}:Mine" for file in files)
+    config = stand_in(benchmark_only=True, baseline=old, implementation=[new])
+    pytest_options.make_session(config)
+    session = pytest_options.session_of(config)
+    assert [i.reference for i in session.implementations] == [old, new]
+    assert session.implementations[0].id == session.baseline != session.implementations[1].id
+
+
 def test_the_policy_of_a_conformance_run_says_nothing_of_samples(tmp_path: Path) -> None:
     config = stand_in(results=str(tmp_path), implementation=["loop:textbook"])
     pytest_options.make_session(config)
