@@ -78,6 +78,9 @@ def resolve(reference: str) -> Implementation:
     place, separator, name = target.rpartition(":")
     if not separator or not place or not name:
         raise UnknownImplementation(_unknown(reference, "it is neither a registry id nor FILE.py:NAME nor MODULE:NAME"))
+    slip, equals, _ = place.partition("=")
+    if equals and slip.isidentifier() and not Path(place).exists():
+        raise UnknownImplementation(_unknown(reference, f"expected rnn=, gru= or lstm= before it but got {slip}="))
     is_file = place.endswith(".py") or "/" in place
     module = _load_file(reference, Path(place)) if is_file else _load_module(reference, place)
     if not hasattr(module, name):

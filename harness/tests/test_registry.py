@@ -183,6 +183,12 @@ def test_a_file_that_cannot_be_used_is_one_line_that_says_why(tmp_path: Path, te
     assert not any(name.startswith("bad_a") for name in sys.modules if text.startswith(("import", "x = (", "def f")))
 
 
+@pytest.mark.parametrize("rest", ["layers.py:Mine", "package.layers:Mine"])
+def test_a_mistyped_kind_is_not_taken_for_a_part_of_the_path(rest: str) -> None:
+    with pytest.raises(UnknownImplementation, match=r"expected rnn=, gru= or lstm= before it but got lsmt=\. Known ids"):
+        resolve(f"lsmt={rest}")
+
+
 def test_a_file_that_failed_can_be_loaded_when_it_is_mended(tmp_path: Path) -> None:
     path = _file(tmp_path, "mine_i.py", "import no_such_module\n")
     _line(f"{path}:Mine")
