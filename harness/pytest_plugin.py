@@ -57,6 +57,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_configure(config: pytest.Config) -> None:
     make_session(config)
+    session = session_of(config)
+    if measuring(config) and session.workloads and not throughput_cells(config):
+        # Without a single test pytest would end well, and say nothing of why there is no time.
+        raise pytest.UsageError(f"Nothing to time: {'; '.join(f'{i.id}: {_why_untimed(i, session)}' for i in session.implementations)}")
+
+
+def _why_untimed(implementation: Implementation, session: Session) -> str:
+    """Why no workload can be timed on ``implementation``."""
+    reasons = [implementation.unavailable(device) for device in session.devices]
+    if None not in reasons:
+        return ", ".join(str(reason) for reason in reasons)
+    return f"no workload has a mode that it offers ({', '.join(sorted(implementation.capabilities.modes))})"
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:

@@ -268,6 +268,19 @@ def test_without_its_option_nothing_is_timed_and_with_it_nothing_else_runs(measu
     assert (items, deselected) == (([timed], [checked]) if measuring else ([checked], [timed]))
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        pytest.param({"implementation": ["torch:cudnn"]}, "torch:cudnn: cuDNN does not run on cpu", id="cannot run here"),
+        pytest.param({"implementation": ["torch.nn:LSTM"]}, r"torch.nn:LSTM: no workload has a mode that it offers \(lstm\)", id="mode"),
+    ],
+)
+def test_a_benchmark_without_a_single_cell_is_a_usage_error_that_says_why(options: dict[str, Any], why: str) -> None:
+    config = stand_in(benchmark_only=True, device=["cpu"], **options)
+    with pytest.raises(pytest.UsageError, match=f"^Nothing to time: {why}$"):
+        pytest_plugin.pytest_configure(config)
+
+
 def test_the_cells_of_a_workload_come_together_without_rows_that_cannot_run_here() -> None:
     config = stand_in(benchmark_only=True)
     lstm = implementation(torch.nn.LSTM, "sample:lstm", capabilities=Capabilities(modes=frozenset()))
