@@ -272,7 +272,9 @@ def _told(row: Any) -> str:
 
 def _caption(keys: dict[str, str], group: pd.DataFrame) -> str:
     longest = int(group["sequence_length"].max())
-    short = [f"{row.implementation} ({row.mode}) at T={row.sequence_length}" for row in rows(group[group["sequence_length"] < longest])]
+    # Zero is the length of what has no time at all, of which another sentence tells.
+    shorter = group[group["sequence_length"].between(1, longest - 1)]
+    short = [f"{row.implementation} ({row.mode}) at T={row.sequence_length}" for row in rows(shorter)]
     sentences = [
         f"{keys['configuration']}. Set-up and step: the time of a call as set-up + step × T, through the median at each T.",
         "Warm-up: what the first calls took above later ones, seen once, and after how many calls what it cost more than the baseline's is "

@@ -187,8 +187,8 @@ def slug(*parts: str) -> str:
 
 
 def engineering(value: float) -> str:
-    """``value`` with three significant digits and k, M or G."""
-    for limit, suffix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    """``value`` with three significant digits and k, M, G, T or P."""
+    for limit, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:.3g}{suffix}"
     return f"{value:.3g}"

@@ -339,6 +339,11 @@ def test_where_nobody_conforms_the_map_names_nobody(tmp_path: Path) -> None:
     assert drawing.data["winner"].tolist() == [""] and "none" in [text.get_text() for text in drawing.figure.axes[0].texts]
 
 
+@pytest.mark.parametrize(("value", "text"), [(0.5, "0.5"), (1234, "1.23k"), (2e6, "2M"), (3e9, "3G"), (8.45e14, "845T"), (1e15, "1P")])
+def test_a_large_number_is_three_digits_and_a_letter(value: float, text: str) -> None:
+    assert style.engineering(value) == text
+
+
 def test_an_axis_of_costs_has_two_labels_however_alike_they_are(tmp_path: Path) -> None:
     peaks = {"x:a": 41_000, "x:b": 42_000}
     cells = [cell(id, [1.0] * 6, memory={"bytes": peak, "method": "allocator", "resolution": 512}) for id, peak in peaks.items()]
@@ -371,6 +376,7 @@ def test_the_costs_are_drawn_at_their_values_and_words_stand_where_there_is_none
     assert "none seen, baseline" in words["warm-up"] and "pays after 2 calls" in words["warm-up"]
     assert words["set-up of a call"] == ["out of memory at T=4 (B=1 fits)", "GRU"]
     assert "x:c (gru) out of memory at T=4 (B=1 fits)" in drawing.caption
+    assert "Warm-up and memory are those at T=4." in drawing.caption, "x:c has none, at any length"
     assert {line.get_gid(): points(line) for _, line in found} == {gid: len(texts) for gid, texts in drawing.hover.items()}
     lost = [line for _, line in found if line.get_color() == style.SEVERE]
     assert [np.asarray(line.get_xydata()).tolist() for line in lost] == [[[0.97, 2]]], "x:c has none at all"
