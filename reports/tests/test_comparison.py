@@ -261,6 +261,21 @@ def test_environments_that_differ_give_no_verdicts_unless_forced(run: Run, capsy
     assert status == 1 and lines[0].startswith("slower  ") and len(warnings) == 1
 
 
+@pytest.mark.parametrize(
+    ("place", "name", "before", "after"),
+    [("versions", "torch", "2.11.0", "2.13.0"), ("versions", "onednn", None, "3.12.0"), ("settings", "cpu_capability", "AVX512", "AVX2")],
+)
+def test_another_torch_or_another_setting_is_another_environment(place: str, name: str, before: Any, after: Any, tmp_path: Path) -> None:
+    def side(number: int, *values: Any) -> Frames:
+        environment = {**specimen.header().environment, place: dict(values)}
+        cells = [cell("torch:a", ROUNDS), cell("x:b", slower(2))]
+        return load(specimen.write(tmp_path, what=f"run{number}", results=cells, environment=environment, run=f"run{number:05}"))
+
+    base, head, silent = side(1, (name, before)), side(2, (name, after)), side(3)
+    assert comparison.difference(base, head).mismatches == [f"{name}: {before} in BASE, {after} in HEAD"]
+    assert comparison.difference(silent, head).mismatches == comparison.difference(head, head).mismatches == []
+
+
 def test_other_threads_are_another_environment(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     base = run(cell("torch:a", ROUNDS), cell("x:b", slower(2)))
     head = run(cell("torch:a", ROUNDS, threads=2), cell("x:b", slower(3), threads=2))
