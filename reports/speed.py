@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from harness.outcome import Outcome
-from harness.statistics import LEVEL, Verdict, mean
+from harness.statistics import LEVEL, Effect, Verdict, mean, verdicts
 from harness.workload import baseline_of
 from reports import metrics
 from reports.load import Frames
@@ -120,14 +120,18 @@ def baselines(cells: pd.DataFrame, frames: Frames, implementations: list[str], a
 
 
 def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str], rounds: Rounds) -> pd.DataFrame:
-    """One row per timed cell beside its baseline: ratio (above 1 is faster), low, high (99 % interval), pairs, standing, baseline."""
+    """One row per timed cell beside its baseline: ratio (above 1 is faster), low, high (99 % interval), pairs, standing, baseline.
+
+    The standings hold for all rows together, as the verdicts of :func:`reports.comparison.compared` do.
+    """
     current = latest(cells, frames.runs)
     reference = baselines(current, frames, implementations)
     # In lists and not in frames: a small frame for each workload takes a hundred times as long as its rows.
     groups: dict[tuple[Any, ...], list[Any]] = {}
     for row in rows(current[(current["samples"] > 0) & (current["sequence_length"] > 0)]):
         groups.setdefault(tuple(getattr(row, name) for name in IDENTITY), []).append(row)
-    answer = []
+    answer: list[dict[str, Any]] = []
+    effects: dict[str, Effect] = {}
     for identity in sorted(groups):
         keys, group = dict(zip(IDENTITY, identity, strict=True)), groups[identity]
         baseline = reference[str(keys["mode"]), str(keys["place"])]
@@ -137,7 +141,8 @@ def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str], ro
         for row in group:
             if row.implementation == baseline:
                 continue
-            found = metrics.speed(rounds.beside(row.cell, base.cell))
+            effects[str(len(answer))] = beside = rounds.beside(row.cell, base.cell)
+            found = metrics.speed(beside)
             ratio = found.ratio if found.pairs else base.seconds / row.seconds
             answer.append(
                 {
@@ -148,9 +153,10 @@ def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str], ro
                     "low": found.low,
                     "high": found.high,
                     "pairs": found.pairs,
-                    "standing": str(found.standing),
                 }
             )
+    judged = verdicts(effects)
+    answer = [{**row, "standing": str(judged[str(number)])} for number, row in enumerate(answer)]
     return pd.DataFrame(answer, columns=[*IDENTITY, "implementation", "baseline", "ratio", "low", "high", "pairs", "standing"])
 
 

@@ -19,6 +19,7 @@ from harness.record import Throughput
 from harness.statistics import SYSTEMATIC
 from reports import comparison, load
 from reports.__main__ import main
+from reports.analysis import Findings
 from reports.tests import specimen
 from reports.tests.test_analysis import ROUNDS, cell, slower
 
@@ -217,6 +218,19 @@ def test_a_slowdown_that_the_noise_may_have_made_is_undecided(run: Run, capsys: 
     low, high = (math.exp(0.03 + sign * (4.6041 * math.sqrt(2) * ERROR + 2 * SYSTEMATIC)) for sign in (-1, 1))
     assert status == 0
     assert lines == [f"undecided   x:b on gru-T8: 1.0000 -> 1.0305 of the time of torch:a, 1.0305 ({low:.4f} to {high:.4f})"]
+
+
+def test_the_page_judges_a_comparison_among_all_of_them_as_the_verdicts_do(tmp_path: Path) -> None:
+    # t = (0.05 - SYSTEMATIC) / ERROR = 5.4 with 4 degrees: p = 0.006, enough alone, and not among four.
+    def standings(*lengths: int) -> list[str]:
+        cells = [cell(name, taken, length) for length in lengths for name, taken in (("torch:a", FIVE), ("x:b", spread(0.05)))]
+        frames = load(specimen.write(tmp_path, what=f"of{len(lengths)}", results=cells))
+        found = Findings(frames).relative["standing"].tolist()
+        assert found == [one.verdict for one in comparison.compared(frames)]
+        return found
+
+    assert standings(8) == ["slower"]
+    assert standings(8, 16, 32, 64) == ["undecided"] * 4
 
 
 def test_a_change_is_a_line_of_text_or_an_object_of_json(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
