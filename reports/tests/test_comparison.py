@@ -20,6 +20,7 @@ from harness.statistics import SYSTEMATIC
 from reports import comparison, load
 from reports.__main__ import main
 from reports.analysis import Findings
+from reports.load import Frames
 from reports.tests import specimen
 from reports.tests.test_analysis import ROUNDS, cell, slower
 
