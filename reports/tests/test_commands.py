@@ -38,6 +38,16 @@ def test_an_interrupt_is_one_line_and_a_status_of_its_own(
     assert capsys.readouterr().err == "error: interrupted\n"
 
 
+@pytest.mark.parametrize("command", ["page", "export"])
+def test_a_folder_that_cannot_be_made_is_one_line_without_the_number_of_the_error(
+    command: str, run_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    assert main([command, str(run_file), "--out", str(tmp_path / "file")]) == 2
+    line = capsys.readouterr().err
+    assert line.startswith(f"error: {tmp_path / 'file'}") and line.count("\n") == 1 and "Errno" not in line
+
+
 def test_the_processes_that_draw_leave_interrupts_to_the_one_that_started_them() -> None:
     before, inside = signal.getsignal(signal.SIGINT), list[Any]()
     with _ignoring_interrupts():
