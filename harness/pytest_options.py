@@ -20,7 +20,7 @@ from harness.implementation import Implementation
 from harness.limit import Limits
 from harness.progress import Progress
 from harness.record import Conformance, Header, Mutation, Throughput
-from harness.registry import UnknownImplementation, builtin, resolve, resolve_all
+from harness.registry import UnknownImplementation, builtin, resolve, resolve_all, source_digest
 from harness.resume import Earlier, ResumeError, earlier
 from harness.sampling import Budget
 from harness.store import RunWriter, StoreError, now
@@ -164,7 +164,8 @@ def make_session(config: pytest.Config) -> None:
     session = Session(implementations, _devices(config), workloads, workers, facts, baseline, bench=Apart(references, limit))
     if resumed is not None:
         try:
-            session.earlier = earlier(Path(resumed), session.environment, _policy(config, session))
+            sources = {i.id: source_digest(i) for i in implementations}
+            session.earlier = earlier(Path(resumed), session.environment, _policy(config, session), sources)
         except ResumeError as error:
             raise pytest.UsageError(str(error)) from error
     config.stash[SESSION] = session
@@ -257,5 +258,6 @@ def _describe(implementation: Implementation, on: Sequence[str]) -> dict[str, An
         "description": implementation.description,
         "modes": sorted(implementation.capabilities.modes),
         "source": implementation.reference,
+        "sha256": source_digest(implementation),
         "availability": {device: implementation.unavailable(device) for device in on},
     }

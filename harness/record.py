@@ -24,7 +24,7 @@ class RecordError(ValueError):
 class Header:
     """What was run, where and with what. Times are ISO 8601 in UTC.
 
-    ``implementations``: id -> {description, modes, source, availability: {device: null, or why it cannot run}}.
+    ``implementations``: id -> {description, modes, source, sha256 of its file, availability: {device: null, or why it cannot run}}.
     ``contracts``: id -> {statement, severity, source, topic, mutants}. ``workloads``: name -> its parameters.
     ``policy``: what counts as close, and how samples were taken.
     """

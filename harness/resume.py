@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from harness.record import Throughput, Versus
@@ -21,11 +22,14 @@ class ResumeError(ValueError):
 Earlier = Mapping[str, Mapping[str, Throughput]]
 
 
-def earlier(path: Path, environment: Mapping[str, Any], policy: Mapping[str, Any]) -> Earlier:
+def earlier(
+    path: Path, environment: Mapping[str, Any], policy: Mapping[str, Any], sources: Mapping[str, str] = MappingProxyType({})
+) -> Earlier:
     """workload -> implementation -> the last record of it in the run file.
 
-    Raises :class:`ResumeError` if it cannot be read, holds no times, or was made elsewhere than in ``environment`` or otherwise than
-    ``policy`` says: samples of two machines are no comparison.
+    ``sources``: implementation -> the digest of its file, empty where it has none. Raises :class:`ResumeError` if the run cannot be read,
+    holds no times, or was made elsewhere than in ``environment``, otherwise than ``policy`` says, or of other ``sources``: samples of two
+    machines are no comparison, and those of two states of a file are of nothing.
     """
     run = _read(path)
     found: dict[str, dict[str, Throughput]] = defaultdict(dict)
@@ -35,6 +39,11 @@ def earlier(path: Path, environment: Mapping[str, Any], policy: Mapping[str, Any
     if not found:
         raise ResumeError(f"Cannot use --resume {path}: expected the run file of a benchmark, but it holds no times")
     _require_same(path, _facts(run.header.environment, environment, run.header.policy, policy))
+    for id, now in sources.items():
+        before = run.header.implementations.get(id)
+        # Runs from before it was recorded do not say.
+        if isinstance(before, dict) and before.get("sha256", now) != now:
+            raise ResumeError(f"Cannot use --resume {path}: the file of {id} has been changed since; measure anew what it holds now")
     return found
 
 

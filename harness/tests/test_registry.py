@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,7 @@ from torch import nn
 
 from harness import registry
 from harness.layer import Layer, Mode
-from harness.registry import UnknownImplementation, builtin, resolve, resolve_all
+from harness.registry import UnknownImplementation, builtin, resolve, resolve_all, source_digest
 
 GRU = Layer(Mode.GRU, 3, 4)
 
@@ -156,6 +157,13 @@ def test_two_files_with_one_name_and_class_stay_apart(tmp_path: Path) -> None:
     assert [type(i.build(GRU)).folder for i in found] == ["a", "b"]  # type: ignore[attr-defined]
     # A worker process is told the references, and must come to the same ids.
     assert [i.id for i in resolve_all([i.reference for i in found])] == [i.id for i in found]
+
+
+def test_the_digest_of_a_class_is_that_of_its_file_and_what_is_built_in_has_none(tmp_path: Path) -> None:
+    path = _file(tmp_path, "mine_j.py", "class Mine(nn.GRU): pass\n")
+    digests = [source_digest(resolve(reference)) for reference in (f"{path}:Mine", f"gru={path}:Mine", "torch.nn:GRU", "torch:onednn")]
+    assert digests[0] == digests[1] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert len(digests[2]) == 64 and digests[3] == ""
 
 
 @pytest.mark.parametrize("reference", ["loop:fastest", "nothing", "", ":Mine", "mine.py:"])

@@ -16,10 +16,10 @@ ENVIRONMENT = {"machine": "m", "cores": 2, "gpus": ({"name": "g"},), "versions":
 POLICY = {"sampling_time": 3.0}
 
 
-def _run(folder: Path, *results: Any) -> Path:
+def _run(folder: Path, *results: Any, header: dict[str, Any] | None = None) -> Path:
     """A run file without its footer."""
     path = folder / "run.jsonl"
-    lines = [encode(record) + "\n" for record in (replace(HEADER, environment=ENVIRONMENT, policy=POLICY), *results)]
+    lines = [encode(record) + "\n" for record in (replace(HEADER, environment=ENVIRONMENT, policy=POLICY, **header or {}), *results)]
     path.write_text("".join(lines))
     return path
 
@@ -45,6 +45,14 @@ def test_the_last_record_of_each_cell_counts_and_the_run_needs_no_end(tmp_path: 
 def test_what_was_begun_elsewhere_or_otherwise_is_refused(tmp_path: Path, environment: Any, policy: Any, message: str) -> None:
     with pytest.raises(ResumeError, match=message):
         earlier(_run(tmp_path, THROUGHPUT), environment, policy)
+
+
+def test_samples_of_a_file_that_has_been_changed_since_are_not_gone_on_from(tmp_path: Path) -> None:
+    facts = {"edited": {"sha256": "a"}, "same": {"sha256": "b"}, "silent": {}}
+    path = _run(tmp_path, THROUGHPUT, header={"implementations": facts})
+    assert earlier(path, ENVIRONMENT, POLICY, {"edited": "a", "same": "b", "silent": "c", "new": "d"})
+    with pytest.raises(ResumeError, match="the file of edited has been changed since"):
+        earlier(path, ENVIRONMENT, POLICY, {"edited": "c", "same": "b"})
 
 
 def test_a_file_without_times_or_that_is_none_is_refused(tmp_path: Path) -> None:
