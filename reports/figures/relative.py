@@ -62,7 +62,7 @@ def _sweep(timed: list[str], labels: dict[str, str], keys: dict[str, str], group
     return style.Drawing(
         name=style.slug("relative", keys["timed_pass"], keys["place"], keys["configuration"]),
         title=title,
-        caption=f"{keys['configuration']}. Above 1 is faster. Bars: 99 % interval of the median ratio over interleaved rounds. "
+        caption=f"{keys['configuration']}. Above 1 is faster. Bars: 99 % interval of the ratio over interleaved rounds. "
         f"Grey: within {MARGIN:.0%}, the same for every practical purpose. Hollow: undecided ({undecided} of {len(group)})."
         + (f" Marks on the grey strip: {counted(len(missing), 'cell')} without a ratio, and why." if len(missing) else ""),
         alternative=_alternative(what, group, [mode for mode in modes if mode in set(group["mode"])]),
