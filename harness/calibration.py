@@ -202,14 +202,17 @@ def _run(chosen: argparse.Namespace, command: list[str]) -> int:
     """Calibrates, and writes the run file."""
     torch.set_num_threads(1)
     adds = overhead(HostClock(chosen.device), Budget().on(chosen.device))
-    policy = {name.lower(): getattr(statistics, name) for name in ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")}
     header = Header(
         uuid.uuid4().hex,
         now(),
         command,
         dataclasses.asdict(environment.describe()),
         {},
-        policy={**policy, "instrument_overhead": adds.share, "sample_overhead": {"timed": adds.timed, "untimed": adds.untimed}},
+        policy={
+            **statistics.policy(),
+            "instrument_overhead": adds.share,
+            "sample_overhead": {"timed": adds.timed, "untimed": adds.untimed},
+        },
     )
     print(
         f"a sample of a 20 us call is {adds.share:+.2%} longer than a bare loop around it; "

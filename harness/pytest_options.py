@@ -247,8 +247,7 @@ def _policy(config: pytest.Config, session: Session) -> dict[str, Any]:
         "tf32": False,
     }
     if measuring(config):
-        names = ("LEVEL", "SYSTEMATIC", "MARGIN", "FASTEST_OF", "STRETCHES")
-        policy |= {name.lower(): getattr(statistics, name) for name in names}
+        policy |= statistics.policy()
         policy |= {"sampling_time": config.getoption("sampling_time"), "cold": config.getoption("cold")}
     return {**policy, "baseline": session.baseline} if session.baseline else policy
 

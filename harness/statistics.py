@@ -65,6 +65,11 @@ LEAST_ROUNDS = 5
 LEAST_PAIRS = 5
 
 
+def policy() -> dict[str, float]:
+    """How samples are read, for the header of a run: reports need not know what was the rule then."""
+    return {"level": LEVEL, "systematic": SYSTEMATIC, "margin": MARGIN, "fastest_of": FASTEST_OF, "stretches": STRETCHES}
+
+
 class Verdict(StrEnum):
     """What may be said of a candidate beside its baseline."""
 
