@@ -80,10 +80,10 @@ class Throughput:
     what is compiled, tuned or packed, is so in these; ``first_call`` is the first of them. ``tokens``: T * B, of one call; ``flops``: the
     analytic count of one call. ``tokens_per_second`` and ``flops_per_second``: from the median sample. ``agreement``: the errors against
     the oracle on the timed instance, ``before`` and ``after`` the timed calls, each as ``Conformance.errors``. ``threads``: torch's
-    intra-op threads. ``stopped``: why no more samples were taken, 'decided', 'time', which it is for the baseline, or 'interrupted'; empty
-    where there are none. ``fits``: for what ran out of memory, the largest ``batch`` among its halves that did not, 0 if none. ``memory``:
-    the most ``bytes`` that a call held above what was there before it, its ``method``, and the ``resolution`` in bytes; ``unavailable``
-    with the reason where it cannot be measured.
+    intra-op threads. ``stopped``: why no more samples were taken, 'decided', 'precise' (more would not tell more), 'time', which it is for
+    the baseline, or 'interrupted'; empty where there are none. ``fits``: for what ran out of memory, the largest ``batch`` among its halves
+    that did not, 0 if none. ``memory``: the most ``bytes`` that a call held above what was there before it, its ``method``, and the
+    ``resolution`` in bytes; ``unavailable`` with the reason where it cannot be measured.
     ``limit``: the shortest time that the work of a call could take here, ``seconds``, whether ``bound`` by 'arithmetic' or 'memory', and
     what it follows from: ``bytes`` that must be moved, ``matmul_flops_per_second`` and ``memory_bytes_per_second``, the best rates that
     were measured in this run, with ``matmul`` and ``memory``, which say what was measured.

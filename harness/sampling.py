@@ -134,6 +134,7 @@ class Stop(StrEnum):
     """Why the sampling of one implementation ended."""
 
     DECIDED = "decided"
+    PRECISE = "precise"
     TIME = "time"
     INTERRUPTED = "interrupted"
 
@@ -271,15 +272,17 @@ class Contest:
             self._own.stopped = Stop.TIME.value
         elif compared and self._budget.decide and rounds >= _FIRST_LOOK[0] and self._spent >= self._next:
             self._next = self._spent * _LOOKS
-            if self._decided():
-                self._own.stopped = Stop.DECIDED.value
+            self._own.stopped = self._looked()
         return bool(self._own.stopped)
 
-    def _decided(self) -> bool:
+    def _looked(self) -> str:
+        """Why a look at the samples ends the comparison; empty where it does not."""
         assert self._baseline is not None
         found = self._estimate(self._own.seconds, self._baseline.seconds[: len(self._own.seconds)])
         level = 1 - min(_EARLY, (1 - LEVEL) / self._budget.family)
-        return found.verdict(level) is not Verdict.UNDECIDED or found.verdict() is Verdict.SAME
+        if found.verdict(level) is not Verdict.UNDECIDED or found.verdict() is Verdict.SAME:
+            return Stop.DECIDED.value
+        return Stop.PRECISE.value if found.exhausted else ""
 
 
 def require_whole(taken: Mapping[str, Samples]) -> None:

@@ -173,7 +173,11 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "message": ("str", "what went wrong"),
         "settings": ("object", "dict: the switches in force"),
         "caches": ("str", "'hot' or 'cold', before every timed call; empty where the file does not say"),
-        "stopped": ("str", "why no more samples were taken: 'decided', 'time' or 'interrupted'; empty where there are none"),
+        "stopped": (
+            "str",
+            "why no more samples were taken: 'decided', 'precise' (more would not tell more), 'time' or 'interrupted'; "
+            "empty where there are none",
+        ),
         "fits_batch": (
             "Int64",
             "B, the largest among the halves that fitted, after out of memory; 0 if none did, missing if none was tried",

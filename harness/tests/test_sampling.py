@@ -248,6 +248,13 @@ def test_a_subject_that_asks_the_interpreter_to_end_drops_out_too() -> None:
     assert isinstance(taken["bad"].error, SystemExit) and len(taken["good"].seconds) == 5
 
 
+def test_a_comparison_ends_where_more_rounds_would_tell_no_more() -> None:
+    clock = FakeClock()
+    taken = interleave({name: _subject(Timed(clock, 2e-5)) for name in ("a", "b")}, clock, Budget())
+    # Of calls of 20 us nobody can say whether they are the same to one per cent.
+    assert taken["b"].stopped == Stop.PRECISE and taken["b"].spent < 0.3
+
+
 def test_nobody_left_is_no_endless_loop() -> None:
     assert interleave({}, FakeClock(), Budget()) == {}
 

@@ -101,6 +101,28 @@ def test_the_interval_holds_however_many_rounds_a_stretch_has(rounds: int) -> No
     assert sum(not low <= 1 <= high for low, high in found) <= 40, "1 % of 2000 are 20; 41 or more come about once in 40,000"
 
 
+def test_short_calls_have_to_differ_by_more_of_themselves() -> None:
+    # 1.2 %, of 1 ms and of 30 us, of which where they lie in memory may be worth 1 %.
+    found = [effect([1.012 * seconds] * 64, [seconds] * 64) for seconds in (1e-3, 3e-5)]
+    assert [one.verdict() for one in found] == [Verdict.SLOWER, Verdict.UNDECIDED]
+    assert [one.systematic for one in found] == pytest.approx([0.0025 + 3e-4, 0.0025 + 1e-2])
+
+
+@pytest.mark.parametrize(
+    ("log", "error", "systematic", "expected"),
+    [
+        pytest.param(0.001, 0.0001, 0.012, True, id="neither can be said any more"),
+        pytest.param(0.001, 0.01, 0.012, False, id="not precise yet"),
+        pytest.param(0.001, 0.0001, 0.002, False, id="the same"),
+        pytest.param(0.009, 0.0001, 0.0025, False, id="different"),
+        pytest.param(0.0, math.nan, 0.012, False, id="too few rounds"),
+    ],
+)
+def test_more_rounds_are_worth_while_as_long_as_they_could_decide(log: float, error: float, systematic: float, expected: bool) -> None:
+    freedom = 0 if math.isnan(error) else 15
+    assert Effect(log, error, freedom, 64, systematic).exhausted is expected
+
+
 def test_a_slowdown_of_two_per_cent_is_found() -> None:
     generator = np.random.default_rng(6)
     found = sum(effect(*_noisy(generator, 2500, 0.02)).verdict() is Verdict.SLOWER for _ in range(200))
