@@ -15,6 +15,9 @@ from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MAY, contract
 from suites.conformance.gradients import as_function
 
+#: As small as second derivatives by differences want it.
+_SMALL: dict[str, Any] = {"input_size": 2, "hidden_size": 2, "dtype": "float64"}
+
 
 @contract(
     "gradients.of_gradients",
@@ -22,11 +25,12 @@ from suites.conformance.gradients import as_function
     MAY,
     "torch.autograd.gradgradcheck",
     [
-        *every(input_size=2, hidden_size=2, steps=6, batch=2, dtype="float64"),
-        *every(RNN_TANH, RNN_RELU, GRU, input_size=2, hidden_size=2, steps=2, batch=1, num_layers=2, bidirectional=True, dtype="float64"),
-        make(LSTM, input_size=2, hidden_size=2, steps=2, batch=1, num_layers=2, bidirectional=True, proj_size=1, dtype="float64"),
-        *every(RNN_TANH, RNN_RELU, GRU, input_size=2, hidden_size=2, steps=2, batch=2, lengths=(1, 2), dtype="float64"),
-        make(LSTM, input_size=2, hidden_size=2, steps=2, batch=2, lengths=(1, 2), proj_size=1, dtype="float64"),
+        # Together all options: a layer may have a backward pass by hand in one form and leave another to autograd.
+        *every(steps=6, batch=2, batch_first=True, **_SMALL),
+        *every(RNN_TANH, RNN_RELU, GRU, steps=2, batch=1, batched=False, num_layers=3, bidirectional=True, bias=False, **_SMALL),
+        make(LSTM, steps=2, batch=1, batched=False, num_layers=3, bidirectional=True, bias=False, proj_size=1, **_SMALL),
+        *every(RNN_TANH, RNN_RELU, GRU, steps=2, batch=2, lengths=(1, 2), bidirectional=True, **_SMALL),
+        make(LSTM, steps=2, batch=2, lengths=(1, 2), bidirectional=True, proj_size=1, **_SMALL),
     ],
     demonstration="""
         output = layer(x, hx)[0]

@@ -233,3 +233,31 @@ class StateConstantUnderGrad(Sound):
     def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
         states = super().initial(x, hx, form)
         return [state.detach() if torch._C._functorch.is_gradtrackingtensor(state) else state for state in states]
+
+
+@mutant("gradients.of_gradients")
+class SecondDerivativeOfAnUnbatchedSequenceWrong(Sound):
+    """Of one sequence without a batch axis the gradient is right, its own gradient is not."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        return (x if form.batched else _OnceOnly.apply(x)), valid, form
+
+
+@mutant("gradients.of_gradients")
+class SecondDerivativeWrongWhereBatchFirst(Sound):
+    """Where the batch comes first the gradient is right, its own gradient is not."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        return (_OnceOnly.apply(x) if self.batch_first else x), valid, form
+
+
+@mutant("gradients.of_gradients")
+class SecondDerivativeOfTheThirdLayerWrong(Sound):
+    """The gradient of the third layer is right, its own gradient is not."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        given = super().between(x, level)
+        wrong: Tensor = _OnceOnly.apply(given)
+        return wrong if level == 2 else given
