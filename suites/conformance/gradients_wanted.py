@@ -58,6 +58,7 @@ def backward(trial: Trial, module: torch.nn.Module, retain: bool = False, passes
         *every(num_layers=2, steps=4, batch=2),
         *every(bidirectional=True, steps=4, batch=2),
         *every(LSTM, proj_size=2, bidirectional=True),
+        *every(steps=3, batch=2, lengths=(1, 3)),
     ],
     demonstration="""
         found, below = [], "_l0" if reference.num_layers > 1 else "weight"
@@ -77,8 +78,9 @@ def some_frozen(trial: Trial) -> None:
     for _, _, _, suffix in trial.case.layer.slots():
         _freeze_and_compare(trial, expected, [name for name in names if name.endswith(suffix)])
     _freeze_and_compare(trial, expected, names)
-    # What is trained of a pretrained layer, on data that want no gradient: its biases alone, or what stands above the first layer.
-    _freeze_and_compare(trial, expected, [name for name in names if not name.startswith("bias")], data=True)
+    # What is trained of a pretrained layer: its biases alone, or, on data that want no gradient, what stands above the first layer.
+    for data in (True, False):
+        _freeze_and_compare(trial, expected, [name for name in names if not name.startswith("bias")], data=data)
     if trial.case.layer.num_layers > 1:
         _freeze_and_compare(trial, expected, [name for name in names if "_l0" in name], data=True)
     # All of it frozen, as a pretrained layer is, and only what it is started from wants a gradient.

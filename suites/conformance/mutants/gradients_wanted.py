@@ -276,3 +276,29 @@ class ReluOpenAtZero(Sound):
 
     def activation(self, a: Tensor) -> Tensor:
         return torch.where(a >= 0, a, 0.0) if self.layer.mode is Mode.RNN_RELU else super().activation(a)
+
+
+@mutant("gradients.some_frozen")
+class FrozenInputWeightCutsPacks(Sound):
+    """Of packs, where weight_ih is frozen, weight_hh gets no gradient."""
+
+    _packed = False
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        self._packed = form.packed is not None
+        return x, valid, form
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        frozen = self._packed and not present(w["weight_ih"]).requires_grad
+        return {**w, "weight_hh": cut(w["weight_hh"])} if frozen else w
+
+
+@mutant("gradients.some_frozen")
+class BiasesAloneCutTheInput(Sound):
+    """Where the biases alone are trained, the input gets no gradient."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        alone = all(parameter.requires_grad == name.startswith("bias") for name, parameter in self.named_parameters())
+        return super().layers(cut(x) if alone and self.bias else x, valid, states)
