@@ -222,7 +222,8 @@ def negated(trial: Trial) -> None:
 
 @contract(
     "layout.expanded_cotangent",
-    "A cotangent of output, h_n or c_n with stride 0, as sum() sends it, or a transposed one gives the right gradients.",
+    "A cotangent of output, h_n or c_n with stride 0, as sum() sends it, a transposed one or one from within a larger tensor, as "
+    "torch.cat() sends it, gives the right gradients.",
     MUST,
     "torch.Tensor.expand; torch.autograd.backward",
     [
@@ -242,7 +243,7 @@ def negated(trial: Trial) -> None:
 def expanded_cotangent(trial: Trial) -> None:
     for name in every_output(trial):
         right, cotangent = gradients(trial.case, (name,)), tensor(trial.case.arrays.cotangents[name], trial.case)
-        for given in (_swapped(cotangent), _spread(cotangent)):
+        for given in (_swapped(cotangent), _spread(cotangent), _shifted(cotangent)):
             module, leaves = trial.module(), trial.leaves(requires_grad=True)
             reply = trial.call(module, *trial.form(leaves))
             with trial.blamed("backward"):

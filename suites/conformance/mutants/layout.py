@@ -258,3 +258,14 @@ class SquareInputTurnedRound(Sound):
             if steps == batch > 1 and input.stride(0) < input.stride(1):
                 input = input.transpose(0, 1)
         return super().forward(input, hx)
+
+
+@mutant("layout.expanded_cotangent")
+class CotangentReadFromTheBeginning(Sound):
+    """The cotangent of h_n is read from where its storage begins."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        if finals[0].requires_grad:
+            finals[0].register_hook(lambda g: g.as_strided(g.shape, g.stride(), 0) if g.is_contiguous() else g)
+        return output, finals
