@@ -194,7 +194,7 @@ def shared_state(trial: Trial) -> None:
     "A loss on one step of the output, or on one layer's h_n, gives the right gradients: what it leaves out counts as zero.",
     MUST,
     "torch.autograd: undefined gradients; pytorch#96416",
-    [*every(num_layers=2, steps=6), *every(bidirectional=True, steps=4)],
+    [*every(num_layers=2, steps=6), *every(num_layers=2, bidirectional=True, steps=4)],
     demonstration="""
         for pick in (lambda o, h: o[2], lambda o, h: o[-1], lambda o, h: h[0], lambda o, h: h[-1]):
             output, state = layer(x, hx)

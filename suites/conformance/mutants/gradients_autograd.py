@@ -279,3 +279,14 @@ class ZeroStateNeverLearns(Sound):
 
     def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
         return [state if state.any() else cut(state) for state in super().initial(x, hx, form)]
+
+
+@mutant("gradients.part_of_the_output")
+class OneDirectionsFinalStateHalved(Sound):
+    """Where one direction's h_n alone has a cotangent, half of it goes back through a stack."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        if finals[0].requires_grad and self.layer.bidirectional and self.layer.num_layers > 1:
+            finals[0].register_hook(lambda g: g / 2 if g.flatten(1).any(1).sum() == 1 else g)
+        return output, finals
