@@ -122,3 +122,13 @@ class RoundedAfterAutocastInEval(Sound):
         before = self.__dict__.get("_cast", False)
         self.__dict__["_cast"] = torch.is_autocast_enabled(x.device.type) and not self.training
         return (x.bfloat16().to(x) if before and not self.training else x), valid, form
+
+
+@mutant("execution.grad_modes_agree")
+class CornerTileRestartsUnderInferenceMode(Sound):
+    """Under inference_mode the batch items past the 32nd start from zero again at step 32."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        if t == 32 and torch.is_inference_mode_enabled():
+            h = h * (torch.arange(len(h), device=h.device) < 32)[:, None]
+        return super().step(x, h, c, w, t, slot)
