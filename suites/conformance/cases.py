@@ -200,12 +200,26 @@ _STACKS: tuple[dict[str, Any], ...] = (
     {"input_size": 4, "hidden_size": 3, "num_layers": 5, "bidirectional": True, "steps": 3, "batch": 2},
     {"input_size": 7, "hidden_size": 40, "bias": False, "steps": 3, "batch": 2},
     {"input_size": 3, "hidden_size": 66, "bias": False, "bidirectional": True, "steps": 2, "batch": 2},
-    {"input_size": 6, "hidden_size": 18, "steps": 7, "batch": 40, "lengths": tuple(1 + (5 * k) % 7 for k in range(40))},
-    {"input_size": 3, "hidden_size": 5, "steps": 260, "batch": 3, "lengths": (260, 129, 65), "enforce_sorted": True},
+    {
+        "input_size": 6,
+        "hidden_size": 18,
+        "steps": 7,
+        "batch": 40,
+        "lengths": tuple(1 + (5 * k) % 7 for k in range(40)),
+        "bidirectional": True,
+    },
+    {"input_size": 3, "hidden_size": 5, "steps": 520, "batch": 3, "lengths": (520, 257, 65), "enforce_sorted": True},
     {"input_size": 3, "hidden_size": 4, "steps": 140, "batch": 5, "lengths": (3, 140, 64, 129, 65), "bidirectional": True},
     {"input_size": 3, "hidden_size": 4, "steps": 260, "batch": 1, "batched": False},
     {"input_size": 2, "hidden_size": 3, "num_layers": 11, "steps": 2, "batch": 2},
-    {"input_size": 2, "hidden_size": 3, "steps": 3, "batch": 140, "lengths": tuple(1 + (2 * k) % 3 for k in range(140))},
+    {
+        "input_size": 2,
+        "hidden_size": 3,
+        "steps": 3,
+        "batch": 140,
+        "lengths": tuple(1 + (2 * k) % 3 for k in range(140)),
+        "dtype": "float64",
+    },
     {"input_size": 259, "hidden_size": 257, "bidirectional": True, "steps": 2, "batch": 2},
     # As many sequences as steps: whoever takes one for the other is seen by their numbers alone.
     {"input_size": 3, "hidden_size": 5, "bias": False, "batch_first": True, "steps": 4, "batch": 4},
@@ -230,14 +244,17 @@ _SEVERAL: tuple[dict[str, Any], ...] = (
     {"input_size": 130, "hidden_size": 132, "dtype": "float64", "steps": 3, "batch": 4, "lengths": (2, 3, 1, 3)},
     {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 67},
     {"input_size": 66, "hidden_size": 131, "steps": 3, "batch": 1, "batched": False},
-    {"input_size": 3, "hidden_size": 4, "bidirectional": True, "steps": 139, "batch": 3},
+    {"input_size": 3, "hidden_size": 4, "bidirectional": True, "batch_first": True, "steps": 139, "batch": 3},
 )
 
 
 def several_large(mode: Mode) -> tuple[Case, ...]:
     """Layers of which several sizes are large at once, and a wide projection where there is one."""
     cases = tuple(make(mode, **options, seed=k, weights=_lasting(mode, options["steps"])) for k, options in enumerate(_SEVERAL, start=1))
-    return (*cases, make(mode, 3, 67, proj_size=66, bidirectional=True, steps=2, batch=65)) if mode is LSTM else cases
+    if mode is not LSTM:
+        return cases
+    packed = {"steps": 34, "batch": 34, "lengths": tuple(1 + (5 * k) % 34 for k in range(34))}
+    return (*cases, make(mode, 3, 130, proj_size=66, bidirectional=True, steps=2, batch=65), make(mode, 3, 9, proj_size=4, **packed))
 
 
 def widths(mode: Mode) -> tuple[Case, ...]:

@@ -160,3 +160,26 @@ class BackwardReadsTheFinalStateOfNow(Sound):
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         output, (h_n, *rest) = super().layers(x, valid, states)
         return output, [_ReadsItsAnswer.apply(h_n.atanh()) if h_n.requires_grad and bool((h_n.abs() < 1).all()) else h_n, *rest]
+
+
+@mutant("gradients.through_time")
+class UpperLayersOfPacksTruncatedAt64(Sound):
+    """Of packs, above the first layer, back-propagation is cut at step 64."""
+
+    _packed = False
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        self._packed = form.packed is not None
+        return x, valid, form
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h.detach() if slot and t == 64 and self._packed else h, c, w, t, slot)
+
+
+@mutant("gradients.through_time", Mode.LSTM)
+class ProjectionTruncatedAt64(Sound):
+    """Where a layer projects, back-propagation is cut at step 64."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h.detach() if t == 64 and self.layer.proj_size else h, c, w, t, slot)

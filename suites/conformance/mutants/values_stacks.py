@@ -254,3 +254,62 @@ class LayersInAlphabeticalOrder(Sound):
         level, reverse = divmod(slot, self.layer.directions)
         level = sorted(range(self.layer.num_layers), key=str)[level]
         return super().weights(level * self.layer.directions + reverse)
+
+
+@mutant("values.stacks")
+class LongPackedCutAt512(Sound):
+    """Packed sequences are read up to the 512th step."""
+
+    def read(self, input: object) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        if form.packed is not None:
+            valid = valid & (torch.arange(len(x), device=x.device) < 512)[:, None]
+        return x, valid, form
+
+
+@mutant("values.stacks")
+class ManyPackedOfTwoDirections(Sound):
+    """In packs the sequences past the 32nd start from zero in the reverse direction."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        if form.packed is None or not self.layer.bidirectional:
+            return states
+        kept = (torch.arange(x.shape[1], device=x.device) < 32)[:, None]
+        return [torch.stack([state * kept if slot % 2 else state for slot, state in enumerate(each)]) for each in states]
+
+
+@mutant("values.stacks")
+class ManyInFloat64AreRounded(Sound):
+    """From 64 sequences on a float64 layer keeps its state in float32."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        h, c = super().step(x, h, c, w, t, slot)
+        return (h.float().to(h.dtype), c.float().to(c.dtype)) if len(h) >= 64 else (h, c)
+
+
+@mutant("values.several_large")
+class BatchFirstReverseRestartsAt64(Sound):
+    """Where the batch comes first the reverse direction starts from zero again at step 64."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        again = t == 64 and self.batch_first and slot % self.layer.directions
+        return super().step(x, 0 * h if again else h, c, w, t, slot)
+
+
+@mutant("values.several_large", Mode.LSTM)
+class ProjectedUnitsPast96(Sound):
+    """Where a layer projects, units past the 96th are left out."""
+
+    def project(self, m: Tensor, weight_hr: Tensor | None) -> Tensor:
+        return super().project(m if weight_hr is None else torch.cat([m[:, :96], 0 * m[:, 96:]], 1), weight_hr)
+
+
+@mutant("values.several_large", Mode.LSTM)
+class ManyPackedOfAProjection(Sound):
+    """Where a layer projects, the sequences of a pack past the 32nd start from zero."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        kept = (torch.arange(x.shape[1], device=x.device) < 32)[:, None]
+        return [state * kept for state in states] if form.packed is not None and self.layer.proj_size else states
