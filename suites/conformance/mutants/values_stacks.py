@@ -306,7 +306,7 @@ class ProjectedUnitsPast96(Sound):
 
 
 @mutant("values.several_large", Mode.LSTM)
-class ManyPackedOfAProjection(Sound):
+class ManyPackedProjected(Sound):
     """Where a layer projects, the sequences of a pack past the 32nd start from zero."""
 
     def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
