@@ -290,7 +290,7 @@ def _relit(case: Case) -> dict[str, Array]:
     [
         *every(num_layers=2, steps=7),
         *every(steps=6, bidirectional=True, batch_first=True, dtype="float64"),
-        *every(steps=6, given_state=False),
+        *every(steps=6, given_state=False, bidirectional=True),
     ],
     demonstration="""
         slopes, outputs = [], []

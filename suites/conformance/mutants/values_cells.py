@@ -301,3 +301,15 @@ class WholeTilesInBfloat16(Sound):
         w = super().weights(slot)
         whole = _whole(32, self.layer.input_size, self.layer.hidden_size) and self.weight_ih_l0.dtype == torch.float32
         return {name: value.bfloat16().float() if value is not None and whole else value for name, value in w.items()}
+
+
+@mutant("values.kinds_of_data")
+class ReverseBeginsAfterZeros(Sound):
+    """The reverse direction keeps a state of zeros through steps of zeros, as where they are padding."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        new_h, new_c = super().step(x, h, c, w, t, slot)
+        if slot != 1 or not self.layer.bidirectional:
+            return new_h, new_c
+        begun = (x != 0).any(1, keepdim=True) | (h != 0).any(1, keepdim=True)
+        return torch.where(begun, new_h, h), torch.where(begun, new_c, c)
