@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Sound, Weights, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 
 
 @mutant("layout.strided_input")
@@ -269,3 +269,13 @@ class CotangentReadFromTheBeginning(Sound):
         if finals[0].requires_grad:
             finals[0].register_hook(lambda g: g.as_strided(g.shape, g.stride(), 0) if g.is_contiguous() else g)
         return output, finals
+
+
+@mutant("layout.strided_state")
+class StatesOfPacksMisread(Sound):
+    """With a pack, the last state is read through its storage."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        if form.packed is not None and hx is not None:
+            hx = (hx[0], _misread(hx[1])) if isinstance(hx, (tuple, list)) else _misread(hx)
+        return super().initial(x, hx, form)
