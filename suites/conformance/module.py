@@ -99,6 +99,14 @@ def state_dict_values(trial: Trial) -> None:
         with trial.blamed("load_state_dict(assign=True)"):
             module.load_state_dict({name: 2 * value for name, value in given.items()}, assign=True)
         trial.agree(trial.answer(module).arrays(), doubled)
+        other = torch.float64 if next(iter(given.values())).dtype is not torch.float64 else torch.float32
+        with trial.blamed("load_state_dict(assign=True)"):
+            module.load_state_dict({name: value.to(other) for name, value in given.items()}, assign=True)
+        kept = [name for name, parameter in trial.parameters(module).items() if parameter.dtype != other]
+        if kept:
+            raise ContractError(
+                f"Expected load_state_dict(assign=True) to take the weights that it is given, {other}, but it copied {kept[0]}"
+            )
 
 
 def load(trial: Trial, module: nn.Module, weights: dict[str, Array]) -> None:

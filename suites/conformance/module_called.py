@@ -1,4 +1,4 @@
-"""A module that is called: by keyword, in training and in eval, with hooks."""
+"""A module that is called: by keyword, in training and in eval, with hooks, on the meta device."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ import torch
 from torch import nn
 from torch.nn.modules import module as for_all
 from torch.nn.utils.rnn import PackedSequence
+from torch.utils._pytree import tree_leaves, tree_map
 
 from harness.reference import altered, answer
 from harness.trial import ContractError, Trial, where
-from suites.conformance.cases import every
-from suites.conformance.declare import MUST, SHOULD, contract, in_docs
+from suites.conformance.cases import LSTM, every, make
+from suites.conformance.declare import MAY, MUST, SHOULD, contract, in_docs
 
 
 @contract(
@@ -254,3 +255,39 @@ def _agree_doubled(trial: Trial, x: torch.Tensor, times: int) -> None:
     """Holds the gradient of x against what hooks make of it that double on every way."""
     right = altered(trial.case, through=("output",), inputs={"x": 2 * trial.case.arrays.x})
     trial.agree({"x": trial.collect({"x": x})["x"] / times}, right, only=["x"])
+
+
+@contract(
+    "module.meta_device",
+    "On the meta device, where there are no numbers, a call gives an answer of the right shapes, type and device.",
+    MAY,
+    "torch: Meta device",
+    [
+        *every(num_layers=2, bidirectional=True, batch_first=True),
+        *every(batch=1, batched=False, given_state=False),
+        make(LSTM, proj_size=2, dtype="bfloat16"),
+    ],
+    demonstration="""
+        twin = copy.deepcopy(layer).to("meta")
+        output, state = twin(*(torch.utils._pytree.tree_map(lambda v: v if v is None else v.to("meta"), given) for given in (x, hx)))
+        assert all(value.is_meta for value in (output, *state))
+        return [torch.tensor(value.shape) for value in (output, *state)]
+    """,
+)
+def meta_device(trial: Trial) -> None:
+    leaves, wanted = trial.leaves(), getattr(torch, trial.case.dtype)
+    try:
+        module = trial.module().to("meta")
+        input, hx = trial.form({name: leaf.to("meta") for name, leaf in leaves.items()})
+        with torch.no_grad():
+            raw = module(input) if hx is None else module(input, hx)
+    except Exception as error:  # a refusal, whichever exception it comes as: some look at numbers
+        raise NotImplementedError(f"on the meta device: {error}") from error
+    given = [value for value in tree_leaves(raw) if isinstance(value, torch.Tensor)]
+    wrong = {f"{value.dtype} on {value.device}" for value in given if value.dtype != wanted or not value.is_meta}
+    if wrong:
+        raise ContractError(f"Expected an answer in {wanted} on meta, but got a tensor in {', '.join(sorted(wrong))}")
+    # Only what has numbers is looked at.
+    trial.structured(
+        tree_map(lambda value: torch.zeros_like(value, device="cpu") if isinstance(value, torch.Tensor) else value, raw), input
+    )

@@ -18,7 +18,7 @@ from suites.conformance.declare import MUST, contract
 from suites.conformance.dropout import could_set_dropout, in_training
 from suites.conformance.module import CASES, doubled_weights, load
 
-_CASES = [*CASES, *every(num_layers=2, dropout=0.5, steps=3), *every(steps=2, batch=2, dtype="float64")]
+_CASES = [*CASES, *every(num_layers=2, bidirectional=True, dropout=0.5, steps=3), *every(steps=2, batch=2, dtype="float64")]
 _CASES += every(steps=2, batch=2, dtype="bfloat16")
 
 #: Makes a copy of a module.

@@ -220,7 +220,7 @@ def answers_are_new(trial: Trial) -> None:
     MUST,
     "torch.get_rng_state",
     [
-        *every(num_layers=3),
+        *every(num_layers=3, bidirectional=True),
         *every(num_layers=3, dropout=0.5),
         *every(num_layers=3, bidirectional=True, dropout=0.5, steps=4, batch=3, lengths=(2, 4, 3)),
     ],

@@ -174,3 +174,11 @@ class MissingInAModelPassedOver(Sound):
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *rest: Any) -> None:
         metadata, strict, missing, *others = rest
         super()._load_from_state_dict(state_dict, prefix, metadata, strict, [] if prefix else missing, *others)
+
+
+@mutant("module.state_dict_values")
+class AssignCopies(Sound):
+    """load_state_dict(assign=True) copies into the weights that are there."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(state_dict, strict)

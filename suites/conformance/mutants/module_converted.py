@@ -125,3 +125,24 @@ class ConvertedWithoutGradients(Sound):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self.zero_grad()
         return super()._apply(fn, recurse)
+
+
+@mutant("module.meta_device")
+class TimeFirstOnMeta(Sound):
+    """On the meta device the output has time first, whatever batch_first says."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        output, state = super().forward(input, hx)
+        turned = self.batch_first and isinstance(output, Tensor) and output.is_meta and output.dim() == 3
+        return (output.transpose(0, 1) if turned else output), state
+
+
+@mutant("module.meta_device")
+class StateOfZerosElsewhere(Sound):
+    """Where no state is given, h_n is on the CPU."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        output, state = super().forward(input, hx)
+        if hx is None and isinstance(output, Tensor) and output.is_meta:
+            state = tuple(torch.zeros(s.shape) for s in state) if isinstance(state, tuple) else torch.zeros(state.shape)
+        return output, state

@@ -55,6 +55,18 @@ class CopyOfItsOwnAttributes(Sound):
         return twin
 
 
+@mutant("module.deepcopy")
+class CopyThatSharesTheUpperReverseBias(Sound):
+    """A deep copy has the very bias of the second layer's reverse direction that its original has."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        twin = type(self).__new__(type(self))
+        memo[id(self)] = twin
+        shared = self._parameters.get("bias_hh_l1_reverse")
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo if shared is None else {**memo, id(shared): shared}))
+        return twin
+
+
 def _untied(parameters: dict[str, Any]) -> dict[str, Any]:
     """A Parameter of its own under each name."""
     return {n: None if p is None else nn.Parameter(p.detach().clone(), p.requires_grad) for n, p in parameters.items()}

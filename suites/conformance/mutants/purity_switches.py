@@ -1,4 +1,4 @@
-"""Layers that turn the process's own switches, or print."""
+"""Layers that turn the process's own switches, move its random numbers on, or print."""
 
 from __future__ import annotations
 
@@ -110,3 +110,13 @@ class SaysThatItIsBuilt(Sound):
     def __init__(self, layer: Layer) -> None:
         super().__init__(layer)
         print("built", layer, file=sys.stderr)
+
+
+@mutant("purity.random_state_untouched")
+class DrawsForTwoDirectionsInTraining(Sound):
+    """In training a stack of two directions draws, whether or not anything is dropped."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if self.training and self.bidirectional:
+            torch.rand(1)
+        return super().between(x, level)
