@@ -28,7 +28,8 @@ _SIZES = {"steps": 4, "batch": 2}
         *every(steps=4, batch=1, batched=False),
     ],
     demonstration="""
-        inputs = [x[..., :1]] * (x.shape[-1] > 1) + [torch.cat([x, x[..., :1]], -1), x[(None,) * (4 - x.dim())], x[(0,) * (x.dim() - 1)]]
+        inputs = [x[..., :1]] * (x.shape[-1] > 1) + [torch.cat([x, x[..., :1]], -1), x[(0,) * (x.dim() - 1)]]
+        inputs += [x[(None,) * (4 - x.dim())], x[(..., *(None,) * (4 - x.dim()))]]
         for wrong, train in [(wrong, train) for wrong in inputs + [x.mT] * (x.mT.shape[-1] != x.shape[-1]) for train in (True, False)]:
             try: layer.train(train)(wrong, hx)
             except Exception: continue
@@ -47,6 +48,7 @@ def input_shape(trial: Trial) -> None:
     if turned.shape[-1] != features:
         trial.refuses("an input whose last two axes are exchanged", module, turned, hx)
     trial.refuses("a 4-D input", module, input[(None,) * (4 - input.dim())], hx)
+    trial.refuses("a 4-D input of which the last axis is one", module, input[(..., *(None,) * (4 - input.dim()))], hx)
     trial.refuses("a 1-D input", module, input[(0,) * (input.dim() - 1)], hx)
 
 
@@ -88,12 +90,12 @@ def packed_input(trial: Trial) -> None:
     ],
     demonstration="""
         states, packed = hx if isinstance(hx, tuple) else (hx,), isinstance(x, tuple)
-        axes = [(i, a, s.shape[a]) for i, s in enumerate(states) for a in ([1] if packed else range(s.dim()))]
-        for i, axis, size, wrong in [(i, a, k, [*states]) for i, a, n in axes for k in ({n + 1} if packed else {1, n + 1} - {n})]:
-            wrong[i] = states[i].new_zeros([size if a == axis else n for a, n in enumerate(states[i].shape)])
+        several = [(i, a, s.shape[a]) for i, s in enumerate([*states, states[0]]) for a in ([1] if packed else range(s.dim()))]
+        for i, axis, size in [(i, a, k) for i, a, n in several for k in ({n + 1} if packed else {1, n + 1} - {n})]:
+            wrong = [s[(slice(None),) * axis + ([0] * size if i in (k, len(states)) else slice(None),)] for k, s in enumerate(states)]
             try: layer(x, tuple(wrong) if isinstance(hx, tuple) else wrong[0])
             except Exception: continue
-            raise AssertionError(f"a state of shape {tuple(wrong[i].shape)} was answered")
+            raise AssertionError(f"states of shape {[tuple(state.shape) for state in wrong]} were answered")
     """,
 )
 def state_shape(trial: Trial) -> None:
@@ -118,6 +120,10 @@ def state_shape(trial: Trial) -> None:
                 )
                 changed[index] = changed[index].to(states[index].device)
                 trial.refuses(f"{name} with {wrong} {what} instead of {size}", module, input, _like(hx, changed))
+    if len(states) == 2 and trial.case.batched:
+        for wrong in {1, states[0].shape[1] + 1}:
+            changed = [state.new_zeros(state.shape[0], wrong, state.shape[2]) for state in states]
+            trial.refuses(f"h_0 and c_0 of {wrong} sequences instead of {states[0].shape[1]}", module, input, tuple(changed))
 
 
 def _like(hx: Any, states: list[torch.Tensor]) -> Any:
@@ -133,6 +139,7 @@ def _like(hx: Any, states: list[torch.Tensor]) -> Any:
     [
         *every(steps=4, batch=3, batch_first=True),
         *every(steps=4, batch=3),
+        *every(steps=4, batch=1, num_layers=2),
         *every(steps=4, batch=1, batched=False),
         *every(steps=4, batch=3, lengths=(4, 3, 1), enforce_sorted=True),
     ],

@@ -70,7 +70,12 @@ def bitwise_repeatable(trial: Trial) -> None:
     "where they wanted one; input and state lie in memory as they did.",
     MUST,
     "torch.autograd: In-place correctness checks",
-    _CASES,
+    [
+        *_CASES,
+        # An output of the input's shape fits into its memory.
+        *every(input_size=5, steps=4, batch=2),
+        *every(input_size=10, bidirectional=True, batch_first=True, steps=4, batch=2),
+    ],
     demonstration="""
         given = [x[0] if isinstance(x, tuple) else x, *(hx if isinstance(hx, tuple) else [hx]), *layer.parameters()]
         [p.data.mul_(2) for p in layer.parameters()], given[0].data.view(-1)[:1].fill_(float("nan"))

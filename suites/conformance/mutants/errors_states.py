@@ -81,3 +81,46 @@ class CellStateOfOneSequence(Sound):
             h_0, c_0 = hx
             hx = (h_0, c_0[:, 0] if c_0.dim() == 3 and c_0.shape[1] == 1 and h_0.dim() == 2 else c_0)
         return super().forward(input, hx)
+
+
+@mutant("errors.state_shape", Mode.LSTM)
+class SurplusSequencesOfBothStatesCut(Sound):
+    """With a packed input, both states of more sequences than there are lose what is too much."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, PackedSequence) and isinstance(hx, tuple) and hx[0].dim() == 3 and hx[0].shape[1] == hx[1].shape[1]:
+            hx = tuple(state[:, : int(input.batch_sizes[0])] for state in hx)
+        return super().forward(input, hx)
+
+
+@mutant("errors.state_shape", Mode.LSTM)
+class BothStatesOfOneSequenceBroadcast(Sound):
+    """Both states of one sequence are taken for all of them."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        pair = isinstance(input, Tensor) and input.dim() == 3 and isinstance(hx, tuple) and len(hx) == 2
+        if pair and all(isinstance(state, Tensor) and state.dim() == 3 and state.shape[1] == 1 for state in hx):
+            batch = input.shape[0 if self.batch_first else 1]
+            hx = tuple(state.expand(-1, batch, -1) for state in hx)
+        return super().forward(input, hx)
+
+
+@mutant("errors.state_form")
+class StateOfOneSequenceWithoutItsAxis(Sound):
+    """Where there is one sequence, batched, a 2-D state is accepted."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        single = isinstance(input, Tensor) and input.dim() == 3 and input.shape[0 if self.batch_first else 1] == 1
+        given = hx if isinstance(hx, tuple) else (hx,)
+        if single and all(isinstance(state, Tensor) and state.dim() == 2 for state in given):
+            hx = tuple(state[:, None] for state in given) if isinstance(hx, tuple) else hx[:, None]
+        return super().forward(input, hx)
+
+
+@mutant("errors.input_shape")
+class LastAxisOfOneDropped(Sound):
+    """A 4-D input of which the last axis is one is taken for a 3-D one."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        surplus = isinstance(input, Tensor) and input.dim() == 4 and input.shape[3] == 1
+        return super().forward(input[..., 0] if surplus else input, hx)

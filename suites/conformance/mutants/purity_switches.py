@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -120,3 +121,13 @@ class DrawsForTwoDirectionsInTraining(Sound):
         if self.training and self.bidirectional:
             torch.rand(1)
         return super().between(x, level)
+
+
+@mutant("purity.inputs_untouched")
+class OutputIntoTheInput(Sound):
+    """Outside of gradients an output of the input's shape, batch first, is written over the input."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        output, state = super().forward(input, hx)
+        fits = isinstance(output, Tensor) and output.shape == input.shape and self.batch_first
+        return (input.copy_(output) if fits and not torch.is_grad_enabled() else output), state
