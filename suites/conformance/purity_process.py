@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from harness.case import Case
 from harness.reference import altered, answer
@@ -109,10 +110,15 @@ def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
     "A call that was refused leaves the module fit for the next, in the mode it was in, and every switch as it was.",
     MUST,
     "torch.nn.Module: a refused call has no effect",
-    [*every(num_layers=2), *every(batch_first=True, bidirectional=True, steps=4)],
+    [
+        *every(num_layers=2),
+        *every(batch_first=True, bidirectional=True, steps=4),
+        *every(steps=4, batch=3, lengths=(4, 3, 1), enforce_sorted=True),
+    ],
     demonstration="""
+        wider = x._replace(data=torch.cat([x.data, x.data], -1)) if isinstance(x, tuple) else torch.cat([x, x], -1)
         for train in (False, True):
-            try: layer.train(train)(torch.cat([x, x], -1), hx)
+            try: layer.train(train)(wider, hx)
             except Exception: assert torch.is_grad_enabled() and layer.training is train
             try: layer(x, tuple(torch.cat([s, s], 1) for s in hx) if isinstance(hx, tuple) else torch.cat([hx, hx], 1))
             except Exception: assert torch.is_grad_enabled() and layer.training is train
@@ -123,7 +129,8 @@ def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
 def call_after_failure(trial: Trial) -> None:
     module = trial.module()
     input, hx = trial.form(trial.leaves())
-    refused = {"too many input features": (input.repeat(1, 1, 2), hx), "too many sequences in the state": (input, _doubled(hx))}
+    wider = input._replace(data=input.data.repeat(1, 2)) if isinstance(input, PackedSequence) else input.repeat(1, 1, 2)
+    refused = {"too many input features": (wider, hx), "too many sequences in the state": (input, _doubled(hx))}
     for what, given in refused.items():
         for train in (False, True):
             module.train(train)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Layer
 from suites.conformance.mutants.base import Sound, mutant
@@ -131,3 +132,15 @@ class OutputIntoTheInput(Sound):
         output, state = super().forward(input, hx)
         fits = isinstance(output, Tensor) and output.shape == input.shape and self.batch_first
         return (input.copy_(output) if fits and not torch.is_grad_enabled() else output), state
+
+
+@mutant("purity.call_after_failure")
+class GradientsOffAfterARefusedPack(Sound):
+    """A packed input that is refused leaves gradients switched off."""
+
+    def refuse(self, input: Any, hx: Any) -> None:
+        before = torch.is_grad_enabled()
+        if isinstance(input, PackedSequence):
+            torch.set_grad_enabled(False)
+        super().refuse(input, hx)
+        torch.set_grad_enabled(before)
