@@ -116,11 +116,10 @@ def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
         *every(steps=4, batch=3, lengths=(4, 3, 1), enforce_sorted=True),
     ],
     demonstration="""
-        wider = x._replace(data=torch.cat([x.data, x.data], -1)) if isinstance(x, tuple) else torch.cat([x, x], -1)
-        for train in (False, True):
-            try: layer.train(train)(wider, hx)
-            except Exception: assert torch.is_grad_enabled() and layer.training is train
-            try: layer(x, tuple(torch.cat([s, s], 1) for s in hx) if isinstance(hx, tuple) else torch.cat([hx, hx], 1))
+        refused = [(x._replace(data=x.data.repeat(1, 2)) if isinstance(x, tuple) else x.repeat(1, 1, 2), hx)]
+        refused += [(x, tuple(s.repeat(1, 2, 1) for s in hx) if isinstance(hx, tuple) else hx.repeat(1, 2, 1))]
+        for train, given in [(train, given) for train in (False, True) for given in refused]:
+            try: layer.train(train)(*given)
             except Exception: assert torch.is_grad_enabled() and layer.training is train
         with torch.no_grad():
             return layer(x), layer(x, hx)

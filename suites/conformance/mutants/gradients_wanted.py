@@ -270,12 +270,37 @@ class LastCallAloneLearnsInEval(Sound):
         return {**w, "weight_hh": seen}
 
 
+class _ReluByAQuotient(torch.autograd.Function):
+    """A relu whose slope is worked out as its answer over what it was taken of."""
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor) -> Tensor:
+        ctx.save_for_backward(a)
+        return torch.relu(a)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        a: Tensor = ctx.saved_tensors[0]
+        return given[0] * (torch.relu(a) / a)
+
+
 @mutant("gradients.relu_at_zero")
-class ReluOpenAtZero(Sound):
-    """The relu's slope at zero is one."""
+class NoNumberAtZero(Sound):
+    """The relu's slope at zero is zero over zero."""
 
     def activation(self, a: Tensor) -> Tensor:
-        return torch.where(a >= 0, a, 0.0) if self.layer.mode is Mode.RNN_RELU else super().activation(a)
+        quotient = self.layer.mode is Mode.RNN_RELU and a.requires_grad
+        return _ReluByAQuotient.apply(a) if quotient else super().activation(a)
+
+
+@mutant("gradients.relu_at_zero")
+class TwiceAtZero(Sound):
+    """At zero both sides of a relu answer for the gradient, each with all of it."""
+
+    def activation(self, a: Tensor) -> Tensor:
+        if self.layer.mode is not Mode.RNN_RELU:
+            return super().activation(a)
+        return torch.where(a >= 0, a, 0.0) + torch.where(a <= 0, a - a.detach(), 0.0) * (a == 0)
 
 
 @mutant("gradients.some_frozen")
