@@ -236,6 +236,7 @@ def negated(trial: Trial) -> None:
         output, state = layer(x, hx)
         for value in (output[0] if isinstance(output, tuple) else output, *(state if isinstance(state, tuple) else [state])):
             value.backward(torch.randn(value.transpose(0, 1).shape).to(value).transpose(0, 1), retain_graph=True)
+            value.backward(torch.randn(2 * len(value), *value.shape[1:]).to(value)[len(value) :], retain_graph=True)
             value.sum().backward(retain_graph=True)
         return [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
     """,

@@ -84,6 +84,9 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     # gradients
     "InputGradientOfFirstStepCut": "that of x zero at time step 0",
     "InputGradientOfReverseCut": "nothing passed from the reverse direction of",
+    "FrozenInputWeightCutsPacks": "that of weight_hh_l0 zero",
+    "BiasesAloneCutTheInput": "that of x zero",
+    "OneDirectionsFinalStateHalved": "the cotangent of h_n halved",
     "FrozenReverseCutsTheInput": "nothing passed from the reverse direction of",
     "InputWeightGradientMissesLastStep": "that of weight_ih without",
     "InputWeightGradientMeanOverBatch": "divided by the batch size",
