@@ -90,15 +90,22 @@ def resolve(reference: str) -> Implementation:
     return _wrap(reference, kind, Path(place).stem if is_file else place, name, getattr(module, name))
 
 
+def source_file(implementation: Implementation) -> str:
+    """The file that holds the class of ``implementation``, or what builds it where no class is known; empty where there is none."""
+    constructor = implementation.constructor
+    made = implementation.build if constructor is None else constructor(min(implementation.capabilities.modes))
+    try:
+        return inspect.getsourcefile(innermost(made)) or ""
+    except (TypeError, OSError):
+        return ""
+
+
 def source_digest(implementation: Implementation) -> str:
     """The SHA-256 of the file that holds the class of ``implementation``; empty for what is built in or in no file of Python's."""
-    place, separator, _ = implementation.reference.rpartition(":")
-    if implementation.reference in builtin() or not separator:
+    if implementation.reference in builtin():
         return ""
-    place = place.partition("=")[2] if place.partition("=")[0] in _MODES else place
-    file = place if place.endswith(".py") or "/" in place else getattr(sys.modules.get(place), "__file__", None) or ""
-    path = Path(file).expanduser()
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.suffix == ".py" and path.is_file() else ""
+    path = Path(source_file(implementation))
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
 def _wrap(reference: str, kind: str, place: str, name: str, found: Any) -> Implementation:

@@ -8,7 +8,6 @@ JSON; what the layer's own code prints goes elsewhere. A death, a hang and a wro
 from __future__ import annotations
 
 import gc
-import inspect
 import json
 import os
 import queue
@@ -37,7 +36,7 @@ from harness.implementation import Implementation
 from harness.measure import concluding
 from harness.outcome import Outcome
 from harness.passes import Cell, agreement, build, kernels
-from harness.registry import UnknownImplementation, innermost, resolve
+from harness.registry import UnknownImplementation, resolve, source_file
 from harness.workload import Workload
 
 #: What another interpreter runs. By its file, because a path that leads to it could lead to this process's packages as well.
@@ -252,7 +251,7 @@ class _Server:
             "id": implementation.id,
             "description": implementation.description,
             "modes": sorted(implementation.capabilities.modes),
-            "origin": _origin(implementation),
+            "origin": source_file(implementation),
         }
 
     def build(self, reference: str, workload: dict[str, Any], look: bool) -> dict[str, Any]:
@@ -335,13 +334,3 @@ def _installed() -> dict[str, str]:
         # The first on the path is the one that is imported.
         found.setdefault(name.lower().replace("_", "-"), f"{distribution.version}{source}")
     return dict(sorted(found.items()))
-
-
-def _origin(implementation: Implementation) -> str:
-    """The file that the class of ``implementation`` was loaded from; empty where there is none."""
-    if implementation.constructor is None:
-        return ""
-    try:
-        return inspect.getsourcefile(innermost(implementation.constructor(min(implementation.capabilities.modes)))) or ""
-    except (TypeError, OSError):
-        return ""

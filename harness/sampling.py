@@ -1,8 +1,9 @@
 """How samples are taken: warm-up, as many calls to a sample as the clock needs, and interleaved rounds in random order.
 
 The noise of a shared machine lies between stretches of time and not within them, so what is to be compared is sampled side by side:
-every round takes one sample of every implementation, in an order drawn anew. It goes on until each comparison is decided or has used up
-its time: a large difference shows in a fraction of a second, and what is left of the time belongs to the small ones.
+every round takes one sample of every implementation, in an order drawn anew. It goes on until each comparison is decided, can become no
+more precise, or has used up its time: a large difference shows in a fraction of a second, and what is left of the time belongs to the
+small ones.
 
 What a call takes depends on what ran before it, because that left its own data in the caches. So every sample of short calls begins with
 one that is not timed, and subjects of about the same speed get the same number of calls to a sample. Each without the other is not
@@ -131,7 +132,7 @@ _EARLY = 0.001
 
 
 class Stop(StrEnum):
-    """Why the sampling of one implementation ended."""
+    """Why the sampling of one implementation ended; :attr:`PRECISE`: undecided, and more samples would tell no more."""
 
     DECIDED = "decided"
     PRECISE = "precise"

@@ -12,7 +12,7 @@ from torch import nn
 
 from harness import registry
 from harness.layer import Layer, Mode
-from harness.registry import UnknownImplementation, builtin, resolve, resolve_all, source_digest
+from harness.registry import UnknownImplementation, builtin, resolve, resolve_all, source_digest, source_file
 
 GRU = Layer(Mode.GRU, 3, 4)
 
@@ -164,6 +164,12 @@ def test_the_digest_of_a_class_is_that_of_its_file_and_what_is_built_in_has_none
     digests = [source_digest(resolve(reference)) for reference in (f"{path}:Mine", f"gru={path}:Mine", "torch.nn:GRU", "torch:onednn")]
     assert digests[0] == digests[1] == hashlib.sha256(path.read_bytes()).hexdigest()
     assert len(digests[2]) == 64 and digests[3] == ""
+
+
+def test_the_file_of_what_has_no_class_is_that_of_what_builds_it(tmp_path: Path) -> None:
+    text = "from harness.implementation import Implementation\nMINE = Implementation('mine:it', 'mine', lambda layer: nn.GRU(1, 1))\n"
+    path = _file(tmp_path, "mine_k.py", text + "def make(*given, **options):\n    return nn.GRU(*given, **options)\n")
+    assert source_file(resolve(f"{path}:MINE")) == source_file(resolve(f"gru={path}:make")) == str(path)
 
 
 @pytest.mark.parametrize("reference", ["loop:fastest", "nothing", "", ":Mine", "mine.py:"])
