@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -53,6 +54,14 @@ def test_finds_what_a_call_touches_whether_it_keeps_it_or_not(size: int, kept: b
     # Not "within the resolution", which is honest about a machine where a call varies and could then excuse any number.
     assert abs(found.bytes - size) < MIB / 2 * torch.get_num_threads()
     assert found.resolution >= abs(found.bytes - size)
+
+
+@pytest.mark.usefixtures("resident")
+def test_a_call_stays_on_one_core_and_what_comes_after_it_need_not() -> None:
+    before, seen = os.sched_getaffinity(0), []
+    _measured(lambda: seen.append(os.sched_getaffinity(0)))
+    assert seen[0] == before and {len(cores) for cores in seen[1:]} == {1}, "the first warms up, and may start threads"
+    assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.usefixtures("resident")
@@ -109,7 +118,11 @@ def test_training_takes_at_least_its_gradients_and_more_than_inference() -> None
 
 def test_an_allocator_that_keeps_freed_memory_is_found_out(resident: None, monkeypatch: pytest.MonkeyPatch) -> None:
     real = ctypes.CDLL(None)
-    monkeypatch.setattr(memory, "_c_library", lambda: SimpleNamespace(malloc_trim=lambda pad: 0, prctl=real.prctl))
+    # Where there are many, more is touched than the C library ever keeps.
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr(
+        memory, "_c_library", lambda: SimpleNamespace(malloc_trim=lambda pad: 0, prctl=real.prctl, sched_getcpu=real.sched_getcpu)
+    )
     unavailable.cache_clear()
     reason = unavailable("cpu")
     assert reason is not None and "touches 8.0 MiB was seen to take" in reason
@@ -145,7 +158,7 @@ def test_the_largest_peak_of_the_calls_after_the_first_is_told_and_their_range(
 ) -> None:
     calls = iter(sizes)
 
-    def measured(call: Callable[[], int]) -> int:
+    def measured(call: Callable[[], int], device: str) -> int:
         return call()
 
     monkeypatch.setattr(memory, "_resident", measured)
@@ -155,7 +168,21 @@ def test_the_largest_peak_of_the_calls_after_the_first_is_told_and_their_range(
     assert list(calls) == [] and len(sizes) == CALLS + 1
 
 
-@pytest.mark.parametrize(("threads", "cores", "pages"), [(1, 2, 64), (4, 2, 256), (1, 128, 256), (16, 128, 4096)])
+def test_what_is_missing_of_a_known_size_is_added_to_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def grown(call: Callable[[], str], device: str) -> int:
+        asked.append(call())
+        return {"known": memory._KNOWN, "call": 5000}[asked[-1]] - 700
+
+    monkeypatch.setattr(memory, "_grown", grown)
+    monkeypatch.setattr(memory, "_touch", lambda size, device: "known")
+    monkeypatch.setattr(memory, "unavailable", lambda device: None)
+    found = peak(lambda: "call", "cpu", calls=2)
+    assert found is not None and found.bytes == 5000 and asked == ["known", "call"] * 2
+
+
+@pytest.mark.parametrize(("threads", "cores", "pages"), [(1, 2, 128), (4, 2, 320), (1, 128, 512), (16, 128, 4352)])
 def test_what_the_kernel_has_not_added_up_limits_the_resolution(
     threads: int, cores: int, pages: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,7 +207,9 @@ def test_a_status_without_them_is_an_error(text: str) -> None:
 def _kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: str | None, clear: bool = True) -> None:
     """A C library that trims, and files of the kernel in ``tmp_path``."""
     monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr(memory, "_c_library", lambda: SimpleNamespace(malloc_trim=lambda pad: 1, prctl=lambda *_: -1))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    fake = SimpleNamespace(malloc_trim=lambda pad: 1, prctl=lambda *_: -1, sched_getcpu=lambda: 0)
+    monkeypatch.setattr(memory, "_c_library", lambda: fake)
     monkeypatch.setattr(memory, "_STATUS", tmp_path / "status")
     monkeypatch.setattr(memory, "_CLEAR", tmp_path / "clear_refs" if clear else tmp_path / "nowhere" / "clear_refs")
     if status is not None:
