@@ -102,7 +102,9 @@ class Recording:
         self._refused: Exception | None = None
         self._backward: Callable[[], None] | None = None
         of_call = self._recorder = recorder(given[0].device)
-        with torch.inference_mode(False), torch.set_grad_enabled(grad), _without_autocast_cache():
+        # Anomaly detection waits for each gradient to look at it, which a recording cannot. It looks at those that a replay gives.
+        unwatched = torch.autograd.set_detect_anomaly(False)
+        with torch.inference_mode(False), torch.set_grad_enabled(grad), unwatched, _without_autocast_cache():
             self._inputs = [torch.empty_like(t, memory_format=torch.contiguous_format) for t in given]
             self._fill(self._inputs, given)
             for mine, theirs in zip(self._inputs, given, strict=True):

@@ -80,6 +80,7 @@ class FakeRecorder:
         run()
 
     def record(self, run: Callable[[], Any]) -> tuple[Any, Callable[[], None]]:
+        assert not torch.is_anomaly_enabled(), "it waits for gradients in order to look at them, which a recording cannot"
         with _Log() as log:
             answer = run()
         self.recorded += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import math
 import pickle
 import weakref
 from collections.abc import Iterator
@@ -82,6 +83,16 @@ def test_answers_and_gradients_are_the_layers(id: str, mode: Mode) -> None:
         x.requires_grad_()
         torch.testing.assert_close(_gradients(ours, x), _gradients(theirs, x), rtol=1e-11, atol=1e-12)
     assert len(made) == 3 and recordings(ours) == 3, "without gradients, without them with a state, with gradients"
+
+
+def test_anomaly_detection_looks_at_what_a_replay_gives() -> None:
+    ours, theirs = _pair()
+    x = _x().requires_grad_()
+    with torch.autograd.set_detect_anomaly(True):
+        torch.testing.assert_close(_gradients(ours, x), _gradients(theirs, x), rtol=1e-11, atol=1e-12)
+        assert torch.is_anomaly_enabled()
+        with pytest.raises(RuntimeError, match="returned nan values"):
+            (ours(x)[0] * math.inf).sub(math.inf).sum().backward()
 
 
 def test_the_second_call_of_a_form_records_nothing() -> None:
