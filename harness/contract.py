@@ -16,7 +16,7 @@ import torch
 from harness import oracle
 from harness.case import Array, Case
 from harness.environment import available_memory
-from harness.implementation import ExpectedFailure, Implementation, equal_terms, undisturbed, unusable
+from harness.implementation import ExpectedFailure, Implementation, equal_terms, make_dropout_state, undisturbed, unusable
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance, Mutation
 from harness.reference import answer
@@ -177,6 +177,7 @@ def run(check: Check, diagnose: bool = True) -> Conformance:
         return finding(check, check.settled, check.reason)
     if lost := unusable(case.device):
         return finding(check, Outcome.UNAVAILABLE, f"this process cannot use {case.device} any more: {lost}")
+    make_dropout_state(case.device)
     trial = Trial(implementation, case, diagnose)
     lacks = implementation.capabilities.lacks(case)
     known = implementation.expected_failure(contract.id, case)

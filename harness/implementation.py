@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -232,15 +233,30 @@ def unusable(device: str) -> str:
     """Why this process cannot use ``device`` ever again, in torch's words; empty where it can.
 
     What goes wrong in a CUDA kernel, as a read beyond its memory does, is seen when somebody waits for it. From then on every call of this
-    process gets the same answer, whoever makes it (CUDA C++ Programming Guide, "Error Checking").
+    process gets the same answer, whoever makes it (CUDA C++ Programming Guide, "Error Checking"). Recording a CUDA graph that ends in an
+    error leaves torch's generator of random numbers as if it were still recorded: whoever draws is refused.
     """
     if torch.device(device).type != "cuda":
         return ""
     try:
+        torch.rand(1, device=device)
         torch.cuda.synchronize(device)
     except RuntimeError as error:
         return str(error).splitlines()[0]
     return ""
+
+
+@cache
+def make_dropout_state(device: str) -> None:
+    """Has torch make the random state by which all of cuDNN's layers on ``device`` drop, as it does once in a process.
+
+    It is made by the first call that drops something. Where that is one under ``torch.inference_mode``, no layer of the process can be
+    trained under cuDNN from then on, because each keeps it for its backward pass (torch 2.11; "Inference tensors cannot be saved for
+    backward"). Which implementation kept a contract would depend on what another had done before it.
+    """
+    if torch.device(device).type == "cuda" and torch.backends.cudnn.is_available():
+        with switched("cudnn", True), torch.inference_mode(False), torch.no_grad():
+            torch.nn.LSTM(1, 1, num_layers=2, dropout=0.5, device=device)(torch.zeros(1, 1, 1, device=device))
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from harness import contract as contracts
 from harness import environment, oracle
 from harness.case import Case
 from harness.contract import Check, Contract, alternative, blind_spots, check, checks, devices, run
-from harness.implementation import Capabilities, ExpectedFailure, switched, unusable
+from harness.implementation import Capabilities, ExpectedFailure, make_dropout_state, switched, unusable
 from harness.layer import Layer, Mode
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance
@@ -82,16 +82,46 @@ def test_an_error_that_was_raised_in_handling_another_says_which() -> None:
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1"])
-def test_a_device_is_unusable_where_waiting_for_it_raises(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("broken", ["rand", "synchronize"])
+def test_a_device_is_unusable_where_drawing_a_number_or_waiting_for_it_raises(
+    device: str, broken: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[str] = []
 
-    def synchronize(device: str) -> None:
+    def on_device(name: str, device: str) -> None:
         asked.append(device)
-        raise RuntimeError("CUDA error: unspecified launch failure\nand much advice")
+        if name == broken:
+            raise RuntimeError("CUDA error: unspecified launch failure\nand much advice")
 
-    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    monkeypatch.setattr(torch, "rand", lambda size, device: on_device("rand", device))
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: on_device("synchronize", device))
     assert unusable(device) == ("" if device == "cpu" else "CUDA error: unspecified launch failure")
-    assert asked == ([] if device == "cpu" else [device])
+    assert asked == ([] if device == "cpu" else [device] * (1 if broken == "rand" else 2))
+
+
+@pytest.mark.parametrize(("device", "built"), [("cpu", True), ("cuda", False), ("cuda", True)])
+def test_the_state_by_which_cudnn_drops_is_made_once_and_outside_of_inference_mode(
+    device: str, built: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[bool, bool, bool]] = []
+
+    class Layer(nn.LSTM):
+        def __init__(self, *sizes: int, device: str, **options: Any) -> None:
+            super().__init__(*sizes, **options)
+
+        def __call__(self, *arguments: Any) -> None:
+            calls.append((torch.is_inference_mode_enabled(), self.training and self.dropout > 0, torch.backends.cudnn.enabled))
+
+    zeros = torch.zeros
+    monkeypatch.setattr(torch.nn, "LSTM", Layer)
+    monkeypatch.setattr(torch, "zeros", lambda *sizes, device: zeros(*sizes))
+    monkeypatch.setattr(torch.backends.cudnn, "is_available", lambda: built)
+    make_dropout_state.cache_clear()
+    with torch.inference_mode(), switched("cudnn", False):
+        make_dropout_state(device)
+        make_dropout_state(device)
+    make_dropout_state.cache_clear()
+    assert calls == ([(False, True, True)] if device == "cuda" and built else [])
 
 
 def test_a_right_answer_passes_and_is_recorded_with_its_errors() -> None:
