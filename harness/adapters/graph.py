@@ -218,7 +218,8 @@ def _cudnn_unavailable(device: str) -> str | None:
 _OF_CUDNN = tuple(
     known
     for known in native.OF_CUDNN
-    if known.contract in ("execution.autocast", "values.beyond_65535_steps", "gradients.in_eval", "module.strided_weights")
+    if known.contract.startswith("numerics.")
+    or known.contract in ("execution.autocast", "values.beyond_65535_steps", "gradients.in_eval", "module.strided_weights")
 )
 
 

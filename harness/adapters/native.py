@@ -70,6 +70,22 @@ def _rounded_share(case: Case) -> bool:
     return case.dtype == "float64" and float(np.float32(case.layer.dropout)) != case.layer.dropout
 
 
+def _wrong_in_float16(case: Case) -> bool:
+    """Whether cuDNN 9.19 on an H100 computes ``case`` wrongly: 10 to 65 % of the outputs' size off, in three batch items of every four.
+
+    Of an LSTM it was every hidden size of that kind, of a GRU all but 48 and 72, from batch sizes 8 to 128, with every input size, one and
+    two layers, one and two directions, in training and in inference; not of an RNN, and not in bfloat16.
+    """
+    size = case.layer.hidden_size
+    kind = case.dtype == "float16" and len(case.layer.mode.gates) > 1 and case.lengths is None and case.batch % 8 == 0
+    return kind and size % 8 == 0 and size % 32 != 0 and 32 < size < 192 and _is_cudnn_919_on_hopper()
+
+
+@cache
+def _is_cudnn_919_on_hopper() -> bool:
+    return torch.backends.cudnn.version() == 91900 and torch.cuda.get_device_capability() == (9, 0)
+
+
 #: What cuDNN refuses or does otherwise, as seen on an H100 and an H200 with cuDNN 9.19.
 OF_CUDNN = (
     ExpectedFailure(
@@ -105,6 +121,18 @@ OF_CUDNN = (
         RuntimeError,
         "https://github.com/pytorch/pytorch/issues/5878",
     ),
+    # Nobody is known to have written of it.
+    *(
+        ExpectedFailure(
+            contract,
+            "upstream",
+            "cuDNN 9.19 on an H100 computes a GRU and an LSTM in float16 wrongly at some hidden sizes, where the batch is a multiple of 8",
+            ContractError,
+            "",
+            _wrong_in_float16,
+        )
+        for contract in ("numerics.typical_error", "numerics.float16")
+    ),
     # Nobody is known to have written of it; what other gradients of weights it gives was seen.
     ExpectedFailure(
         "dropout.one_mask_for_both_directions",
@@ -120,7 +148,8 @@ OF_CUDNN = (
             "cuDNN takes contiguous states and weights alone",
             RuntimeError,
             "https://github.com/pytorch/pytorch/issues/345",
-            lambda case: case.batch > 1,
+            # Of packed sequences the states are sorted first, which lays them out anew.
+            lambda case: case.batch > 1 and case.lengths is None,
         )
         for contract in ("layout.strided_state", "layout.expanded_state", "gradients.learned_initial_state", "module.strided_weights")
     ),

@@ -29,6 +29,8 @@ def _cases(dtype: str) -> list[Case]:
         # Gradients of weights are sums over many steps and sequences.
         *every(dtype=dtype, **({"steps": 8, "batch": 70} if half else {"steps": 16, "batch": 34}), hidden_size=4),
         *(every(dtype=dtype, input_size=64, hidden_size=66, steps=3, batch=2) if half else ()),
+        # Multiples of 8, for which tensor cores are made.
+        *(every(dtype=dtype, input_size=24, hidden_size=40, steps=3, batch=8) if half else ()),
         *every(dtype=dtype, steps=5, batch=3, lengths=(2, 5, 3), bidirectional=half),
         *every(LSTM, dtype=dtype, hidden_size=7, proj_size=3, bidirectional=half, num_layers=2 if half else 1),
         # A relu that nothing bounds overflows unless its weights remember.
