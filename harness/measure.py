@@ -6,18 +6,19 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import torch
 
-from harness import memory
+from harness import footprint
 from harness.clock import Clock, HostClock
 from harness.implementation import Implementation, unusable
 from harness.interrupts import Interrupt, interrupts_noted
 from harness.limit import Limits
 from harness.outcome import Outcome
-from harness.passes import Cell, agreement, build, kernels
+from harness.passes import Cell, agreement, build, cold_caches, kernels
 from harness.record import Throughput
 from harness.sampling import Budget, Samples, Stop, Subject, interleave
 from harness.trial import ContractError, lacks_memory
@@ -67,7 +68,7 @@ def measure(
     for implementation in implementations:
         if implementation.id not in before or _interrupted(before[implementation.id]):
             _begin(book, workload, implementation, clock, calling)
-    subjects = {id: _cold(cell.subject, workload.case.device) if cold else cell.subject for id, cell in book.cells.items()}
+    subjects = {id: cold_caches(cell.subject, workload.case.device) if cold else cell.subject for id, cell in book.cells.items()}
     earlier = {id: _samples(record) for id, record in before.items() if record.samples}
     limits = limits if book.cells else None
     _limit(workload, limits)
@@ -87,7 +88,9 @@ def measure(
     for implementation in implementations:
         record = book.records[implementation.id]
         if record.outcome == Outcome.OUT_OF_MEMORY and not record.fits:
-            book.records[implementation.id] = _fitting(workload, implementation, record, calling)
+            batch = footprint.fitting(workload, partial(_told, implementation=implementation, calling=calling))
+            told = f"with B={batch} it fits" if batch else "no smaller batch was found to fit"
+            book.records[implementation.id] = replace(record, fits={"batch": batch}, message=f"{record.message}; {told}")
     return [book.records[i.id] for i in implementations]
 
 
@@ -129,6 +132,7 @@ def _begin(book: _Book, workload: Workload, implementation: Implementation, cloc
         book.conclude(id, Outcome.UNSUPPORTED, lacks)
     else:
         with concluding(id, book.conclude):
+            footprint.require_memory(workload)
             cell, record = _told(workload, implementation, calling), book.records[id]
             warm_up = _warm_up(cell.subject, clock)
             book.cells[id] = cell
@@ -155,7 +159,7 @@ def _finish(book: _Book, id: str, taken: Samples, common: Mapping[str, Any], int
         if taken.stopped == Stop.INTERRUPTED:
             peak: dict[str, Any] = {}
         else:
-            peak = {"unavailable": "the run was interrupted before"} if interrupt.came else _memory(cell, median)
+            peak = {"unavailable": "the run was interrupted before"} if interrupt.came else footprint.peak(cell, median)
         book.records[id] = replace(
             record,
             outcome=Outcome.PASSED.value,
@@ -233,83 +237,6 @@ def _limit(workload: Workload, limits: Limits | None, again: bool = False) -> di
     return {"seconds": found.seconds, "bound": found.bound.value, "bytes": found.work.bytes, **asdict(found.rates)}
 
 
-#: Seconds that the calls may take in which the peak memory is looked for; a call that is longer is still made twice.
-_MEMORY_SECONDS = 1.0
-
-
-def _memory(cell: Cell, seconds: float) -> dict[str, Any]:
-    """The peak memory of a call that takes about ``seconds``, as :class:`harness.record.Throughput` has it."""
-    device = cell.workload.case.device
-    reason = memory.unavailable(device)
-    if reason is not None:
-        return {"unavailable": reason}
-    calls = max(1, min(memory.CALLS, int(_MEMORY_SECONDS / seconds)))
-
-    def call() -> Any:
-        # Entered for each: the time of one call is limited.
-        with cell.subject.context():
-            return cell.subject.call(*given.pop())
-
-    try:
-        # Prepared beforehand: what a backward pass goes back through was there before it. One more, because the first is not counted.
-        given = []
-        for _ in range(calls + 1):
-            with cell.subject.context():
-                given.append(cell.subject.given())
-        peak = memory.peak(call, device, calls)
-    except (Exception, SystemExit) as error:  # other people's code may raise anything
-        if not lacks_memory(error):
-            raise
-        _free(device)
-        return {"unavailable": "there was not enough memory for several calls"}
-    assert peak is not None
-    return asdict(peak)
-
-
-def _cold(subject: Subject, device: str) -> Subject:
-    """``subject`` with the caches overwritten before every call."""
-    buffer = torch.empty(_cache_bytes(device), dtype=torch.uint8, device=device)
-
-    def prepare() -> Any:
-        given = subject.given()
-        buffer.zero_()
-        return given
-
-    return replace(subject, call=lambda given: subject.call(*given), prepare=prepare, singly=True)
-
-
-def _cache_bytes(device: str) -> int:
-    """More than any cache of ``device`` holds."""
-    if torch.device(device).type == "cuda":
-        return 2 * int(torch.cuda.get_device_properties(device).L2_cache_size)
-    # No portable way tells a CPU's last level; few have more.
-    return 1 << 27
-
-
-def _fitting(workload: Workload, implementation: Implementation, record: Throughput, calling: Callable[[str], None]) -> Throughput:
-    """``record`` of a cell that ran out of memory with the largest batch that did not, found by halving."""
-    batch = workload.case.batch
-    while batch := batch // 2:
-        smaller = replace(workload, case=replace(workload.case, batch=batch))
-        try:
-            subject = _told(smaller, implementation, calling).subject
-            with subject.context():
-                subject.call(*subject.given())
-        except (Exception, SystemExit) as error:  # other people's code may raise anything
-            _free(workload.case.device)
-            if not lacks_memory(error):
-                break
-        else:
-            fits = f"with B={batch} it fits"
-            return replace(record, fits={"batch": batch}, message=f"{record.message}; {fits}")
-    return replace(record, fits={"batch": 0}, message=f"{record.message}; no smaller batch was found to fit")
-
-
-def _free(device: str) -> None:
-    if torch.device(device).type == "cuda":
-        torch.cuda.empty_cache()
-
-
 def empty(workload: Workload, implementation: Implementation, cold: bool) -> Throughput:
     """The record of a cell of which nothing is known yet."""
     case, layer = workload.case, workload.case.layer
@@ -347,7 +274,7 @@ def concluding(id: str, conclude: Callable[[str, Outcome, str], None]) -> Iterat
         conclude(id, Outcome.FAILED, str(error))
     except (Exception, SystemExit) as error:  # other people's code may raise anything
         if lacks_memory(error):
-            _free("cuda" if torch.cuda.is_available() else "cpu")
+            footprint.release("cuda" if torch.cuda.is_available() else "cpu")
             conclude(id, Outcome.OUT_OF_MEMORY, (str(error) or type(error).__name__).splitlines()[0])
         else:
             conclude(id, Outcome.FAILED, f"a timed call raised {type(error).__name__}: {error}")

@@ -131,6 +131,26 @@ def _on_equal_terms(implementation: Implementation, case: Case) -> Iterator[None
         yield
 
 
+def cold_caches(subject: Subject, device: str) -> Subject:
+    """``subject`` with the caches of ``device`` overwritten before every call."""
+    buffer = torch.empty(_cache_bytes(device), dtype=torch.uint8, device=device)
+
+    def prepare() -> Any:
+        given = subject.given()
+        buffer.zero_()
+        return given
+
+    return replace(subject, call=lambda given: subject.call(*given), prepare=prepare, singly=True)
+
+
+def _cache_bytes(device: str) -> int:
+    """More than any cache of ``device`` holds."""
+    if torch.device(device).type == "cuda":
+        return 2 * int(torch.cuda.get_device_properties(device).L2_cache_size)
+    # No portable way tells a CPU's last level; few have more.
+    return 1 << 27
+
+
 def kernels(cell: Cell) -> list[str]:
     """The recurrent kernels that torch dispatches in one call, and whether torch.compile made it."""
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from torch import nn
 
+from harness import footprint
 from harness import measure as measuring
 from harness.clock import FakeClock
 from harness.measure import Interrupted, measure
@@ -57,9 +58,9 @@ def test_what_was_taken_until_an_interrupt_is_kept_and_gone_on_from() -> None:
     )
 
 
-@pytest.mark.parametrize("moment", ["agreement", "_memory"])
-def test_an_interrupt_after_the_sampling_loses_no_sample(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, count = getattr(measuring, moment), 0
+@pytest.mark.parametrize(("owner", "moment"), [(measuring, "agreement"), (footprint, "peak")])
+def test_an_interrupt_after_the_sampling_loses_no_sample(owner: Any, moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, count = getattr(owner, moment), 0
 
     def interrupted(*arguments: Any, **options: Any) -> Any:
         nonlocal count
@@ -69,7 +70,7 @@ def test_an_interrupt_after_the_sampling_loses_no_sample(moment: str, monkeypatc
             signal.raise_signal(signal.SIGINT)
         return whole(*arguments, **options)
 
-    monkeypatch.setattr(measuring, moment, interrupted)
+    monkeypatch.setattr(owner, moment, interrupted)
     clock = FakeClock()
     both = [implementation(_noisy(clock), "torch:base"), implementation(_noisy(clock))]
     with pytest.raises(Interrupted) as caught:

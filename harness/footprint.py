@@ -1,0 +1,92 @@
+"""The memory of a cell: the peak of one call, what there has to be before any, and the batch that fits where there is less."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from harness import memory
+from harness.environment import available_memory
+from harness.passes import Cell
+from harness.trial import lacks_memory
+from harness.workload import Workload
+
+#: Seconds that the calls may take in which the peak memory is looked for; a call that is longer is still made twice.
+_SECONDS = 1.0
+
+#: Bytes of this process for each number of the input and for each hidden unit of each layer and direction, at every time step and batch
+#: item, while an LSTM's inference is held against the oracle; twice as many with gradients. Measured with T = B = 1000: 1.9 GB for
+#: I = H = 16, 5.6 GB for I = 4, H = 64, and 4.3 GB for I = H = 16 in training.
+_PER_INPUT, _PER_UNIT = 32, 80
+
+
+def needed(workload: Workload) -> int:
+    """About how many bytes of this process the inputs of ``workload`` and the oracle's answer take, whoever is timed on it."""
+    layer = workload.case.layer
+    units = layer.num_layers * layer.directions * layer.hidden_size
+    tokens = workload.case.steps * workload.case.batch
+    return tokens * (_PER_INPUT * layer.input_size + _PER_UNIT * units) * (2 if workload.timed.goes_back else 1)
+
+
+def require_memory(workload: Workload) -> None:
+    """Raises MemoryError where the inputs and the oracle's answer alone would not fit: the system would end the process then."""
+    need, free = needed(workload), available_memory()
+    if free is not None and need > free:
+        raise MemoryError(f"inputs and the oracle's answer take about {need / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB are free")
+
+
+def peak(cell: Cell, seconds: float) -> dict[str, Any]:
+    """The peak memory of a call that takes about ``seconds``, as :class:`harness.record.Throughput` has it."""
+    device = cell.workload.case.device
+    reason = memory.unavailable(device)
+    if reason is not None:
+        return {"unavailable": reason}
+    calls = max(1, min(memory.CALLS, int(_SECONDS / seconds)))
+
+    def call() -> Any:
+        # Entered for each: the time of one call is limited.
+        with cell.subject.context():
+            return cell.subject.call(*given.pop())
+
+    try:
+        # Prepared beforehand: what a backward pass goes back through was there before it. One more, because the first is not counted.
+        given = []
+        for _ in range(calls + 1):
+            with cell.subject.context():
+                given.append(cell.subject.given())
+        found = memory.peak(call, device, calls)
+    except (Exception, SystemExit) as error:  # other people's code may raise anything
+        if not lacks_memory(error):
+            raise
+        release(device)
+        return {"unavailable": "there was not enough memory for several calls"}
+    assert found is not None
+    return asdict(found)
+
+
+def fitting(workload: Workload, build: Callable[[Workload], Cell]) -> int:
+    """The largest batch of which a call does not run out of memory, found by halving that of ``workload``; 0 where none was found."""
+    batch = workload.case.batch
+    while batch := batch // 2:
+        smaller = replace(workload, case=replace(workload.case, batch=batch))
+        try:
+            require_memory(smaller)
+            subject = build(smaller).subject
+            with subject.context():
+                subject.call(*subject.given())
+        except (Exception, SystemExit) as error:  # other people's code may raise anything
+            release(workload.case.device)
+            if not lacks_memory(error):
+                break
+        else:
+            return batch
+    return 0
+
+
+def release(device: str) -> None:
+    """Gives what torch keeps of ``device`` and does not use back to it."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.empty_cache()
