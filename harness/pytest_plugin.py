@@ -16,23 +16,13 @@ from harness.implementation import Implementation
 from harness.measure import Interrupted, measure
 from harness.outcome import Outcome
 from harness.progress import Progress
-from harness.pytest_options import (
-    SESSION,
-    Session,
-    Tested,
-    add_options,
-    isolated,
-    left_out,
-    make_session,
-    measuring,
-    open_run,
-    session_of,
-)
-from harness.record import Conformance, Mutation, to_json
+from harness.pytest_options import add_options, idle, isolated, left_out, measuring
+from harness.pytest_session import SESSION, Session, Tested, make_session, open_run, session_of
+from harness.record import Conformance, Mutation, Throughput, to_json
 from harness.replay import REPLAY
 from harness.sampling import Budget
 from harness.store import decode, encode
-from harness.telling import kill_matrix, summary
+from harness.telling import kill_matrix, replaced_baseline, summary
 from harness.workload import Workload
 
 _RESULT = "harness_result"
@@ -291,6 +281,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         if all(reasons.values()):
             lines.append(f"unavailable here: {implementation.id} ({'; '.join(str(reason) for reason in reasons.values())})")
     lines += [f"checked only where it is named: {id} ({why})" for id, why in left_out(config).items()]
+    if ignored := idle(config):
+        lines.append(f"nothing is timed without --benchmark-only: {', '.join(ignored)} {'have' if len(ignored) > 1 else 'has'} no effect")
     return lines
 
 
@@ -306,6 +298,8 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     terminalreporter.section("recurrent layers")
     mutations = [result for result in session.results if isinstance(result, Mutation)]
     for line in kill_matrix(mutations) + summary([r for r in session.results if not isinstance(r, Mutation)]):
+        terminalreporter.write_line(line)
+    for line in replaced_baseline(session.baseline, [r for r in session.results if isinstance(r, Throughput)]):
         terminalreporter.write_line(line)
     terminalreporter.write_line(f"run file: {os.path.relpath(path)}")
     if exitstatus == pytest.ExitCode.INTERRUPTED and measuring(config):

@@ -47,3 +47,13 @@ def summary(results: Sequence[Conformance | Throughput]) -> list[str]:
         if broken[name]:
             lines.append(f"{'':{width}}  breaks {len(broken[name])}: {', '.join(broken[name])}")
     return lines
+
+
+def replaced_baseline(asked: str, results: Sequence[Throughput]) -> list[str]:
+    """One line where the baseline that was ``asked`` for has no times on some workload, so that others are compared with another one."""
+    lost = [result for result in results if result.implementation == asked and result.outcome != Outcome.PASSED]
+    if not lost:
+        return []
+    timed = {(result.workload, result.device) for result in results}
+    why = lost[0].message.partition("\n")[0] or lost[0].outcome
+    return [f"--baseline {asked} has no times on {len(lost)} of {len(timed)} workloads ({why}): the others are not compared with it there"]

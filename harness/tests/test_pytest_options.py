@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from harness import pytest_options, statistics
+from harness import pytest_options, pytest_session, statistics
 from harness.registry import builtin
 from harness.store import read
 from harness.tests import samples
@@ -43,7 +43,7 @@ def stand_in(**options: Any) -> Any:
 def test_an_option_that_cannot_be_met_is_a_usage_error(options: dict[str, Any], line: str) -> None:
     config = stand_in(**options)
     with pytest.raises(pytest.UsageError, match=line) as caught:
-        pytest_options.make_session(config)
+        pytest_session.make_session(config)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -69,10 +69,10 @@ def test_a_number_that_cannot_be_is_a_usage_error_that_says_what_was_expected(op
 def test_a_run_file_is_opened_when_a_session_starts_and_not_to_print_the_options(tmp_path: Path) -> None:
     config = stand_in(results=str(tmp_path / "results"), implementation=["loop:textbook"])
     config.option = SimpleNamespace(collectonly=False)
-    pytest_options.make_session(config)
-    session = pytest_options.session_of(config)
+    pytest_session.make_session(config)
+    session = pytest_session.session_of(config)
     assert session.writer is None and not (tmp_path / "results").exists()
-    session.writer = pytest_options.open_run(config, session)
+    session.writer = pytest_session.open_run(config, session)
     assert session.writer is not None
     run = read(session.writer.close(0))
     assert run.complete and list(run.header.implementations) == ["loop:textbook"] and list(run.header.contracts) == ["sample.agrees"]
@@ -82,11 +82,11 @@ def test_a_run_file_is_opened_when_a_session_starts_and_not_to_print_the_options
 @pytest.mark.parametrize(("asked", "named"), [("", None), ("loop:hoisted", "loop:hoisted")])
 def test_the_policy_of_a_benchmark_names_the_baseline_only_where_one_was_asked_for(asked: str, named: str | None, tmp_path: Path) -> None:
     config = stand_in(results=str(tmp_path), benchmark_only=True, baseline=asked, sampling_time=1.5, implementation=["loop:textbook"])
-    pytest_options.make_session(config)
-    session = pytest_options.session_of(config)
+    pytest_session.make_session(config)
+    session = pytest_session.session_of(config)
     # A baseline that was not to be tested is measured beside the rest.
     assert [i.id for i in session.implementations] == [*([asked] if asked else []), "loop:textbook"]
-    writer = pytest_options.open_run(config, session)
+    writer = pytest_session.open_run(config, session)
     assert writer is not None
     policy = read(writer.close(0)).header.policy
     assert policy.get("baseline") == named and ("baseline" in policy) == bool(asked)
@@ -100,16 +100,16 @@ def test_a_baseline_of_the_same_name_in_another_file_is_another_implementation(t
         file.write_text("from torch import nn\n\n\nclass Mine(nn.LSTM):\n    pass\n")
     old, new = (f"{file}:Mine" for file in files)
     config = stand_in(benchmark_only=True, baseline=old, implementation=[new])
-    pytest_options.make_session(config)
-    session = pytest_options.session_of(config)
+    pytest_session.make_session(config)
+    session = pytest_session.session_of(config)
     assert [i.reference for i in session.implementations] == [old, new]
     assert session.implementations[0].id == session.baseline != session.implementations[1].id
 
 
 def test_the_policy_of_a_conformance_run_says_nothing_of_samples(tmp_path: Path) -> None:
     config = stand_in(results=str(tmp_path), implementation=["loop:textbook"])
-    pytest_options.make_session(config)
-    writer = pytest_options.open_run(config, pytest_options.session_of(config))
+    pytest_session.make_session(config)
+    writer = pytest_session.open_run(config, pytest_session.session_of(config))
     assert writer is not None
     assert set(read(writer.close(0)).header.policy) == {"floors", "approximate_floors", "least_floor_eps", "sum_floor_eps", "tf32"}
 
@@ -123,9 +123,21 @@ def test_what_takes_long_to_check_is_timed_with_the_rest_and_checked_where_it_is
         ({"implementation": ["compile:step", "loop:textbook"]}, {"compile:step", "loop:textbook"}),
     ):
         config = stand_in(**options)
-        pytest_options.make_session(config)
-        assert {i.id for i in pytest_options.session_of(config).implementations} == expected
+        pytest_session.make_session(config)
+        assert {i.id for i in pytest_session.session_of(config).implementations} == expected
         assert bool(pytest_options.left_out(config)) == (not options)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({}, []),
+        ({"workloads": ["quick"], "cold": True}, ["--workloads", "--cold"]),
+        ({"baseline": "loop:textbook", "benchmark_only": True}, []),
+    ],
+)
+def test_what_is_about_times_alone_has_no_effect_where_nothing_is_timed(options: dict[str, Any], named: list[str]) -> None:
+    assert pytest_options.idle(stand_in(**options)) == named
 
 
 def test_a_results_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -> None:
@@ -133,7 +145,7 @@ def test_a_results_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -
     config = stand_in(results=str(tmp_path / "file" / "results"))
     give_session(config, [builtin()["loop:textbook"]])
     with pytest.raises(pytest.UsageError, match=r"^Cannot write the run file .* Name another folder\.$"):
-        pytest_options.open_run(config, pytest_options.session_of(config))
+        pytest_session.open_run(config, pytest_session.session_of(config))
 
 
 @pytest.mark.parametrize(
@@ -151,11 +163,11 @@ def test_a_results_folder_that_cannot_be_made_is_a_usage_error(tmp_path: Path) -
 def test_a_benchmark_takes_the_gpu_alone_unless_it_is_told(
     machine: list[str], asked: list[str], measuring: bool, devices: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pytest_options, "devices", lambda: machine)
-    assert pytest_options._devices(stand_in(device=asked, benchmark_only=measuring)) == devices
+    monkeypatch.setattr(pytest_session, "devices", lambda: machine)
+    assert pytest_session._devices(stand_in(device=asked, benchmark_only=measuring)) == devices
 
 
 def give_session(config: Any, implementations: Sequence[Any]) -> None:
     """Puts a session with these implementations where the plugin looks for it."""
     workloads = [Workload("quick", CASE, Pass.INFERENCE), Workload("quick", CASE, Pass.TRAINING)]
-    config.stash[pytest_options.SESSION] = pytest_options.Session(list(implementations), ["cpu"], workloads, None, {}, "")
+    config.stash[pytest_session.SESSION] = pytest_session.Session(list(implementations), ["cpu"], workloads, None, {}, "")

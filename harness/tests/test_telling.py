@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from harness.record import Conformance, Mutation
-from harness.telling import kill_matrix, summary
-from harness.tests.test_record import CONFORMANCE
+from harness.telling import kill_matrix, replaced_baseline, summary
+from harness.tests.test_record import CONFORMANCE, THROUGHPUT
 
 
 def test_the_summary_counts_outcomes_and_names_each_broken_contract_once() -> None:
@@ -22,3 +24,12 @@ def test_the_kill_matrix_says_who_survived_and_gives_the_score() -> None:
     assert lines[2].index("x") in range(lines[0].index("gru"), lines[0].index("gru") + 3)
     assert lines[-1] == "mutant score: 1 of 2 rejected by the contract that names them (50.0%)"
     assert kill_matrix([]) == []
+
+
+def test_a_baseline_without_times_is_told_and_one_with_them_is_not() -> None:
+    other = replace(THROUGHPUT, implementation="x:other", outcome="passed")
+    lost = replace(other, implementation="x:base", outcome="unsupported", message="it has no bfloat16\nand more")
+    found = [other, replace(other, workload="w:2"), lost, replace(lost, workload="w:2", outcome="passed", message="")]
+    (line,) = replaced_baseline("x:base", found)
+    assert line.startswith("--baseline x:base has no times on 1 of 2 workloads (it has no bfloat16): ")
+    assert replaced_baseline("x:other", found) == replaced_baseline("", found) == []

@@ -10,7 +10,7 @@ import pytest
 from harness.contract import Contract, blind_spots, checks, devices, prove, run
 from harness.implementation import Implementation
 from harness.outcome import Outcome
-from harness.pytest_options import Tested
+from harness.pytest_session import Tested
 from suites.conformance import mutants
 from suites.conformance.__main__ import PAGE, page
 from suites.conformance.catalogue import CATALOGUE
