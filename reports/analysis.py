@@ -33,7 +33,7 @@ WORST_FIRST = (
 BREAKING = tuple(outcome for outcome in Outcome if outcome.fails_run)
 
 
-class Verdict(StrEnum):
+class Suitability(StrEnum):
     """Whether an implementation can take the place of torch's own."""
 
     DROP_IN = "drop-in"
@@ -57,7 +57,7 @@ class Verdict(StrEnum):
     @property
     def conforms(self) -> bool:
         """Whether it may be called the fastest."""
-        return self in (Verdict.DROP_IN, Verdict.PARTIAL, Verdict.SO_FAR)
+        return self in (Suitability.DROP_IN, Suitability.PARTIAL, Suitability.SO_FAR)
 
 
 @dataclass(frozen=True)
@@ -157,12 +157,12 @@ class Findings:
     @cached_property
     def conforming(self) -> list[str]:
         """Those that may be called the fastest."""
-        return [row.implementation for row in rows(self.verdicts) if Verdict(row.verdict).conforms]
+        return [row.implementation for row in rows(self.verdicts) if Suitability(row.verdict).conforms]
 
     @property
     def tested(self) -> bool:
         """Whether anything is known of how one of them conforms."""
-        return any(Verdict(verdict) not in (Verdict.NOT_TESTED, Verdict.UNAVAILABLE) for verdict in self.verdicts["verdict"])
+        return any(Suitability(verdict) not in (Suitability.NOT_TESTED, Suitability.UNAVAILABLE) for verdict in self.verdicts["verdict"])
 
     @cached_property
     def fastest(self) -> pd.DataFrame:
@@ -272,7 +272,7 @@ _VERDICT_COLUMNS = (
 
 def _judge(
     frames: Frames, name: str, lines: pd.DataFrame, asked: pd.DataFrame, broken: pd.DataFrame, wrong: pd.DataFrame
-) -> tuple[Verdict, str]:
+) -> tuple[Suitability, str]:
     if len(broken) or len(wrong):
         reasons = []
         if len(broken):
@@ -281,23 +281,23 @@ def _judge(
             reasons.append(f"breaks {counted(len(broken), 'contract')} of {len(asked)} ({split})")
         if len(wrong):
             reasons.append(f"wrong or no answer on {counted(len(wrong), 'timed workload')}")
-        return Verdict.NOT_DROP_IN, "; ".join(reasons)
+        return Suitability.NOT_DROP_IN, "; ".join(reasons)
     if asked.empty:
         places = frames.implementations[frames.implementations["implementation"] == name]
         reasons = [f"{row.device or 'any device'}: {row.reason}" for row in rows(places) if row.reason]
         if len(places) and not places["available"].any():
-            return Verdict.UNAVAILABLE, "; ".join(dict.fromkeys(reasons))
-        return Verdict.NOT_TESTED, "no contract was run on it"
+            return Suitability.UNAVAILABLE, "; ".join(dict.fromkeys(reasons))
+        return Suitability.NOT_TESTED, "no contract was run on it"
     gaps = _gaps(frames, lines)
     summary = f"{counted(int(asked['cases'].sum()), 'case')} of {counted(len(asked), 'contract')}"
     if gaps:
-        return Verdict.SO_FAR, f"{gaps}; nothing broken in {summary}"
+        return Suitability.SO_FAR, f"{gaps}; nothing broken in {summary}"
     # What only MAY be supported costs nobody the name.
     refused = asked[(asked[str(Outcome.UNSUPPORTED)] > 0) & asked["severity"].isin(["MUST", "SHOULD"])]
     if len(refused):
         some = ", ".join(refused["contract"].astype(str)[:3]) + (", ..." if len(refused) > 3 else "")
-        return Verdict.PARTIAL, f"refuses cases of {counted(len(refused), 'contract')} of {len(asked)} ({some}); nothing broken"
-    return Verdict.DROP_IN, f"nothing broken in {summary}"
+        return Suitability.PARTIAL, f"refuses cases of {counted(len(refused), 'contract')} of {len(asked)} ({some}); nothing broken"
+    return Suitability.DROP_IN, f"nothing broken in {summary}"
 
 
 def _gaps(frames: Frames, lines: pd.DataFrame) -> str:

@@ -13,7 +13,7 @@ import pandas as pd
 from harness import statistics
 from harness.workload import Pass
 from reports import speed, view_versus
-from reports.analysis import Findings, Verdict
+from reports.analysis import Findings, Suitability
 from reports.figures.style import MODE_NAMES, modes
 from reports.tables import counted, listed, rows
 from reports.words import floors, times
@@ -57,30 +57,30 @@ def _lower(title: str) -> str:
 def _headline(findings: Findings) -> tuple[str, list[str]]:
     """The same of one machine."""
     count = Counter(findings.verdicts["verdict"])
-    tested = sum(count[verdict] for verdict in (Verdict.DROP_IN, Verdict.PARTIAL, Verdict.SO_FAR, Verdict.NOT_DROP_IN))
-    good = count[Verdict.DROP_IN]
+    tested = sum(count[verdict] for verdict in (Suitability.DROP_IN, Suitability.PARTIAL, Suitability.SO_FAR, Suitability.NOT_DROP_IN))
+    good = count[Suitability.DROP_IN]
     if not findings.tested:
         title = "Speed only: no contract was run"
     elif good == tested:
         title = "The one tested implementation is a drop-in" if tested == 1 else f"All {tested} tested implementations are drop-ins"
     elif good:
         title = f"{good} of {tested} tested implementations {'is a drop-in' if good == 1 else 'are drop-ins'}"
-    elif count[Verdict.SO_FAR]:
-        title = f"{count[Verdict.SO_FAR]} of {tested} tested implementations: no failure so far"
+    elif count[Suitability.SO_FAR]:
+        title = f"{count[Suitability.SO_FAR]} of {tested} tested implementations: no failure so far"
     else:
         title = "No tested implementation is a drop-in"
-    names = {verdict: list(findings.verdicts.loc[findings.verdicts["verdict"] == verdict, "implementation"]) for verdict in Verdict}
+    names = {verdict: list(findings.verdicts.loc[findings.verdicts["verdict"] == verdict, "implementation"]) for verdict in Suitability}
     sentences = []
-    if names[Verdict.NOT_DROP_IN]:
-        sentences.append(f"Not a drop-in: {', '.join(names[Verdict.NOT_DROP_IN])}.")
-    if names[Verdict.PARTIAL]:
-        sentences.append(f"A drop-in only in part, for what it does not refuse: {', '.join(names[Verdict.PARTIAL])}.")
-    if names[Verdict.SO_FAR] and good:
-        sentences.append(f"No failure so far, but not everything was run: {', '.join(names[Verdict.SO_FAR])}.")
-    if names[Verdict.NOT_TESTED] and tested:
-        sentences.append(f"Not tested: {', '.join(names[Verdict.NOT_TESTED])}.")
-    if names[Verdict.UNAVAILABLE]:
-        sentences.append(f"Cannot run here: {', '.join(names[Verdict.UNAVAILABLE])}.")
+    if names[Suitability.NOT_DROP_IN]:
+        sentences.append(f"Not a drop-in: {', '.join(names[Suitability.NOT_DROP_IN])}.")
+    if names[Suitability.PARTIAL]:
+        sentences.append(f"A drop-in only in part, for what it does not refuse: {', '.join(names[Suitability.PARTIAL])}.")
+    if names[Suitability.SO_FAR] and good:
+        sentences.append(f"No failure so far, but not everything was run: {', '.join(names[Suitability.SO_FAR])}.")
+    if names[Suitability.NOT_TESTED] and tested:
+        sentences.append(f"Not tested: {', '.join(names[Suitability.NOT_TESTED])}.")
+    if names[Suitability.UNAVAILABLE]:
+        sentences.append(f"Cannot run here: {', '.join(names[Suitability.UNAVAILABLE])}.")
     if not findings.tested and len(findings.cells):
         sentences.append("Nobody is named the fastest, because that takes a layer that conforms: run the contracts too.")
     return title, sentences + _fastest(findings.fastest)
@@ -104,7 +104,7 @@ def _fastest(fastest: pd.DataFrame) -> list[str]:
 
 def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
     """The verdict table: drop-ins first, machine by machine."""
-    order = list(Verdict)
+    order = list(Suitability)
     answer = []
     for part in findings.parts:
         for row in sorted(rows(part.verdicts), key=lambda row: order.index(row.verdict)):
@@ -116,7 +116,7 @@ def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
                     "machine": part.machine,
                     "implementation": row.implementation,
                     "verdict": row.verdict,
-                    "meaning": Verdict(row.verdict).meaning,
+                    "meaning": Suitability(row.verdict).meaning,
                     "kind": row.verdict.replace(" ", "-"),
                     "reason": row.reason,
                     "broken": row.broken,

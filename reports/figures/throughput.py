@@ -19,7 +19,7 @@ from matplotlib.lines import Line2D
 from harness.outcome import Outcome
 from harness.workload import Pass
 from reports import costs, metrics, speed
-from reports.analysis import Findings, Verdict
+from reports.analysis import Findings, Suitability
 from reports.figures import layout, strip, style
 from reports.tables import counted, rows
 
@@ -66,7 +66,7 @@ def names(findings: Findings, present: set[str]) -> dict[str, str]:
     answer = {}
     for row in rows(findings.verdicts):
         if row.implementation in present:
-            note = {Verdict.NOT_DROP_IN: " (not a drop-in)", Verdict.NOT_TESTED: " (not tested)"}.get(row.verdict, "")
+            note = {Suitability.NOT_DROP_IN: " (not a drop-in)", Suitability.NOT_TESTED: " (not tested)"}.get(row.verdict, "")
             answer[row.implementation] = style.shorten(row.implementation) + note
     return answer
 

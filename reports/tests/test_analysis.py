@@ -13,7 +13,7 @@ from harness.outcome import Outcome
 from harness.record import Conformance, Throughput
 from harness.statistics import SYSTEMATIC
 from reports import load
-from reports.analysis import WORST_FIRST, Findings, Verdict, undeclared
+from reports.analysis import WORST_FIRST, Findings, Suitability, undeclared
 from reports.summary import summary
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
@@ -48,46 +48,46 @@ def verdict(findings: Findings, implementation: str) -> tuple[str, str]:
 
 def test_an_implementation_that_broke_nothing_is_a_drop_in(tmp_path: Path) -> None:
     findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.one"), check("x:a", "a.two"))
-    assert verdict(findings, "x:a") == (Verdict.DROP_IN, "nothing broken in 3 cases of 2 contracts")
+    assert verdict(findings, "x:a") == (Suitability.DROP_IN, "nothing broken in 3 cases of 2 contracts")
 
 
 @pytest.mark.parametrize("outcome", [outcome for outcome in Outcome if outcome.fails_run])
 @pytest.mark.parametrize("severity", ["MUST", "SHOULD", "MAY"])
 def test_one_case_that_fails_at_any_level_is_enough_not_to_be_one(outcome: Outcome, severity: str, tmp_path: Path) -> None:
     findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.one", outcome, severity=severity), check("x:a", "a.two"))
-    assert verdict(findings, "x:a") == (Verdict.NOT_DROP_IN, "breaks 1 contract of 2 (1 MUST)")
+    assert verdict(findings, "x:a") == (Suitability.NOT_DROP_IN, "breaks 1 contract of 2 (1 MUST)")
 
 
 @pytest.mark.parametrize("outcome", [Outcome.EXPECTED_FAILURE, Outcome.DOES_NOT_APPLY, Outcome.UNAVAILABLE])
 def test_what_was_declared_or_does_not_concern_it_does_not_disqualify(outcome: Outcome, tmp_path: Path) -> None:
     findings = findings_of(tmp_path, check("x:a", "a.one", outcome), check("x:a", "a.two"))
-    assert verdict(findings, "x:a")[0] == Verdict.DROP_IN
+    assert verdict(findings, "x:a")[0] == Suitability.DROP_IN
     row = findings.verdicts.iloc[0]
     assert row["expected"] == (["a.one"] if outcome == Outcome.EXPECTED_FAILURE else [])
 
 
 def test_what_refuses_something_that_users_rely_on_is_a_drop_in_only_in_part(tmp_path: Path) -> None:
     findings = findings_of(tmp_path, check("x:a", "a.one", Outcome.UNSUPPORTED), check("x:a", "a.two"))
-    assert verdict(findings, "x:a") == (Verdict.PARTIAL, "refuses cases of 1 contract of 2 (a.one); nothing broken")
+    assert verdict(findings, "x:a") == (Suitability.PARTIAL, "refuses cases of 1 contract of 2 (a.one); nothing broken")
     assert findings.verdicts.iloc[0]["unsupported"] == ["a.one"]
-    assert Verdict.PARTIAL.conforms
+    assert Suitability.PARTIAL.conforms
 
 
 def test_what_refuses_only_what_may_be_refused_is_a_drop_in(tmp_path: Path) -> None:
     may = {"a.one": {"severity": "MAY"}, "a.two": {"severity": "MUST"}}
     refused = check("x:a", "a.one", Outcome.UNSUPPORTED, severity="MAY")
     findings = Findings(load(specimen.write(tmp_path, results=[refused, check("x:a", "a.two")], implementations={}, contracts=may)))
-    assert verdict(findings, "x:a")[0] == Verdict.DROP_IN
+    assert verdict(findings, "x:a")[0] == Suitability.DROP_IN
 
 
 def test_a_run_that_was_cut_short_proves_nothing(tmp_path: Path) -> None:
     findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.two"), complete=False)
-    assert verdict(findings, "x:a") == (Verdict.SO_FAR, "the run was cut short; nothing broken in 2 cases of 2 contracts")
+    assert verdict(findings, "x:a") == (Suitability.SO_FAR, "the run was cut short; nothing broken in 2 cases of 2 contracts")
 
 
 def test_a_part_of_the_catalogue_proves_nothing(tmp_path: Path) -> None:
     findings = findings_of(tmp_path, check("x:a", "a.one"))
-    assert verdict(findings, "x:a") == (Verdict.SO_FAR, "only 1 of 2 contracts were run; nothing broken in 1 case of 1 contract")
+    assert verdict(findings, "x:a") == (Suitability.SO_FAR, "only 1 of 2 contracts were run; nothing broken in 1 case of 1 contract")
 
 
 def test_a_later_run_of_the_same_case_on_the_same_machine_replaces_the_earlier(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_later_run_of_the_same_case_on_the_same_machine_replaces_the_earlier(t
 
 def test_a_wrong_answer_in_a_timed_workload_disqualifies(tmp_path: Path) -> None:
     findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.two"), cell("x:a", [], outcome=Outcome.FAILED))
-    assert verdict(findings, "x:a") == (Verdict.NOT_DROP_IN, "wrong or no answer on 1 timed workload")
+    assert verdict(findings, "x:a") == (Suitability.NOT_DROP_IN, "wrong or no answer on 1 timed workload")
 
 
 def test_a_timed_workload_counts_as_it_was_when_the_implementation_was_timed_last(tmp_path: Path) -> None:
@@ -117,24 +117,24 @@ def test_a_timed_workload_counts_as_it_was_when_the_implementation_was_timed_las
     # Another one is timed on the same workload: what became of the first is not forgotten.
     written.append(run("b", cell("y:b", [1.0])))
     findings = Findings(load(written))
-    assert verdict(findings, "x:a") == (Verdict.NOT_DROP_IN, "wrong or no answer on 1 timed workload")
+    assert verdict(findings, "x:a") == (Suitability.NOT_DROP_IN, "wrong or no answer on 1 timed workload")
     assert summary(findings.frames).text.count("gru-T8") == 1
     # It is mended: what it was before is nothing that it is judged by.
     written.append(run("c", cell("x:a", [1.0])))
     findings = Findings(load(written))
-    assert verdict(findings, "x:a")[0] == Verdict.SO_FAR
+    assert verdict(findings, "x:a")[0] == Suitability.SO_FAR
     assert "gru-T8" not in summary(findings.frames).text
 
 
 def test_running_out_of_memory_in_a_timed_workload_does_not(tmp_path: Path) -> None:
     findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.two"), cell("x:a", [], outcome=Outcome.OUT_OF_MEMORY))
-    assert verdict(findings, "x:a")[0] == Verdict.DROP_IN
+    assert verdict(findings, "x:a")[0] == Suitability.DROP_IN
 
 
 def test_the_untested_and_the_unavailable_are_named_with_the_reason(findings: Findings) -> None:
-    assert verdict(findings, "vendor:untested")[0] == Verdict.NOT_TESTED
+    assert verdict(findings, "vendor:untested")[0] == Suitability.NOT_TESTED
     kind, reason = verdict(findings, "torch:cudnn")
-    assert kind == Verdict.UNAVAILABLE
+    assert kind == Suitability.UNAVAILABLE
     assert reason == "cpu: cuDNN serves CUDA devices only; cuda: torch sees no CUDA device"
 
 
