@@ -87,7 +87,7 @@ def verdict(
     for slower, other in zip((1 + share) * series.candidate, series.baseline, strict=True):
         own.seconds.append(float(slower))
         base.seconds.append(float(other))
-        if contest.over():
+        if contest.count_round():
             break
     return estimate(own.seconds, base.seconds).verdict(), own.spent + base.spent
 

@@ -29,7 +29,7 @@ from harness.progress import Progress
 from harness.record import Versus
 from harness.remote import Elsewhere, Unanswered
 from harness.sampling import Budget, Stop, interleave
-from harness.statistics import Effect, Verdict, between, effect, verdicts
+from harness.statistics import EARLY, Effect, Verdict, between, effect, verdicts
 from harness.watch import Reading, joined, read, sentences
 from harness.workload import Workload
 
@@ -42,10 +42,6 @@ BUILDS = 3
 PAIRS, SECONDS = 8, 1.5
 
 _BUDGET = Budget(seconds=SECONDS / BUILDS)
-
-#: A comparison that is decided at this level needs no more pairs. Each look is another chance of a false alarm: three of them add less
-#: than a third of a per cent to the one at :data:`harness.statistics.LEVEL` in the end.
-EARLY = 0.999
 
 
 class VersusError(ValueError):

@@ -29,7 +29,7 @@ import torch
 
 from harness.clock import Clock, Timing
 from harness.interrupts import interrupts_noted
-from harness.statistics import LEVEL, STRETCHES, Effect, Verdict, effect
+from harness.statistics import EARLY, LEVEL, STRETCHES, Effect, Verdict, effect
 
 
 class Sampled(Protocol):
@@ -126,9 +126,6 @@ _FIRST_LOOK, _LOOKS = (2 * STRETCHES, 0.25), 10**0.1
 
 #: Rounds after which the garbage of other people's calls is collected, between two of them.
 _COLLECTED_EVERY = 64
-
-#: The share of false alarms at which a look ends a comparison, unless its family asks for less. Each look is another chance of one.
-_EARLY = 0.001
 
 
 class Stop(StrEnum):
@@ -240,7 +237,7 @@ def interleave(
             number += 1
             if number % _COLLECTED_EVERY == 0:
                 gc.collect()
-            contests = {name: contest for name, contest in contests.items() if name in alive and not contest.over()}
+            contests = {name: contest for name, contest in contests.items() if name in alive and not contest.count_round()}
         for name in contests:
             taken[name].stopped = Stop.INTERRUPTED.value
         # Also where it came in the last round of all, or nobody would hear of it.
@@ -262,8 +259,8 @@ class Contest:
         pair = [own] if self._baseline is None else [own, self._baseline]
         self._spent = sum(samples.spent for samples in pair)
 
-    def over(self) -> bool:
-        """Whether no more rounds are needed; asked after each."""
+    def count_round(self) -> bool:
+        """Counts the round that was taken last; whether no more are needed."""
         rounds = len(self._own.seconds)
         # A baseline that dropped out leaves nobody to compare with.
         compared = self._baseline is not None and self._baseline.error is None
@@ -280,7 +277,7 @@ class Contest:
         """Why a look at the samples ends the comparison; empty where it does not."""
         assert self._baseline is not None
         found = self._estimate(self._own.seconds, self._baseline.seconds[: len(self._own.seconds)])
-        level = 1 - min(_EARLY, (1 - LEVEL) / self._budget.family)
+        level = max(EARLY, 1 - (1 - LEVEL) / self._budget.family)
         if found.verdict(level) is not Verdict.UNDECIDED or found.verdict() is Verdict.SAME:
             return Stop.DECIDED.value
         return Stop.PRECISE.value if found.exhausted else ""

@@ -27,7 +27,6 @@ from harness.outcome import Outcome
 from harness.pairs import (
     BASE,
     BUILDS,
-    EARLY,
     HEAD,
     PAIRS,
     SECONDS,
@@ -47,7 +46,7 @@ from harness.record import Header, Versus
 from harness.remote import Remote
 from harness.resume import ResumeError, compared
 from harness.sampling import Budget
-from harness.statistics import LEAST_PAIRS, LEVEL, Verdict
+from harness.statistics import EARLY, LEAST_PAIRS, LEVEL, Verdict
 from harness.store import RunWriter, StoreError, encode, now
 from harness.watch import Seen, sentences
 from harness.workload import Workload, WorkloadError, chosen

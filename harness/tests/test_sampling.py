@@ -196,7 +196,7 @@ def test_a_comparison_ends_early_only_by_a_verdict_that_holds_in_its_family(fami
     while not own.stopped:
         own.seconds.append(0.01)
         base.seconds.append(0.01)
-        contest.over()
+        contest.count_round()
     assert own.stopped == stopped
     others = {str(number): Effect(0.0, 0.004, 15, 100) for number in range(family - 1)}
     assert (verdicts({"it": found, **others})["it"] is Verdict.SLOWER) == (stopped == "decided")
@@ -261,14 +261,14 @@ def test_nobody_left_is_no_endless_loop() -> None:
 
 @pytest.mark.usefixtures("interrupts")
 def test_an_interrupt_between_two_rounds_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, over, rounds = FakeClock(), Contest.over, 7
+    clock, over, rounds = FakeClock(), Contest.count_round, 7
 
     def interrupted(contest: Contest) -> bool:
         if len(contest._own.seconds) == rounds:
             signal.raise_signal(signal.SIGINT)
         return over(contest)
 
-    monkeypatch.setattr(Contest, "over", interrupted)
+    monkeypatch.setattr(Contest, "count_round", interrupted)
     taken = interleave({"it": _subject(Timed(clock, 0.01))}, clock, Budget())
     assert taken["it"].stopped == Stop.INTERRUPTED and len(taken["it"].seconds) == len(taken["it"].rounds) == rounds
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
