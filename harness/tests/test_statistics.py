@@ -23,7 +23,7 @@ def test_quantiles_are_those_of_the_tables(freedom: int, level: float, expected:
 
 def test_the_effect_is_the_log_ratio_of_the_fastest_of_sixteen() -> None:
     baseline = np.tile([1.0, *[9.0] * 14, 5.0], 16)
-    candidate = np.tile([7.0, 2.0, *[8.0] * 14], 16)
+    candidate = np.tile([7.0, 2.0, *[27.0] * 14], 16)
     found = effect(candidate, baseline)
     assert found.ratio == pytest.approx(2.0)
     assert (found.error, found.freedom, found.rounds) == (0.0, 15, 256)
@@ -127,6 +127,30 @@ def test_a_slowdown_of_two_per_cent_is_found() -> None:
     generator = np.random.default_rng(6)
     found = sum(effect(*_noisy(generator, 2500, 0.02)).verdict() is Verdict.SLOWER for _ in range(200))
     assert found >= 190
+
+
+@pytest.mark.parametrize(("share", "slower"), [(0.7, 0.1), (0.6, 0.2), (0.95, 0.05)])
+def test_what_is_slow_in_most_calls_is_slower_although_the_fastest_are_the_same(share: float, slower: float) -> None:
+    generator = np.random.default_rng(7)
+
+    def series() -> statistics.Array:
+        return 1e-3 * generator.lognormal(0.0, 0.01, 640)
+
+    candidate, baseline = series() * np.where(generator.random(640) < share, 1 + slower, 1.0), series()
+    found = effect(candidate, baseline)
+    assert found.verdict() is Verdict.SLOWER and found.log > 0.5 * share * slower
+    assert effect(baseline, candidate).verdict() is Verdict.FASTER
+    # What takes as long at its fastest and is disturbed as often is the same, whoever it is that is disturbed.
+    spikes = np.where(generator.random(640) < 0.3, 0.5, 0.0)
+    assert effect(series() * np.exp(spikes), series() * np.exp(generator.permutation(spikes))).verdict() is Verdict.SAME
+
+
+def test_all_rounds_overrule_the_fastest_only_where_they_are_sure_and_say_something_else() -> None:
+    sure, unsure = Effect(0.05, 0.001, 15, 640), Effect(0.05, 0.02, 15, 640)
+    nothing, other, alike = Effect(0.0, 0.001, 15, 640), Effect(-0.05, 0.001, 15, 640), Effect(0.03, 0.0001, 15, 640)
+    assert [statistics._overrules(usual, fastest) for usual in (sure, unsure) for fastest in (nothing, other, alike)] == (
+        [True, True, False, False, False, False]
+    )
 
 
 def test_the_mean_over_workloads_is_surer_than_each() -> None:
