@@ -29,7 +29,7 @@ from harness.clock import Clock, HostClock
 from harness.planted import Occupying, waiting
 from harness.proportions import wilson
 from harness.record import Calibration, Header
-from harness.sampling import Budget, Subject, interleave, paced, require_whole
+from harness.sampling import Budget, Subject, interleave, paced, paired, require_whole
 from harness.statistics import Verdict, effect
 from harness.store import RunWriter, StoreError, now
 
@@ -77,9 +77,9 @@ def trial(
     taken = interleave(subjects, clock, budget, seed=random.randrange(2**31), baseline="baseline")
     require_whole(taken)
     own, base = taken["candidate"], taken["baseline"]
-    shared = min(len(own.seconds), len(base.seconds))
-    found = effect(own.seconds[:shared], base.seconds[:shared])
-    spent = sum(sum(one.seconds[:shared]) * (one.calls + one.untimed) for one in (own, base))
+    series = paired(own, base)
+    found = effect(*series)
+    spent = sum(sum(seconds) * (one.calls + one.untimed) for seconds, one in zip(series, (own, base), strict=True))
     return found.verdict(), found.ratio, spent
 
 

@@ -28,7 +28,7 @@ from harness.outcome import Outcome
 from harness.progress import Progress
 from harness.record import Versus
 from harness.remote import Elsewhere, Unanswered
-from harness.sampling import Budget, Stop, interleave
+from harness.sampling import Budget, Stop, interleave, paired
 from harness.statistics import EARLY, Effect, Verdict, between, effect, verdicts
 from harness.watch import Reading, joined, read, sentences
 from harness.workload import Workload
@@ -267,10 +267,9 @@ def _take(one: Comparison, workers: Mapping[str, Worker], budget: Budget, genera
             raise KeyboardInterrupt
         for side, answer in both("check").items():
             one.agreement[side]["after"] = answer["agreement"]
-        # The baseline may have gone on for itself.
-        shared = min(len(samples.seconds) for samples in taken.values())
-        logs.append(effect(taken[HEAD].seconds[:shared], taken[BASE].seconds[:shared]).log)
-        rounds += shared
+        found = effect(*paired(taken[HEAD], taken[BASE]))
+        logs.append(found.log)
+        rounds += found.rounds
         for side in SIDES:
             seconds[side].append(stdlib.median(taken[side].seconds))
     seen = watch.between(begin, reading())

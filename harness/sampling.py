@@ -160,6 +160,12 @@ class Samples:
         return sum(self.seconds) * (self.calls + self.untimed)
 
 
+def paired(own: Samples, baseline: Samples) -> tuple[list[float], list[float]]:
+    """The seconds of both in the rounds that both have: one that was decided leaves them before its baseline does."""
+    shared = min(len(own.seconds), len(baseline.seconds))
+    return own.seconds[:shared], baseline.seconds[:shared]
+
+
 def calibrate(subject: Sampled, clock: Clock, budget: Budget) -> float:
     """Seconds of a call, by the fastest of a few samples of up to ``budget.sample_seconds``.
 
@@ -276,7 +282,7 @@ class Contest:
     def _looked(self) -> str:
         """Why a look at the samples ends the comparison; empty where it does not."""
         assert self._baseline is not None
-        found = self._estimate(self._own.seconds, self._baseline.seconds[: len(self._own.seconds)])
+        found = self._estimate(*paired(self._own, self._baseline))
         level = max(EARLY, 1 - (1 - LEVEL) / self._budget.family)
         if found.verdict(level) is not Verdict.UNDECIDED or found.verdict() is Verdict.SAME:
             return Stop.DECIDED.value
