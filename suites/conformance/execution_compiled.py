@@ -147,7 +147,7 @@ def compiled_dropout(trial: Trial) -> None:
 
 
 #: Lengths of the sequences of one batch after the other.
-_LENGTHS = (3, 2, 4, 6)
+_LENGTHS = (3, 2, 4, 10)
 
 
 @contract(
@@ -159,7 +159,7 @@ _LENGTHS = (3, 2, 4, 6)
     [*every(batch=2, steps=_LENGTHS[0])],
     demonstration="""
         fast = layer if layer is reference else torch.compile(layer, backend="eager")
-        with torch.no_grad(): return [fast(torch.cat([x, 2 * x])[:steps], hx) for steps in (3, 2, 4, 6)]
+        with torch.no_grad(): return [fast(torch.cat([x, 2 * x] * 2)[:steps], hx) for steps in (3, 2, 4, 10)]
     """,
 )
 def compiled_for_any_length(trial: Trial) -> None:

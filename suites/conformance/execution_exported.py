@@ -24,7 +24,7 @@ from suites.conformance.execution_compiled import quiet
     "torch.jit.trace gives a function that is right on other numbers of the same shape, or is refused.",
     MAY,
     "torch.jit.trace",
-    [*every(steps=3, batch=2), *every(bidirectional=True, num_layers=2, batch_first=True)],
+    [*every(steps=17, batch=2), *every(bidirectional=True, num_layers=2, batch_first=True)],
     demonstration="""
         other = 3 * torch.randn(x.shape).to(dtype)
         with torch.no_grad():
@@ -63,7 +63,7 @@ def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any] |
     "torch.export gives a program that is right on other numbers of the same shape, or is refused.",
     MAY,
     "torch.export.export",
-    [*every(steps=2, batch=2, num_layers=2, bidirectional=True), *every(steps=1, batch=2, given_state=False)],
+    [*every(steps=2, batch=2, num_layers=2, bidirectional=True), *every(steps=1, batch=2, given_state=False), *every(steps=10, batch=2)],
     demonstration="""
         other = 3 * torch.randn(x.shape).to(dtype)
         with torch.no_grad():
@@ -113,7 +113,7 @@ def _for_other_sizes(trial: Trial, how: str, made: Callable[[torch.nn.Module, An
     """What is ``made`` of the module by an example is right at another batch size (axis 1 of the input) and at another length (axis 0)."""
     case, refusals = trial.case, []
     trial.answer()
-    for what, axis, other in (("batch size", 1, replace(case, batch=case.batch + 2)), ("length", 0, replace(case, steps=case.steps + 2))):
+    for what, axis, other in (("batch size", 1, replace(case, batch=case.batch + 2)), ("length", 0, replace(case, steps=case.steps + 8))):
         module, example = trial.module(), trial.form(trial.leaves())
         leaves = trial.leaves(case=other)
         with torch.no_grad():
