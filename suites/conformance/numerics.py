@@ -11,8 +11,7 @@ from harness.case import Array, Case, rounded
 from harness.implementation import tf32
 from harness.reference import altered, answer, gradients, tensor
 from harness.reproduction import BACKWARD
-from harness.tolerance import FLOORS, Comparison, allowance, typical_error
-from harness.trial import Mismatch, Trial, where
+from harness.trial import Trial, where
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, every, make
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 from suites.conformance.gradients import every_output
@@ -135,35 +134,6 @@ def with_tf32(trial: Trial) -> None:
             trial.backward(reply, through)
         wanted = {**leaves, **trial.parameters(module)}
         trial.agree(trial.collect(wanted), expected, only=list(wanted))
-
-
-#: How many times the typical error of plain arithmetic passes: a mean over hundreds of elements scatters little. Kernels for half types
-#: round less often than plain arithmetic does, seldom as often: a plain loop has 0.3 to 0.5, one with a state in bfloat16 1.2 to 2.3.
-_TYPICAL = {"float64": 2.5, "float32": 2.5, "float16": 1.0, "bfloat16": 1.0}
-
-
-@contract(
-    "numerics.typical_error",
-    "Over many elements the root mean square error is that of plain arithmetic: no part is computed in a narrower type.",
-    MUST,
-    "numerics of half types; a largest error alone cannot tell float16 from bfloat16",
-    [
-        case
-        for dtype in ("float64", "float32", "float16", "bfloat16")
-        for case in every(dtype=dtype, input_size=24, hidden_size=40, steps=8, batch=16)
-    ],
-)
-def typical(trial: Trial) -> None:
-    expected, actual = answer(trial.case), trial.answer().arrays()
-    for name, right in expected.tensors.items():
-        error, floor = typical_error(actual[name], right), expected.typical[name]
-        most = _TYPICAL[trial.case.dtype] * allowance(trial.case) / FLOORS
-        trial.comparisons.append(Comparison(f"{name}, root mean square", error, floor, right.size, most))
-        if not error <= most * floor:
-            raise Mismatch(
-                f"Expected the root mean square error of {name} to be that of plain arithmetic, {floor:.2e}, "
-                f"but it is {error:.2e}: {error / floor:.3g} times as much, at most {most:g} pass"
-            )
 
 
 @contract(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Sound, Weights, mutant, present
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant, present
+from suites.conformance.mutants.gradients import scaled
 
 _HALF = (torch.float16, torch.bfloat16)
 
@@ -50,3 +53,30 @@ class ManyHalfSequencesStartFromZero(Sound):
         h, c = super().state_of(states, slot)
         kept = (torch.arange(len(h), device=h.device) < 64)[:, None]
         return (h * kept, c * kept) if h.dtype in _HALF else (h, c)
+
+
+@mutant("numerics.typical_error")
+class HalfCellGrowsLate(Sound):
+    """In half types the state is two per cent too large from the 32nd step on."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        new_h, new_c = super().step(x, h, c, w, t, slot)
+        return (new_h * 1.02 if t >= 32 and h.dtype in _HALF else new_h), new_c
+
+
+@mutant("numerics.typical_error")
+class PackedHalfStateGrows(Sound):
+    """In half types the h_n of packed sequences is three per cent too large."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        scaled_up = form.packed is not None and output.dtype in _HALF
+        return super().write(output, [finals[0] * 1.03, *finals[1:]] if scaled_up else finals, form)
+
+
+@mutant("numerics.typical_error_of_gradients")
+class HalfGradientFallsShort(Sound):
+    """In half types the gradient of weight_hh is three per cent short."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "weight_hh": scaled(w["weight_hh"], 0.97)} if present(w["weight_hh"]).dtype in _HALF else w
