@@ -14,7 +14,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -226,13 +226,15 @@ def _small_pages(on_cuda: bool) -> Iterator[None]:
 
 @contextmanager
 def _on_one_core() -> Iterator[None]:
-    """Keeps this thread on the core that it is on; others go where they like."""
+    """Keeps this thread on the core that it is on, where a sandbox lets it be kept; others go where they like."""
     cores = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {_c_library().sched_getcpu()} & cores or cores)
+    with suppress(OSError):
+        os.sched_setaffinity(0, {_c_library().sched_getcpu()} & cores or cores)
     try:
         yield
     finally:
-        os.sched_setaffinity(0, cores)
+        with suppress(OSError):
+            os.sched_setaffinity(0, cores)
 
 
 @contextmanager

@@ -65,6 +65,15 @@ def test_a_call_stays_on_one_core_and_what_comes_after_it_need_not() -> None:
 
 
 @pytest.mark.usefixtures("resident")
+def test_where_a_thread_cannot_be_kept_on_a_core_it_is_measured_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(pid: int, cores: set[int]) -> None:
+        raise PermissionError("not in this sandbox")
+
+    monkeypatch.setattr(os, "sched_setaffinity", refused)
+    assert _measured(lambda: torch.ones(20 * MIB, dtype=torch.uint8)).bytes > 19 * MIB
+
+
+@pytest.mark.usefixtures("resident")
 def test_the_peak_is_what_was_held_at_once() -> None:
     def one_after_the_other() -> None:
         for _ in range(4):
