@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -167,28 +168,36 @@ def test_the_largest_peak_of_the_calls_after_the_first_is_told_and_their_range(
 ) -> None:
     calls = iter(sizes)
 
-    def measured(call: Callable[[], int], device: str) -> int:
-        return call()
-
-    monkeypatch.setattr(memory, "_resident", measured)
+    monkeypatch.setattr(memory, "_grown", lambda call, device: call())
+    monkeypatch.setattr(memory, "_missing", lambda device: 0)
     monkeypatch.setattr(memory, "_resolution", lambda device: 1000)
     monkeypatch.setattr(memory, "unavailable", lambda device: None)
     assert peak(lambda: next(calls), "cpu") == Peak(bytes, Method.RESIDENT, resolution)
     assert list(calls) == [] and len(sizes) == CALLS + 1
 
 
-def test_what_is_missing_of_a_known_size_is_added_to_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+@pytest.mark.parametrize(
+    ("missing", "added"),
+    [
+        pytest.param([700], 700, id="what is not added up"),
+        pytest.param([9000, 700, 5000], 700, id="something else went away meanwhile"),
+        pytest.param([-300], -300, id="too much was added up"),
+        pytest.param([6 * MIB], MIB // 2, id="more than can be on two cores"),
+    ],
+)
+def test_what_is_missing_of_a_known_size_is_added_to_the_peak(missing: list[int], added: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = itertools.cycle(missing)
 
     def grown(call: Callable[[], str], device: str) -> int:
-        asked.append(call())
-        return {"known": memory._KNOWN, "call": 5000}[asked[-1]] - 700
+        return memory._KNOWN - next(seen) if call() == "known" else 20 * MIB
 
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("os.sysconf", lambda name: 4096, raising=False)
     monkeypatch.setattr(memory, "_grown", grown)
     monkeypatch.setattr(memory, "_touch", lambda size, device: "known")
     monkeypatch.setattr(memory, "unavailable", lambda device: None)
     found = peak(lambda: "call", "cpu", calls=2)
-    assert found is not None and found.bytes == 5000 and asked == ["known", "call"] * 2
+    assert found is not None and found.bytes == 20 * MIB + added
 
 
 @pytest.mark.parametrize(("threads", "cores", "pages"), [(1, 2, 128), (4, 2, 320), (1, 128, 512), (16, 128, 4352)])
