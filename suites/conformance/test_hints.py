@@ -77,6 +77,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "StatesNotPermutedIn": "not permuted into the packed order",
     "StatesNotPermutedBack": "left in the packed order",
     "StatesPermutedTwice": ("left permuted the wrong way", "left in the packed order"),
+    "OrderTakenForIdleByItsEnds": "left in the packed order",
     "FinalStateAfterPadding": "the states running on through the padding",
     "FinalStateFromLastRow": "h_n of the last layer read off the last row of output",
     "ReverseStartsInThePadding": "the reverse direction starting in the padding",

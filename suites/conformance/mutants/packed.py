@@ -65,6 +65,17 @@ class StatesPermutedTwice(Sound):
         return super().write(output, finals, form)
 
 
+@mutant("packed.unsorted")
+class OrderTakenForIdleByItsEnds(Sound):
+    """h_n and c_n are not permuted back where the first two and the last of a batch are in their places."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        order = None if form.packed is None else form.packed.sorted_indices
+        if order is not None and len(order) > 3 and order[[0, 1, -1]].tolist() == [0, 1, len(order) - 1]:
+            finals = [final.index_select(1, order) for final in finals]
+        return super().write(output, finals, form)
+
+
 @mutant("packed.final_state_at_own_end")
 class FinalStateAfterPadding(Sound):
     """The state runs on through the padding; the output does not show it."""
