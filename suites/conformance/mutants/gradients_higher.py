@@ -113,6 +113,46 @@ class SecondDerivativeOfAPackWrong(Sound):
         return (x if form.packed is None else _OnceOnly.apply(x)), valid, form
 
 
+@mutant("gradients.of_gradients")
+class SecondDerivativeOfAnUpperBiasEnds(Sound):
+    """The gradients of the biases above the first layer carry no graph."""
+
+    def weights(self, slot: int) -> Weights:
+        w, names = super().weights(slot), ("bias_ih", "bias_hh")
+        upper = {name: value for name, value in w.items() if name in names and value is not None and slot >= self.layer.directions}
+        return w | {name: _WithoutGraph.apply(value) for name, value in upper.items()}
+
+
+class _NotWithAGraph(torch.autograd.Function):
+    """The identity, whose gradient is zero where a graph of it is made."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        return 0 * given[0] if torch.is_grad_enabled() else given[0]
+
+
+@mutant("gradients.of_gradients", Mode.LSTM)
+class FinalCellStateLeftOutWithAGraph(Sound):
+    """With create_graph the cotangent of c_n does not count."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, (h, c) = super().layers(x, valid, states)
+        return output, [h, _NotWithAGraph.apply(c) if c.requires_grad else c]
+
+
+@mutant("gradients.of_gradients", Mode.LSTM)
+class SecondDerivativeOfTheCellStateOfAPackWrong(Sound):
+    """Of a pack that is not projected the gradient of c_0 is right, its own gradient is not."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        h, c = super().initial(x, hx, form)
+        return [h, c if form.packed is None or self.proj_size else _OnceOnly.apply(c)]
+
+
 @mutant("gradients.of_gradients", Mode.LSTM)
 class SecondDerivativeWrongWhereProjected(Sound):
     """With a projection the gradient is right, its own gradient is not."""
