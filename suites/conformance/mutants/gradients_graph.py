@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Form, Sound, Weights, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant, present
 
 
 class _ReadsLate(torch.autograd.Function):
@@ -30,13 +30,21 @@ class BackwardReadsTheWeightOfNow(Sound):
     """The backward pass uses the recurrent weight as it is by then, unnoticed."""
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        weight = w["weight_hh"]
-        assert weight is not None
+        weight = present(w["weight_hh"])
         zero = weight.new_zeros(weight.shape)
         from_h = _ReadsLate.apply(h, weight)
         return super().step(
             torch.cat([x, from_h], 1), h, c, {**w, "weight_ih": _widened(w["weight_ih"], from_h), "weight_hh": zero}, t, slot
         )
+
+
+@mutant("gradients.weight_changed_before_backward")
+class ReverseReadsTheWeightOfNow(BackwardReadsTheWeightOfNow):
+    """The backward pass of the reverse direction uses its recurrent weight as it is by then, unnoticed."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        noticed = slot % self.layer.directions == 0
+        return Sound.step(self, x, h, c, w, t, slot) if noticed else super().step(x, h, c, w, t, slot)
 
 
 def _widened(weight: Tensor | None, beside: Tensor) -> Tensor:
