@@ -219,16 +219,16 @@ def require_share(trial: Trial, reply: Answer) -> None:
 
 @contract(
     "dropout.same_mask_in_backward",
-    "The backward pass, and a second one through the same graph, uses mask, p and mode of the forward pass: gradients are those of the "
-    "function that was computed.",
+    "The backward pass, and a second one through the same graph, uses mask, p and mode of the forward pass, whatever was called since: "
+    "gradients are those of the function that was computed.",
     MUST,
     "torch.autograd; haste#43, pytorch PR#189285: a mask not replayed in backward",
     [*CASES, *every(dropout=0.4, **NO_BIAS)],
     demonstration="""
         names = "weight_ih_l1", *(("bias_ih_l0", "bias_ih_l1") if reference.bias else ("weight_ih_l0",))
-        def call(*given, p=reference.dropout):
+        def call(*w, p=reference.dropout):
             layer.train().dropout = torch.manual_seed(2) and p
-            return [torch.func.functional_call(layer, dict(zip(names, given)), (x, hx))[0][0], setattr(layer.eval(), "dropout", 0.0)][0]
+            return [torch.func.functional_call(layer, dict(zip(names, w)), (x, hx))[0][0], layer(x), setattr(layer.eval(), "dropout", 0)][0]
         torch.autograd.gradcheck(call, [(getattr(layer, name).detach() + 0.1).requires_grad_() for name in names], fast_mode=True)
     """,
 )
@@ -238,6 +238,8 @@ def same_mask_in_backward(trial: Trial) -> None:
     mask = mask_given(trial, in_training(trial, 7, module))
     torch.manual_seed(7)
     reply = trial.call(module, *trial.form(leaves))
+    # Draws another mask, which is its own.
+    trial.call(module, *trial.form(trial.leaves()))
     # Both are for the calls to come, not for the backward passes of those that were.
     could_set_dropout(module, 0.0)
     module.eval()

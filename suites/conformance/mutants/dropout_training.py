@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import dropout
 
 from suites.conformance.mutants.base import Form, Sound, mutant
 from suites.conformance.mutants.gradients import scaled
@@ -68,6 +70,52 @@ class SecondDerivativeEndsAtTheMask(Sound):
     def between(self, x: Tensor, level: int) -> Tensor:
         mask = super().between(torch.ones_like(x), level)
         return _MaskedOnce.apply(x, mask) if self.training and self.dropout else x
+
+
+class _DrawnAgain(torch.autograd.Function):
+    """A product with a mask that the backward pass draws again: from the random state that ``kept`` has by then."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, draw: Any, kept: dict[str, Tensor]) -> Tensor:
+        kept["then"] = torch.get_rng_state()
+        ctx.draw, ctx.kept = draw, kept
+        masked: Tensor = x * draw(torch.ones_like(x))
+        return masked
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Any:
+        now = torch.get_rng_state()
+        torch.set_rng_state(ctx.kept["then"])
+        mask = ctx.draw(torch.ones_like(given[0]))
+        if not ctx.kept.get("stays", False):
+            torch.set_rng_state(now)
+        return given[0] * mask, None, None
+
+
+def _draws(layer: Sound, x: Tensor) -> bool:
+    return layer.training and 0 < layer.dropout < 1 and x.requires_grad
+
+
+@mutant("dropout.same_mask_in_backward")
+class BackwardWithTheMaskOfTheLastCall(Sound):
+    """The backward pass draws the mask again from the random state of the last call, which may be another one."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if not _draws(self, x):
+            return super().between(x, level)
+        masked: Tensor = _DrawnAgain.apply(x, partial(dropout, p=self.dropout), self.__dict__.setdefault("_kept", {}))
+        return masked
+
+
+@mutant("purity.random_state_untouched")
+class BackwardPutsTheRandomStateBack(Sound):
+    """The backward pass draws the mask again, and leaves torch's random state as it was after the call."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if not _draws(self, x):
+            return super().between(x, level)
+        masked: Tensor = _DrawnAgain.apply(x, partial(dropout, p=self.dropout), {"stays": torch.ones(1)})
+        return masked
 
 
 @mutant("dropout.gradients_of_half_types")
@@ -148,7 +196,7 @@ class FinalStateOfThreeLayersDropped(Sound):
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         output, finals = super().layers(x, valid, states)
         drops = self.training and self.layer.num_layers > 2
-        return output, [torch.nn.functional.dropout(finals[0], self.dropout, drops), *finals[1:]]
+        return output, [dropout(finals[0], self.dropout, drops), *finals[1:]]
 
 
 class _MaskOfNow(torch.autograd.Function):
