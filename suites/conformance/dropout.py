@@ -273,16 +273,25 @@ def same_mask_in_backward(trial: Trial) -> None:
         *every(num_layers=2, batch=1, batched=False, dtype="bfloat16"),
         *every(num_layers=2, batch_first=True, dropout=1.0),
         *_SURE[:4],
+        # From one share to another: p and the scale that follows from it.
+        *every(dropout=0.5, **READABLE),
+        *every(dropout=0.5, lengths=(7, 12, 3, 12, 1, 9, 12, 5), **READABLE),
     ],
     demonstration="""
         with torch.no_grad():
             layer(x, hx)
-            layer.dropout = 1.0 - reference.dropout
-            return layer(x, hx)
+            layer.dropout = 0.25 if 0 < reference.dropout < 1 else 1.0 - reference.dropout
+            return layer(x, hx) if layer.dropout != 0.25 else torch.stack([layer(x, hx)[0].data for _ in range(60)]).abs().amax(0)
     """,
 )
 def attribute_is_live(trial: Trial) -> None:
     layer, case = trial.case.layer, trial.case
+    if 0 < layer.dropout < 1:
+        module = trial.module(replace(layer, dropout=layer.dropout / 2))
+        in_training(trial, 0, module)
+        if could_set_dropout(module, layer.dropout):
+            require_share(trial, in_training(trial, 0, module))
+        return
     now = 0.0 if layer.dropout else 1.0
     # A layer that refuses the option when it is built has no dropout that an attribute could turn on.
     trial.module(replace(layer, dropout=now))

@@ -251,6 +251,15 @@ class DropoutOfPacksFixedAtConstruction(Sound):
 
 
 @mutant("dropout.attribute_is_live")
+class ScaleFixedAtConstruction(Sound):
+    """The attribute dropout says how much is dropped; what is kept is scaled by what it was at first."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        fixed = self.training and 0 < self.dropout < 1 and self.layer.dropout < 1
+        return super().between(x, level) * ((1 - self.dropout) / (1 - self.layer.dropout) if fixed else 1)
+
+
+@mutant("dropout.attribute_is_live")
 class DropoutFixedAtConstruction(Sound):
     """The attribute dropout is only for show."""
 
