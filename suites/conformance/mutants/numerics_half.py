@@ -80,3 +80,15 @@ class HalfGradientFallsShort(Sound):
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
         return {**w, "weight_hh": scaled(w["weight_hh"], 0.97)} if present(w["weight_hh"]).dtype in _HALF else w
+
+
+@mutant("numerics.large_cell_state", Mode.LSTM)
+class TanhOfHalfByExponentials(Sound):
+    """In float16 the tanh of the cell state is worked out from an exponential of twice as much, which overflows."""
+
+    def lstm(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h, c = super().lstm(gates, c)
+        if c.dtype != torch.float16:
+            return h, c
+        e = (2 * c).exp()
+        return gates.chunk(4, 1)[3].sigmoid() * ((e - 1) / (e + 1)), c
