@@ -290,3 +290,23 @@ class OneDirectionsFinalStateHalved(Sound):
         if finals[0].requires_grad and self.layer.bidirectional and self.layer.num_layers > 1:
             finals[0].register_hook(lambda g: g / 2 if g.flatten(1).any(1).sum() == 1 else g)
         return output, finals
+
+
+@mutant("gradients.in_eval")
+class NoGraphOfFrozenInEval(Sound):
+    """In eval mode a layer of which all is frozen records no graph, and what is below it gets no gradient."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        idle = not self.training and not any(parameter.requires_grad for parameter in self.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not idle):
+            return super().forward(input, hx)
+
+
+@mutant("gradients.some_frozen")
+class RecurrentWeightAloneNeverLearns(Sound):
+    """Where neither W_ih nor b_ih is trained, W_hh gets no gradient."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        others = [value for value in (w["weight_ih"], w["bias_ih"]) if value is not None]
+        return w if any(value.requires_grad for value in others) else {**w, "weight_hh": cut(w["weight_hh"])}
