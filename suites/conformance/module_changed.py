@@ -16,6 +16,7 @@ from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import every
 from suites.conformance.declare import MAY, MUST, SHOULD, contract, in_docs
 from suites.conformance.module import CASES, doubled_weights, load
+from suites.conformance.module_copied import keeps_ties
 
 
 @contract(
@@ -173,7 +174,7 @@ def _converted(trial: Trial, module: nn.Module, how: str, dtype: torch.dtype, co
 @contract(
     "module.to_dtype",
     "After .to(), double(), half(), bfloat16() and float(), its own or those of a model around it, parameters have the new dtype and their "
-    "values in it, and so have the answers.",
+    "values in it, and so have the answers; those that are shared stay shared.",
     MUST,
     "torch.nn.Module.to",
     [
@@ -183,12 +184,12 @@ def _converted(trial: Trial, module: nn.Module, how: str, dtype: torch.dtype, co
         *every(given_state=False, dtype="float64"),
     ],
     demonstration="""
+        layer.bias_hh_l0 = layer.bias_ih_l0
         halves = [setattr(p, "grad", p.data.clone()) or p.half() for p in layer.parameters()]
         assert all(h.equal(p) and p.grad.dtype == p.dtype for h, p in zip(halves, layer.half().parameters())) and layer.to(dtype) is layer
         torch.no_grad()(layer.float().__call__)(x.float())
-        for p in torch.nn.Sequential(layer.requires_grad_(False).double()).to(dtype).parameters():
-            assert p.dtype == dtype and not p.requires_grad, (p.dtype, p.requires_grad)
-            p.data.mul_(2)
+        after = torch.nn.Sequential(layer.requires_grad_(False).double()).to(dtype).parameters()
+        assert all(p.mul_(2).dtype == dtype and not p.requires_grad for p in after) and layer.bias_hh_l0 is layer.bias_ih_l0
         return torch.no_grad()(layer.__call__)(x, hx)
     """,
 )
@@ -219,6 +220,7 @@ def to_dtype(trial: Trial) -> None:
         _converted(trial, module, f"a model's .to({dtype})", dtype, partial(_converted_in_a_model, module, dtype))
         found = _answer_in(trial, module, dtype, f"a model's .to({dtype})")
     trial.agree(found, answer(trial.case))
+    keeps_ties(trial, lambda module: module.double().to(wanted), f".double().to({wanted})")
 
 
 def _converted_in_a_model(module: nn.Module, dtype: torch.dtype) -> nn.Module:

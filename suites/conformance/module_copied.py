@@ -64,8 +64,8 @@ def _keeps_what_was_set(trial: Trial, copied: Copying, how: str) -> None:
         raise ContractError(f"Expected {how} to copy what was set on the module, but a call of the copy wrote into the original's")
 
 
-def _keeps_ties(trial: Trial, copied: Copying, how: str) -> None:
-    """Weights that two slots of the layer share are one in a copy, where two have the same shape."""
+def keeps_ties(trial: Trial, copied: Copying, how: str) -> None:
+    """Weights that two slots of the layer share are one in a copy, or after a conversion, where two have the same shape."""
     shapes = trial.case.layer.parameter_shapes()
     pair = next(((one, other) for one in shapes for other in shapes if one < other and shapes[one] == shapes[other]), None)
     if pair is None:
@@ -76,7 +76,7 @@ def _keeps_ties(trial: Trial, copied: Copying, how: str) -> None:
     with trial.blamed(how):
         twin = copied(module)
     if getattr(twin, pair[0]) is not getattr(twin, pair[1]):
-        raise ContractError(f"Expected {how} to keep {pair[0]} and {pair[1]} one Parameter where they are one, but the copy has two")
+        raise ContractError(f"Expected {how} to keep {pair[0]} and {pair[1]} one Parameter where they are one, but then there are two")
 
 
 def _lives_its_own_life(trial: Trial, copied: Copying, how: str) -> None:
@@ -113,7 +113,7 @@ def _lives_its_own_life(trial: Trial, copied: Copying, how: str) -> None:
 
 def _is_a_copy(trial: Trial, copied: Copying, how: str) -> None:
     _keeps_what_was_set(trial, copied, how)
-    _keeps_ties(trial, copied, how)
+    keeps_ties(trial, copied, how)
     _lives_its_own_life(trial, copied, how)
 
 

@@ -49,6 +49,20 @@ class BiasLeftBehind(Sound):
 
 
 @mutant("module.to_dtype")
+class SharedApartAfterConversion(Sound):
+    """.to() makes two Parameters of one that two slots share."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        super()._apply(fn, recurse)
+        known: set[int] = set()
+        for name, parameter in self._parameters.items():
+            if parameter is not None and id(parameter) in known:
+                self._parameters[name] = nn.Parameter(parameter.detach().clone(), parameter.requires_grad)
+            known.add(id(parameter))
+        return self
+
+
+@mutant("module.to_dtype")
 class HalfDoesNothing(Sound):
     """half() and bfloat16() do nothing."""
 
