@@ -66,6 +66,15 @@ class BatchFirstIgnored(Sound):
         return super().write(output, finals, form)
 
 
+@mutant("shapes.unbatched")
+class SquareUnbatchedTransposed(Sound):
+    """With batch_first an input without batch axis is turned round too, where it has as many steps as features."""
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        square = isinstance(input, Tensor) and input.dim() == 2 and input.shape[0] == input.shape[1]
+        return super().read(input.t() if square and self.batch_first else input)
+
+
 @mutant("shapes.batch_first")
 class StatesBatchFirstToo(Sound):
     """With batch_first the states come back (B, L*D, features)."""
