@@ -218,6 +218,7 @@ _STACKS: tuple[dict[str, Any], ...] = (
         "steps": 3,
         "batch": 140,
         "lengths": tuple(1 + (2 * k) % 3 for k in range(140)),
+        "given_state": False,
         "dtype": "float64",
     },
     {"input_size": 259, "hidden_size": 257, "bidirectional": True, "steps": 2, "batch": 2},
@@ -242,7 +243,7 @@ _SEVERAL: tuple[dict[str, Any], ...] = (
     {"input_size": 5, "hidden_size": 130, "num_layers": 2, "bidirectional": True, "steps": 3, "batch": 3},
     {"input_size": 3, "hidden_size": 130, "steps": 67, "batch": 2},
     {"input_size": 130, "hidden_size": 132, "dtype": "float64", "steps": 3, "batch": 4, "lengths": (2, 3, 1, 3)},
-    {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 67},
+    {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 67, "given_state": False},
     {"input_size": 66, "hidden_size": 131, "steps": 3, "batch": 1, "batched": False},
     {"input_size": 3, "hidden_size": 4, "bidirectional": True, "batch_first": True, "steps": 139, "batch": 3},
 )

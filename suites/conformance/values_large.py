@@ -36,7 +36,9 @@ def stacks_(trial: Trial) -> None:
 )
 def several_large_(trial: Trial) -> None:
     agrees(trial)
-    trial.agree(trial.gradients(("output",)), gradients(trial.case, ("output",)))
+    expected = gradients(trial.case, ("output",))
+    names = [name for name in expected.tensors if trial.case.given_state or name not in ("h0", "c0")]
+    trial.agree(trial.gradients(("output",)), expected, only=names)
 
 
 @contract(

@@ -257,3 +257,23 @@ class SquareStateTurned(Sound):
             states = [s.t() if s.dim() == 2 and s.shape[0] == s.shape[1] else s for s in (hx if pair else (hx,))]
             hx = tuple(states) if pair else states[0]
         return super().initial(x, hx, form)
+
+
+@mutant("values.several_large")
+class DefaultStateOfManySequencesIsOne(Sound):
+    """Where no state is given, the sequences past the 32nd start from ones."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        many = torch.arange(shape[1], device=x.device) >= 32
+        return super().default_state(x, shape) + many[:, None]
+
+
+@mutant("values.stacks")
+class FinalStateOfManySequencesWithoutState(Sound):
+    """Where no state is given, sequences of one step in a pack of more than 16 end with the state of the first."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        single = (valid.sum(0) == 1)[:, None]
+        wrong = len(single) > 16 and not single.all() and not any(state.any() for state in states)
+        return output, [torch.where(single, final[:, :1], final) if wrong else final for final in finals]
