@@ -221,6 +221,7 @@ _STACKS: tuple[dict[str, Any], ...] = (
         "given_state": False,
         "dtype": "float64",
     },
+    {"input_size": 2, "hidden_size": 3, "steps": 2, "batch": 133, "lengths": tuple(1 + k % 2 for k in range(133)), "dtype": "float64"},
     {"input_size": 259, "hidden_size": 257, "bidirectional": True, "steps": 2, "batch": 2},
     # As many sequences as steps: whoever takes one for the other is seen by their numbers alone.
     {"input_size": 3, "hidden_size": 5, "bias": False, "batch_first": True, "steps": 4, "batch": 4},
@@ -244,6 +245,7 @@ _SEVERAL: tuple[dict[str, Any], ...] = (
     {"input_size": 3, "hidden_size": 130, "steps": 67, "batch": 2},
     {"input_size": 130, "hidden_size": 132, "dtype": "float64", "steps": 3, "batch": 4, "lengths": (2, 3, 1, 3)},
     {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 67, "given_state": False},
+    {"input_size": 3, "hidden_size": 2, "steps": 33, "batch": 66},
     {"input_size": 66, "hidden_size": 131, "steps": 3, "batch": 1, "batched": False},
     {"input_size": 3, "hidden_size": 4, "bidirectional": True, "batch_first": True, "steps": 139, "batch": 3},
 )

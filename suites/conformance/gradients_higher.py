@@ -30,6 +30,7 @@ _SMALL: dict[str, Any] = {"input_size": 2, "hidden_size": 2, "dtype": "float64"}
         *every(RNN_TANH, RNN_RELU, GRU, steps=2, batch=1, batched=False, num_layers=3, bidirectional=True, bias=False, **_SMALL),
         make(LSTM, steps=2, batch=1, batched=False, num_layers=3, bidirectional=True, bias=False, proj_size=1, **_SMALL),
         *every(steps=2, batch=2, lengths=(1, 2), bidirectional=True, **_SMALL),
+        make(LSTM, steps=2, batch=2, lengths=(1, 2), proj_size=1, **_SMALL),
     ],
     demonstration="""
         output, state = layer(x, hx)
