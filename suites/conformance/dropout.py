@@ -286,18 +286,16 @@ def same_mask_in_backward(trial: Trial) -> None:
 )
 def attribute_is_live(trial: Trial) -> None:
     layer, case = trial.case.layer, trial.case
-    if 0 < layer.dropout < 1:
-        module = trial.module(replace(layer, dropout=layer.dropout / 2))
-        in_training(trial, 0, module)
-        if could_set_dropout(module, layer.dropout):
-            require_share(trial, in_training(trial, 0, module))
-        return
-    now = 0.0 if layer.dropout else 1.0
+    half = 0 < layer.dropout < 1
+    now = layer.dropout if half else 1.0 - layer.dropout
     # A layer that refuses the option when it is built has no dropout that an attribute could turn on.
-    trial.module(replace(layer, dropout=now))
-    module = trial.module()
+    other = trial.module(replace(layer, dropout=layer.dropout / 2 if half else now))
+    module = other if half else trial.module()
     in_training(trial, 0, module)
     if not could_set_dropout(module, now):
         raise NotImplementedError("its attribute dropout cannot be set")
+    if half:
+        require_share(trial, in_training(trial, 0, module))
+        return
     zeros = [np.zeros((case.steps, case.batch, layer.output_size))] * (layer.num_layers - 1)
     trial.agree(in_training(trial, 0, module).arrays(), altered(case, masks=zeros) if now else answer(case))
