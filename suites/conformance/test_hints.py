@@ -128,7 +128,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "HiddenBiasConstantPerSample": "that of every bias_hh zero",
     "StateConstantPerSample": "h detached at every step",
     "BiasesAloneNeverLearn": ("that of bias_ih_l0 zero", "that of every bias_ih zero"),
-    "FirstDerivativeWrongWithAGraph": "every one doubled or the cotangent of output counted twice",
+    "FirstDerivativeWrongWithAGraph": "the cotangent of output counted twice",
     "PackedWeightsFrozenWithTheInput": "that of weight_ih_l0 zero",
     "StateConstantUnderGrad": "that of h0 zero",
     "SparseCotangentIgnored": "the cotangent of output ignored",
