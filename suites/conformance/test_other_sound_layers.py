@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
 
+from harness.contract import check
+from harness.implementation import Capabilities
+from harness.layer import Mode
 from suites.conformance.catalogue import CATALOGUE
 from suites.conformance.drop_in import findings
+from suites.conformance.mutants import SOUND
+from suites.conformance.mutants.base import Sound
 from suites.conformance.search import EXAMPLES
 
 
@@ -33,6 +39,21 @@ class WithoutDropout(nn.LSTM):
 
 def test_a_layer_that_refuses_dropout_when_it_is_built_need_not_take_it_from_an_attribute() -> None:
     assert _outcomes(WithoutDropout, "dropout.attribute_is_live") == {"unsupported"}
+
+
+class ReluByClamp(Sound):
+    """Its relu passes a gradient on at zero, as clamp does."""
+
+    def activation(self, a: torch.Tensor) -> torch.Tensor:
+        return a.clamp_min(0) if self.layer.mode is Mode.RNN_RELU else super().activation(a)
+
+
+def test_a_relu_may_have_any_of_its_slopes_at_zero() -> None:
+    layer = replace(SOUND, id="sample:relu-by-clamp", build=ReluByClamp, capabilities=Capabilities(modes=frozenset({Mode.RNN_RELU})))
+    for contract in CATALOGUE:
+        if contract.topic in ("dropout", "gradients") and not contract.needs_constructor:
+            found = check(layer, [contract], on=["cpu"])
+            assert {result.outcome for result in found} <= {"passed", "unsupported", "does-not-apply"}, contract.id
 
 
 class WithReadOnlyDropout(nn.GRU):
