@@ -246,7 +246,7 @@ def test_torchscript_is_given_no_tensor_that_is_negated_lazily(id: str, monkeypa
         given.extend(one for one in arguments if isinstance(one, Tensor))
         return eager(*arguments)
 
-    monkeypatch.setattr(script, "_compiled", lambda: compiled)
+    monkeypatch.setattr(script, "_compiled", lambda recording: compiled)
     negated = torch.complex(torch.zeros(1, 2, 4), torch.ones(1, 2, 4)).conj().imag
     builtin()[id].build(Layer(Mode.GRU, 3, 4))(torch.zeros(5, 2, 3), negated)
     assert negated.is_neg() and given and not any(one.is_neg() for one in given)
@@ -290,3 +290,52 @@ def test_torch_counts_as_many_operations_in_a_loop_as_the_formula(mode: Mode, pr
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         module(X.float())
     assert counter.get_total_flops() == forward_flops(layer, X.shape[0] * X.shape[1])
+
+
+@pytest.fixture
+def script_anew() -> None:
+    """TorchScript has seen no call: what it makes of a call depends on those before."""
+    script._compiled.cache_clear()
+
+
+@pytest.mark.usefixtures("script_anew")
+@pytest.mark.parametrize("id", ["script:textbook", "script:hoisted"])
+def test_torchscript_takes_gradients_of_the_cell_state_alone(id: str) -> None:
+    ours, theirs = _pair(builtin()[id], Layer(Mode.LSTM, 3, 5, num_layers=2))
+    x = torch.randn(5, 3, 3, dtype=torch.float64)
+    for _ in range(3):
+        mine, right = (torch.autograd.grad(layer(x)[1][1].sum(), layer.parameters(), allow_unused=True) for layer in (ours, theirs))
+        for a, b in zip(mine, right, strict=True):
+            torch.testing.assert_close(torch.zeros(()).double() if a is None else a, torch.zeros(()).double() if b is None else b)
+
+
+@pytest.mark.usefixtures("script_anew")
+@pytest.mark.parametrize("mode", Mode)
+@pytest.mark.parametrize("id", ["script:textbook", "script:hoisted"])
+def test_torchscript_has_right_second_derivatives_after_the_first_call_too(id: str, mode: Mode) -> None:
+    ours, theirs = _pair(builtin()[id], Layer(mode, 3, 5, bias=False))
+    x = torch.randn(4, 3, 3, dtype=torch.float64, requires_grad=True)
+    for _ in range(3):
+        for mine, right in zip(_second(ours, x), _second(theirs, x), strict=True):
+            torch.testing.assert_close(mine, right)
+
+
+def _second(layer: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """The gradients of a penalty on the gradients."""
+    leaves = [x, *layer.parameters()]
+    first = torch.autograd.grad(layer(x)[0].square().sum(), leaves, create_graph=True)
+    return torch.autograd.grad(torch.stack([g.square().sum() for g in first]).sum(), leaves)
+
+
+@pytest.mark.usefixtures("script_anew")
+@pytest.mark.parametrize("id", ["script:textbook", "script:hoisted"])
+def test_torchscript_answers_under_inference_mode_after_training_with_frozen_weights(id: str) -> None:
+    trained, called = (builtin()[id].build(Layer(Mode.RNN_RELU, 3, 5, num_layers=2)) for _ in range(2))
+    x = torch.randn(4, 2, 3)
+    for kind, alone in itertools.product(("bias_hh", "bias_ih", "weight_hh", "weight_ih"), (False, True)):
+        for name, parameter in trained.named_parameters():
+            parameter.requires_grad_((kind in name) == alone)
+        trained(x.clone().requires_grad_(not alone))[0].sum().backward()
+    for mode in (torch.no_grad, torch.enable_grad, torch.inference_mode):
+        with mode():
+            assert called(x)[0].isfinite().all()

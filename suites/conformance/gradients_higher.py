@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.gradcheck import GradcheckError
 
 from harness.case import Array
 from harness.reference import Expected, altered, gradients, tensor, to_array
@@ -69,8 +70,21 @@ def of_gradients(trial: Trial) -> None:
         (answers[0].sum() + torch.stack([g.square().sum() for g in known]).sum()).backward()
     except Exception as error:  # a refusal, whichever exception it comes as
         raise NotImplementedError(f"double backward: {error}") from error
+    second_derivatives_agree(trial, function, values)
+
+
+def second_derivatives_agree(trial: Trial, function: Callable[..., Any], values: Sequence[Tensor]) -> None:
+    """gradgradcheck; raises NotImplementedError where it met an error of the layer, and not a number.
+
+    It asks for gradients where nothing of an output has one, which TorchScript's derived backward passes refuse after some calls.
+    """
     with trial.blamed("gradgradcheck"):
-        torch.autograd.gradgradcheck(function, values, fast_mode=True)
+        try:
+            torch.autograd.gradgradcheck(function, values, fast_mode=True)
+        except GradcheckError as error:
+            if error.__cause__ is None:
+                raise
+            raise NotImplementedError(f"double backward: {error.__cause__}") from error
 
 
 @contract(
