@@ -300,3 +300,13 @@ class NoGraphOfFrozenInEval(Sound):
         idle = not self.training and not any(parameter.requires_grad for parameter in self.parameters())
         with torch.set_grad_enabled(torch.is_grad_enabled() and not idle):
             return super().forward(input, hx)
+
+
+@mutant("gradients.some_frozen")
+class RecurrentWeightAloneNeverLearns(Sound):
+    """Where neither W_ih nor b_ih is trained, W_hh gets no gradient."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        others = [value for value in (w["weight_ih"], w["bias_ih"]) if value is not None]
+        return w if any(value.requires_grad for value in others) else {**w, "weight_hh": cut(w["weight_hh"])}
