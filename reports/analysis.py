@@ -32,6 +32,9 @@ WORST_FIRST = (
 
 BREAKING = tuple(outcome for outcome in Outcome if outcome.fails_run)
 
+NO_RIGHT_ANSWER = tuple(outcome for outcome in BREAKING if outcome is not Outcome.OUT_OF_MEMORY)
+"""What costs a timed implementation the name of a drop-in: too little memory for one size is no wrong answer."""
+
 
 class Suitability(StrEnum):
     """Whether an implementation can take the place of torch's own."""
@@ -236,7 +239,7 @@ def verdicts(frames: Frames, implementations: list[str], matrix: pd.DataFrame, c
         asked = own[~own["outcome"].isin([Outcome.DOES_NOT_APPLY, Outcome.UNAVAILABLE])]
         broken = asked[asked["outcome"].isin(BREAKING)]
         timed = cells[cells["implementation"] == name]
-        wrong = timed[timed["outcome"].isin([Outcome.FAILED, Outcome.CRASHED])]
+        wrong = timed[timed["outcome"].isin(NO_RIGHT_ANSWER)]
         lines = frames.conformance[frames.conformance["implementation"] == name]
         verdict, reason = _judge(frames, name, lines, asked, broken, wrong)
         answer.append(

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from harness.outcome import Outcome
 from harness.statistics import LEVEL, Verdict
 from reports import comparison, speed, summary_versus, view_conformance, view_speed, view_verdict
-from reports.analysis import BREAKING, Findings
+from reports.analysis import BREAKING, NO_RIGHT_ANSWER, Findings
 from reports.changes import changes
 from reports.figures.style import MODE_NAMES
 from reports.frames import Frames
@@ -145,8 +144,7 @@ def _wrong(findings: Findings) -> dict[str, tuple[list[Any], list[Any]]]:
     contracts, checked = findings.frames.contracts, findings.current.conformance
     failed = checked[checked["outcome"].isin(BREAKING)]
     timed = findings.newest_cells
-    # Too little memory for one size is no wrong answer, and costs nobody the name of a drop-in.
-    wrong = timed[timed["outcome"].isin([Outcome.FAILED, Outcome.CRASHED])]
+    wrong = timed[timed["outcome"].isin(NO_RIGHT_ANSWER)]
     # MUST before SHOULD before MAY, and then in the order of the catalogue.
     grave = {
         row.contract: (("MUST", "SHOULD", "MAY").index(row.severity) if row.severity else 3, place)

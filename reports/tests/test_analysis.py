@@ -103,9 +103,17 @@ def test_a_later_run_of_the_same_case_on_the_same_machine_replaces_the_earlier(t
     assert findings.superseded == 1
 
 
-def test_a_wrong_answer_in_a_timed_workload_disqualifies(tmp_path: Path) -> None:
-    findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.two"), cell("x:a", [], outcome=Outcome.FAILED))
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.CRASHED, Outcome.TIMED_OUT])
+def test_a_wrong_answer_or_none_in_a_timed_workload_disqualifies(tmp_path: Path, outcome: Outcome) -> None:
+    findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.two"), cell("x:a", [], outcome=outcome))
     assert verdict(findings, "x:a") == (Suitability.NOT_DROP_IN, "wrong or no answer on 1 timed workload")
+    assert "gru-T8" in summary(findings.frames).text
+
+
+@pytest.mark.parametrize("outcome", [Outcome.OUT_OF_MEMORY, Outcome.UNSUPPORTED, Outcome.UNAVAILABLE])
+def test_what_is_no_wrong_answer_in_a_timed_workload_does_not_disqualify(tmp_path: Path, outcome: Outcome) -> None:
+    findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.two"), cell("x:a", [], outcome=outcome))
+    assert verdict(findings, "x:a")[0] == Suitability.DROP_IN
 
 
 def test_a_timed_workload_counts_as_it_was_when_the_implementation_was_timed_last(tmp_path: Path) -> None:
