@@ -226,6 +226,24 @@ class Trial:
 
 
 @contextmanager
+def may_refuse(what: str) -> Iterator[None]:
+    """For a capability: whatever is raised inside is a refusal and becomes NotImplementedError.
+
+    An answer that breaks the contract stays a :class:`ContractError`, and want of memory, which is no refusal, a MemoryError.
+    """
+    try:
+        yield
+    except ContractError as error:
+        if not isinstance(error, Raised):
+            raise
+        raise NotImplementedError(f"{what}: {error}") from error
+    except Exception as error:  # which exception a refusal is, is up to the implementation
+        if lacks_memory(error):
+            raise MemoryError(said(error)) from error
+        raise NotImplementedError(f"{what}: {said(error)}") from error
+
+
+@contextmanager
 def where(place: str) -> Iterator[None]:
     """A contract that is found broken inside is broken at ``place``: its message begins with that."""
     try:

@@ -14,7 +14,7 @@ import torch
 from harness.case import Case
 from harness.dispatch import kernels_of
 from harness.reference import altered, answer, gradients, tensor, to_array
-from harness.trial import ContractError, Trial, where
+from harness.trial import ContractError, Trial, may_refuse, where
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MAY, MUST, contract
 from suites.conformance.gradients import every_output
@@ -186,13 +186,8 @@ def vmap(trial: Trial) -> None:
         ("inputs and states", inputs, altered(case, inputs=twice)),
         ("weights", weights, altered(case, weights={name: 2 * value for name, value in case.arrays.weights.items()})),
     ):
-        try:
-            with torch.no_grad():
-                found: Any = torch.vmap(one)({name: torch.stack([value, 2 * value]) for name, value in batched.items()})
-        except ContractError:
-            raise
-        except Exception as error:  # a refusal, whichever exception it comes as
-            raise NotImplementedError(f"vmap over {what}: {error}") from error
+        with may_refuse(f"vmap over {what}"), torch.no_grad():
+            found: Any = torch.vmap(one)({name: torch.stack([value, 2 * value]) for name, value in batched.items()})
         for item, right in enumerate((answer(case), second)):
             with where(f"item {item} of a vmap over {what}"):
                 trial.agree({name: to_array(value[item]) for name, value in found.items()}, right)
@@ -229,12 +224,9 @@ def autocast(trial: Trial) -> None:
     leaves = {name: value.float() for name, value in trial.leaves().items()}
     precise = altered(replace(case, dtype="float32"), weights=case.arrays.weights, inputs=case.arrays.inputs())
     trial.agree(trial.answer(module, leaves).arrays(), precise)
-    try:
-        with torch.no_grad(), _under_autocast(case):
-            input, hx = trial.form(leaves)
-            raw = module(input) if hx is None else module(input, hx)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"autocast: {error}") from error
+    with may_refuse("autocast"), torch.no_grad(), _under_autocast(case):
+        input, hx = trial.form(leaves)
+        raw = module(input) if hx is None else module(input, hx)
     found = trial.structured(raw, input)
     odd = [
         f"{name} in {value.dtype}"
@@ -274,19 +266,12 @@ def _gradients_under_autocast(trial: Trial, module: torch.nn.Module) -> None:
     case = trial.case
     through = every_output(trial)
     leaves = {name: value.float().requires_grad_() for name, value in trial.leaves().items()}
-    try:
+    with may_refuse("autocast with gradients"):
         with _under_autocast(case):
             input, hx = trial.form(leaves)
             raw = module(input) if hx is None else module(input, hx)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"autocast with gradients: {error}") from error
-    try:
-        trial.backward(trial.structured(raw, input), through)
-    except ContractError as error:
-        if error.__cause__ is None:
-            raise
         # An error in the backward pass is a refusal too, as it is of a function of one's own that knows no autocast.
-        raise NotImplementedError(f"autocast with gradients: {error}") from error
+        trial.backward(trial.structured(raw, input), through)
     if not case.given_state:
         leaves = {"x": leaves["x"]}
     wanted = {**leaves, **trial.parameters(module)}

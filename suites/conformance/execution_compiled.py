@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from harness.reference import altered, answer, gradients, tensor, to_array
-from harness.trial import ContractError, Trial, canonical
+from harness.trial import ContractError, Trial, canonical, may_refuse
 from suites.conformance.cases import GRU, LSTM, RNN_TANH, every, make
 from suites.conformance.declare import MAY, contract
 from suites.conformance.dropout import mask_given
@@ -62,10 +62,8 @@ class _Compiled:
         return forward
 
     def __call__(self, input: Any, hx: Any) -> Any:
-        try:
+        with may_refuse("torch.compile"):
             return self._call(input, hx)
-        except Exception as error:  # a refusal, whichever exception it comes as
-            raise NotImplementedError(f"torch.compile: {error}") from error
 
     def require_graphs(self) -> None:
         """Raises NotImplementedError where nothing was compiled."""

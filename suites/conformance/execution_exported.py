@@ -12,7 +12,7 @@ import torch
 
 from harness.reference import answer, to_array
 from harness.tolerance import scaled_error
-from harness.trial import ContractError, Trial, canonical
+from harness.trial import ContractError, Trial, canonical, may_refuse
 from suites.conformance.cases import every
 from suites.conformance.declare import MAY, contract
 from suites.conformance.dropout import mask_given
@@ -48,13 +48,10 @@ def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any] |
     made = made or _MADE[how]
     module, example = trial.module(), replace(trial.case, inputs_seed=trial.case.inputs_seed + 1)
     trial.answer(module)
-    try:
-        with torch.no_grad():
-            fixed = made(module, trial.form(trial.leaves(case=example), example))
-            input, hx = trial.form(trial.leaves())
-            raw = fixed(input, hx)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"{how}: {error}") from error
+    with may_refuse(how), torch.no_grad():
+        fixed = made(module, trial.form(trial.leaves(case=example), example))
+        input, hx = trial.form(trial.leaves())
+        raw = fixed(input, hx)
     trial.agree(trial.structured(raw, input).arrays(), answer(trial.case))
 
 
@@ -95,11 +92,11 @@ def traced_dropout(trial: Trial) -> None:
     for how, made in _MADE.items():
         torch.manual_seed(0)
         try:
-            with torch.no_grad():
+            with may_refuse(how), torch.no_grad():
                 raw = made(module.train(), (input, hx))(input, hx)
                 plain = made(module.eval(), (input, hx))(input, hx)
-        except Exception as error:  # a refusal, whichever exception it comes as
-            refusals.append(f"{how}: {error}")
+        except NotImplementedError as error:
+            refusals.append(str(error))
             continue
         # Not another mask at each call: what a module draws by Python's means is a constant of a trace, as torch documents.
         if not (mask_given(trial, trial.structured(raw, input)) == 0).any():
@@ -118,9 +115,10 @@ def _for_other_sizes(trial: Trial, how: str, made: Callable[[torch.nn.Module, An
         leaves = trial.leaves(case=other)
         with torch.no_grad():
             try:
-                raw = made(module, example, axis)(*trial.form(leaves, other))
-            except Exception as error:  # a refusal, whichever exception it comes as
-                refusals.append(f"{how} with another {what}: {error}")
+                with may_refuse(f"{how} with another {what}"):
+                    raw = made(module, example, axis)(*trial.form(leaves, other))
+            except NotImplementedError as error:
+                refusals.append(str(error))
                 continue
         trial.agree({name: to_array(value) for name, value in canonical(raw, leaves["x"], other).items()}, answer(other))
     if len(refusals) == 2:
@@ -275,13 +273,12 @@ def quantized(trial: Trial) -> None:
     module = trial.module().eval()
     trial.answer(module)
     kinds = {torch.nn.RNN, torch.nn.GRU, torch.nn.LSTM, torch.nn.Linear}
-    try:
+    # One day torch will not have it any more.
+    with may_refuse("quantize_dynamic"):
         model = torch.ao.quantization.quantize_dynamic(torch.nn.ModuleDict({"layer": module}), kinds)
         with torch.no_grad():
             input, hx = trial.form(trial.leaves())
             raw = model["layer"](input, hx)
-    except Exception as error:  # a refusal, whichever exception it comes as; one day torch will not have it any more
-        raise NotImplementedError(f"quantize_dynamic: {error}") from error
     expected = answer(trial.case).tensors
     for name, found in trial.structured(raw, input).arrays().items():
         lost = scaled_error(found, expected[name])

@@ -11,7 +11,7 @@ from torch.autograd.gradcheck import GradcheckError
 
 from harness.case import Array
 from harness.reference import Expected, altered, gradients, tensor, to_array
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Trial, may_refuse
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MAY, contract
 from suites.conformance.gradients import as_function, every_output
@@ -50,11 +50,9 @@ def of_gradients(trial: Trial) -> None:
     with trial.blamed("backward"):
         # Of a call of its own: torch.compile has buffers that a first pass gives away unless it knows of a second.
         torch.autograd.grad(function(*values), values, [cotangent.detach() for cotangent in cotangents], allow_unused=True)
-    try:
+    with may_refuse("backward with create_graph"):
         # All at once: what gradgradcheck holds against each other below are the gradients of gradients that miss the same part.
         first = torch.autograd.grad(answers, values, cotangents, create_graph=True, allow_unused=True)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"backward with create_graph: {error}") from error
     known = [g for g in first if g is not None]
     names = [*trial.leaves(), *trial.case.arrays.weights]
     found = {name: to_array(value if g is None else g) for name, value, g in zip(names, map(torch.zeros_like, values), first, strict=True)}
@@ -65,11 +63,9 @@ def of_gradients(trial: Trial) -> None:
             f"Expected the gradients to carry a graph, or an error, but that of {', '.join(bare)} does not: a penalty on it would be "
             "dropped in silence"
         )
-    try:
+    with may_refuse("double backward"):
         # backward(), because once_differentiable lets autograd.grad() pass by the node that raises.
         (answers[0].sum() + torch.stack([g.square().sum() for g in known]).sum()).backward()
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"double backward: {error}") from error
     second_derivatives_agree(trial, function, values)
 
 
@@ -120,10 +116,8 @@ def forward_mode(trial: Trial) -> None:
     slopes = _slopes(altered(case, inputs=ahead), altered(case, inputs=behind))
     for trainable in (True, False):
         module.requires_grad_(trainable)
-        try:
+        with may_refuse("forward mode"):
             found: Any = torch.func.jvp(function, tuple(leaves.values()), tuple(tangents.values()))[1]
-        except ContractError as error:
-            raise NotImplementedError(f"forward mode: {error}") from error
         _agree_along(f"the inputs, with {'trainable' if trainable else 'frozen'} weights,", found, slopes)
     _along_the_weights(trial, module)
 
@@ -140,12 +134,8 @@ def _along_the_weights(trial: Trial, module: torch.nn.Module) -> None:
     def function(given: dict[str, Tensor]) -> Any:
         return tuple(trial.structured(torch.func.functional_call(module, given, (input, hx)), input).tensors.values())
 
-    try:
+    with may_refuse("forward mode along the weights"):
         found: Any = torch.func.jvp(function, (weights,), ({name: torch.ones_like(value) for name, value in weights.items()},))[1]
-    except ContractError:
-        raise
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"forward mode along the weights: {error}") from error
     ahead, behind = ({name: array + step for name, array in case.arrays.weights.items()} for step in (_STEP, -_STEP))
     _agree_along("the weights", found, _slopes(altered(case, weights=ahead), altered(case, weights=behind)))
 
@@ -187,10 +177,8 @@ def functional(trial: Trial) -> None:
     output = tensor(case.arrays.cotangents["output"], case)
     output = output.transpose(0, 1) if case.layer.batch_first else output
     trial.answer(module)
-    try:
+    with may_refuse("torch.func.grad"):
         found: Any = torch.func.grad(lambda w: (torch.func.functional_call(module, w, given)[0] * output).sum())(weights)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"torch.func.grad: {error}") from error
     trial.agree({name: to_array(value) for name, value in found.items()}, gradients(case, ("output",)), only=list(weights))
     leaves = trial.leaves()
     wanted = list(leaves) if case.given_state else ["x"]
@@ -199,10 +187,8 @@ def functional(trial: Trial) -> None:
         input, hx = trial.form({**leaves, **values})
         return ((module(input) if hx is None else module(input, hx))[0] * output).sum()
 
-    try:
+    with may_refuse("torch.func.grad in the inputs"):
         found = torch.func.grad(of_inputs)({name: leaves[name] for name in wanted})
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"torch.func.grad in the inputs: {error}") from error
     trial.agree({name: to_array(value) for name, value in found.items()}, gradients(case, ("output",)), only=wanted)
 
 
@@ -236,10 +222,8 @@ def per_sample(trial: Trial) -> None:
         return total
 
     trial.answer(module)
-    try:
+    with may_refuse("torch.vmap over torch.func.grad"):
         found: Any = torch.vmap(torch.func.grad(loss), (None, 0))(weights, each)
-    except Exception as error:  # a refusal, whichever exception it comes as
-        raise NotImplementedError(f"torch.vmap over torch.func.grad: {error}") from error
     # Together they are what the batch gives, and the last one is what its own cotangents give.
     total = {name: to_array(value.sum(0)) for name, value in found.items()}
     trial.agree(total, gradients(case, ("output",)), only=list(weights))

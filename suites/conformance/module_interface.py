@@ -11,7 +11,7 @@ from torch import nn
 
 from harness.layer import Mode
 from harness.reference import answer
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Trial, may_refuse
 from suites.conformance.cases import LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MAY, SHOULD, contract, in_docs
 from suites.conformance.module import CASES, load
@@ -171,11 +171,8 @@ def device_and_dtype_arguments(trial: Trial) -> None:
         wrong = [n for n, p in module.named_parameters() if p.dtype != wanted or p.device.type != torch.device(device).type]
         if wrong:
             raise ContractError(f"Expected every parameter in {wanted} on {device} but {', '.join(wrong)} is not")
-        try:
-            with torch.device(device):
-                module = _constructed(trial, layer.input_size, layer.hidden_size, **layer.options(), dtype=wanted)
-        except Exception as error:  # a refusal, whichever exception it comes as
-            raise NotImplementedError(f"building it where torch.device({device!r}) is the default: {error}") from error
+        with may_refuse(f"building it where torch.device({device!r}) is the default"), torch.device(device):
+            module = _constructed(trial, layer.input_size, layer.hidden_size, **layer.options(), dtype=wanted)
         elsewhere = [n for n, p in module.named_parameters() if p.device.type != torch.device(device).type]
         if elsewhere:
             raise ContractError(f"Expected every parameter on {device} under torch.device({device!r}) but {', '.join(elsewhere)} is not")

@@ -1,0 +1,30 @@
+"""What an implementation raises is told from what it answers wrongly."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from harness.trial import ContractError, Mismatch, Raised, may_refuse
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (ValueError("no gradients here"), NotImplementedError, "jvp: no gradients here"),
+        (AssertionError(), NotImplementedError, "jvp: "),
+        (NotImplementedError("not for me"), NotImplementedError, "jvp: not for me"),
+        # What trial.call() makes of an exception of the implementation's.
+        (Raised("calling it raised ValueError: no"), NotImplementedError, "jvp: calling it raised ValueError: no"),
+        (ContractError("Expected a tensor"), ContractError, "Expected a tensor"),
+        (Mismatch("output is off"), Mismatch, "output is off"),
+        (MemoryError("too little"), MemoryError, "too little"),
+        (torch.OutOfMemoryError("too little"), MemoryError, "too little"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory"), MemoryError, "allocate memory"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_a_capability_may_be_refused_but_not_answered_wrongly(error: Exception, kind: type[Exception], message: str) -> None:
+    with pytest.raises(Exception, match=message) as caught, may_refuse("jvp"):
+        raise error
+    assert type(caught.value) is kind
