@@ -11,7 +11,7 @@ import torch
 from harness import memory
 from harness.environment import available_memory
 from harness.passes import Cell
-from harness.trial import lacks_memory
+from harness.trial import lacks_memory, said
 from harness.workload import Workload
 
 #: Seconds that the calls may take in which the peak memory is looked for; a call that is longer is still made twice.
@@ -67,8 +67,11 @@ def peak(cell: Cell, seconds: float) -> dict[str, Any]:
     return asdict(found)
 
 
-def fitting(workload: Workload, build: Callable[[Workload], Cell]) -> int:
-    """The largest batch of which a call does not run out of memory, found by halving that of ``workload``; 0 where none was found."""
+def fitting(workload: Workload, build: Callable[[Workload], Cell]) -> tuple[int, str]:
+    """The largest batch of which a call does not run out of memory, found by halving that of ``workload``, and the words for it.
+
+    It is 0 where none was found.
+    """
     batch = workload.case.batch
     while batch := batch // 2:
         smaller = replace(workload, case=replace(workload.case, batch=batch))
@@ -80,10 +83,10 @@ def fitting(workload: Workload, build: Callable[[Workload], Cell]) -> int:
         except (Exception, SystemExit) as error:  # other people's code may raise anything
             release(workload.case.device)
             if not lacks_memory(error):
-                break
+                return 0, f"with B={batch} it raised {type(error).__name__}: {(said(error).splitlines() or [''])[0]}"
         else:
-            return batch
-    return 0
+            return batch, f"with B={batch} it fits"
+    return 0, "no smaller batch was found to fit"
 
 
 def release(device: str) -> None:

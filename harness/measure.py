@@ -88,8 +88,7 @@ def measure(
     for implementation in implementations:
         record = book.records[implementation.id]
         if record.outcome == Outcome.OUT_OF_MEMORY and not record.fits:
-            batch = footprint.fitting(workload, partial(_told, implementation=implementation, calling=calling))
-            told = f"with B={batch} it fits" if batch else "no smaller batch was found to fit"
+            batch, told = footprint.fitting(workload, partial(_told, implementation=implementation, calling=calling))
             book.records[implementation.id] = replace(record, fits={"batch": batch}, message=f"{record.message}; {told}")
     return [book.records[i.id] for i in implementations]
 

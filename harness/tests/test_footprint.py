@@ -52,8 +52,17 @@ def test_nothing_is_drawn_or_called_that_would_not_fit(monkeypatch: pytest.Monke
     assert record.message.startswith("inputs and the oracle's answer take about") and record.message.endswith("with B=4 it fits")
 
 
-@pytest.mark.parametrize(("limit", "error", "largest"), [(4, MemoryError, 4), (0, MemoryError, 0), (4, ValueError, 0)])
-def test_the_largest_batch_is_halved_for_as_long_as_memory_is_what_is_wrong(limit: int, error: type[Exception], largest: int) -> None:
+@pytest.mark.parametrize(
+    ("limit", "error", "found"),
+    [
+        (4, MemoryError, (4, "with B=4 it fits")),
+        (0, MemoryError, (0, "no smaller batch was found to fit")),
+        (4, ValueError, (0, "with B=8 it raised ValueError: no")),
+    ],
+)
+def test_the_largest_batch_is_halved_for_as_long_as_memory_is_what_is_wrong(
+    limit: int, error: type[Exception], found: tuple[int, str]
+) -> None:
     built: list[int] = []
 
     def forward(self: nn.GRU, input: Any, hx: Any) -> Any:
@@ -65,7 +74,7 @@ def test_the_largest_batch_is_halved_for_as_long_as_memory_is_what_is_wrong(limi
         built.append(workload.case.batch)
         return build(workload, implementation(forward))
 
-    assert fitting(INFERENCE, cell) == largest
+    assert fitting(INFERENCE, cell) == found
     assert built == ([8, 4] if limit else [8, 4, 2, 1])[: 1 if error is ValueError else None]
 
 
@@ -77,4 +86,4 @@ def test_nothing_is_left_when_every_call_fails(monkeypatch: pytest.MonkeyPatch) 
         raise MemoryError
 
     attempt: Callable[[Workload], Cell] = fails
-    assert fitting(INFERENCE, attempt) == 0 and released == ["cpu"] * 4
+    assert fitting(INFERENCE, attempt)[0] == 0 and released == ["cpu"] * 4
