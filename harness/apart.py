@@ -48,7 +48,7 @@ class _Ended(Exception):
 
 
 class Apart:
-    """A process that measures workloads; it is started at the first, or before by :meth:`start`, and again after a death.
+    """A process that measures workloads; it is started at the first, or before by :meth:`prepare`, and again after a death.
 
     ``references`` name the implementations, which each new process resolves for itself. ``limit``: seconds that a call of one that is not
     built in may take before it counts as hanging, or the calls of one sample together.

@@ -83,8 +83,9 @@ _OPTIONS: dict[str, dict[str, Any]] = {
     },
 }
 
-#: Those that are about times alone.
-_OF_TIMES = ("workloads", "baseline", "cold")
+#: The options that mean nothing where nothing is timed, and those that mean nothing where nothing is checked.
+_OF_TIMES = ("--workloads", "--sampling-time", "--baseline", "--cold")
+_OF_CHECKS = ("--reseed", "--large")
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -113,5 +114,6 @@ def isolated(config: pytest.Config, implementation: Implementation) -> bool:
 
 
 def idle(config: pytest.Config) -> list[str]:
-    """The options that were given and have no effect, because nothing is timed."""
-    return [] if measuring(config) else [f"--{name}" for name in _OF_TIMES if config.getoption(name)]
+    """The options that were given and have no effect, because nothing is timed, or nothing but timed."""
+    of_no_use = _OF_CHECKS if measuring(config) else _OF_TIMES
+    return [name for name in of_no_use if config.getoption(name) != _OPTIONS[name].get("default", False)]

@@ -119,7 +119,7 @@ def settle(request: pytest.FixtureRequest, record_result: Callable[[Tested], Non
 
     def settled(check: Check) -> None:
         elsewhere = check.case is not None and (isolated(request.config, check.implementation) or check.case.device in session.lost)
-        if elsewhere and session.workers is not None:
+        if elsewhere:
             result = session.workers.run(check)
         else:
             result = run(check)
@@ -170,7 +170,7 @@ def _measure(request: pytest.FixtureRequest, workload: Workload) -> None:
     budget = Budget(seconds=config.getoption("sampling_time"), family=max(1, len(timed) - len(set(timed))))
     given: dict[str, Any] = {"baseline": session.baseline, "cold": config.getoption("cold"), "before": known}
     try:
-        if session.bench is not None and any(isolated(config, implementation) for implementation in beside):
+        if any(isolated(config, implementation) for implementation in beside):
             records = session.bench.measure(workload, beside, budget, **given)
         else:
             records = measure(workload, beside, budget, limits=session.limits, **given)
@@ -247,11 +247,10 @@ def _start_worker(config: pytest.Config) -> None:
     """Lets the process for isolated checks or measurements load while this one collects them, where there will be any."""
     mine = config.stash.get(SESSION, None)
     distributes = bool(config.getoption("numprocesses", None)) and not hasattr(config, "workerinput")
-    worker = None if mine is None else mine.bench if measuring(config) else mine.workers
-    if mine is None or worker is None or distributes or config.option.collectonly:
+    if mine is None or distributes or config.option.collectonly:
         return
     if any(isolated(config, implementation) for implementation in mine.implementations):
-        worker.prepare()
+        (mine.bench if measuring(config) else mine.workers).prepare()
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -259,7 +258,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     config = session.config
     mine = config.stash.get(SESSION, None)
     shared = bool(config.getoption("numprocesses", None)) or hasattr(config, "workerinput")
-    if mine is None or mine.workers is None or shared or config.option.collectonly or measuring(config):
+    if mine is None or shared or config.option.collectonly or measuring(config):
         return
     parameters = [item.callspec.params for item in session.items if hasattr(item, "callspec")]
     found = [value for given in parameters for value in given.values() if isinstance(value, Check)]
@@ -268,9 +267,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     mine = session.config.stash.get(SESSION, None)
-    for worker in () if mine is None else (mine.workers, mine.bench):
-        if worker is not None:
-            worker.stop()
+    for process in () if mine is None else (mine.workers, mine.bench):
+        process.stop()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -282,7 +280,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
             lines.append(f"unavailable here: {implementation.id} ({'; '.join(str(reason) for reason in reasons.values())})")
     lines += [f"checked only where it is named: {id} ({why})" for id, why in left_out(config).items()]
     if ignored := idle(config):
-        lines.append(f"nothing is timed without --benchmark-only: {', '.join(ignored)} {'have' if len(ignored) > 1 else 'has'} no effect")
+        why = "no contract is checked with --benchmark-only" if measuring(config) else "nothing is timed without --benchmark-only"
+        lines.append(f"{why}: {', '.join(ignored)} {'have' if len(ignored) > 1 else 'has'} no effect")
     return lines
 
 

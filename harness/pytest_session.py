@@ -40,7 +40,8 @@ class Session:
     implementations: list[Implementation]
     devices: list[str]
     workloads: list[Workload]
-    workers: Workers | None
+    workers: Workers
+    bench: Apart
     environment: dict[str, Any]
     baseline: str
     writer: RunWriter | None = None
@@ -49,7 +50,6 @@ class Session:
     earlier: Earlier = dataclasses.field(default_factory=dict)
     progress: Progress | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
-    bench: Apart | None = None
     #: The devices that this process cannot use any more.
     lost: set[str] = dataclasses.field(default_factory=set)
 
@@ -76,8 +76,8 @@ def make_session(config: pytest.Config) -> None:
     references, limit = [i.reference for i in implementations], config.getoption("time_limit")
     # Under pytest-xdist the work is shared already.
     workers = Workers(references, limit, 1 if hasattr(config, "workerinput") else sensible(threads))
-    facts = dataclasses.asdict(environment.describe())
-    session = Session(implementations, _devices(config), workloads, workers, facts, baseline, bench=Apart(references, limit))
+    bench, facts = Apart(references, limit), dataclasses.asdict(environment.describe())
+    session = Session(implementations, _devices(config), workloads, workers, bench, facts, baseline)
     if resumed is not None:
         try:
             sources = {i.id: source_digest(i) for i in implementations}
@@ -137,16 +137,18 @@ def open_run(config: pytest.Config, session: Session) -> RunWriter | None:
 
 def _policy(config: pytest.Config, session: Session) -> dict[str, Any]:
     """What counts as close, and how samples are taken and read."""
-    policy = {
+    policy: dict[str, Any] = {
         "floors": tolerance.FLOORS,
         "approximate_floors": tolerance.APPROXIMATE_FLOORS,
         "least_floor_eps": tolerance.LEAST_FLOOR_EPS,
         "sum_floor_eps": tolerance.SUM_FLOOR_EPS,
-        "tf32": False,
     }
     if measuring(config):
         policy |= statistics.policy()
         policy |= {"sampling_time": config.getoption("sampling_time"), "cold": config.getoption("cold")}
+    else:
+        # What is timed says it for itself: a workload may ask for it.
+        policy |= {"tf32": False}
     return {**policy, "baseline": session.baseline} if session.baseline else policy
 
 

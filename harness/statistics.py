@@ -81,9 +81,10 @@ LEAST_PAIRS = 5
 
 
 def policy() -> dict[str, float]:
-    """How samples are read, for the header of a run: reports need not know what was the rule then."""
+    """By which rules samples were taken for enough, and read, for the header of a run. Reports read all samples by those of today."""
     return {
         "level": LEVEL,
+        "early": EARLY,
         "systematic": SYSTEMATIC,
         "layout": LAYOUT,
         "margin": MARGIN,

@@ -46,7 +46,7 @@ from harness.record import Header, Versus
 from harness.remote import Remote
 from harness.resume import ResumeError, compared
 from harness.sampling import Budget
-from harness.statistics import EARLY, LEAST_PAIRS, LEVEL, Verdict
+from harness.statistics import LEAST_PAIRS, Verdict
 from harness.store import RunWriter, StoreError, encode, now
 from harness.watch import Seen, sentences
 from harness.workload import Workload, WorkloadError, chosen
@@ -228,10 +228,7 @@ def _header(
         {one.id: {"modes": [], "source": one.reference, "description": ""} for one in comparisons},
         workloads={one.workload.id: one.workload.as_json() for one in comparisons},
         policy={
-            "level": LEVEL,
-            "early": EARLY,
-            "systematic": statistics.SYSTEMATIC,
-            "margin": statistics.MARGIN,
+            **statistics.policy(),
             "pairs": asked.pairs,
             "builds": BUILDS,
             "sampling_time": asked.sampling_time,

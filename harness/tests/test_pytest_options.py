@@ -11,22 +11,31 @@ import pytest
 import torch
 
 from harness import pytest_options, pytest_session, statistics
+from harness.apart import Apart
 from harness.registry import builtin
 from harness.store import read
 from harness.tests import samples
 from harness.tests.samples import CASE
+from harness.workers import Workers
 from harness.workload import Pass, Workload
 
 
 def stand_in(**options: Any) -> Any:
     """As much of pytest's configuration as the plugin asks for."""
-    given: dict[str, Any] = {"device": [], "benchmark_only": False, "implementation": [], "workloads": [], **options}
+    defaults = {name: settings.get("default", False) for name, settings in pytest_options._OPTIONS.items()}
+    given: dict[str, Any] = {_destination(name): value for name, value in defaults.items()}
+    given |= {"benchmark_only": False, "resume": None, **options}
     given |= {"threads": torch.get_num_threads(), "time_limit": 1.0}
     hook = SimpleNamespace(
         pytest_harness_workloads=lambda: {"quick": (Workload("quick", CASE, Pass.INFERENCE),)},
         pytest_harness_contracts=lambda: (samples.agrees,),
     )
-    return SimpleNamespace(getoption=lambda name, default=None: given.get(name, default), stash={}, hook=hook)
+    return SimpleNamespace(getoption=lambda name, default=None: given.get(_destination(name), default), stash={}, hook=hook)
+
+
+def _destination(option: str) -> str:
+    """Under which name argparse keeps an option."""
+    return option.lstrip("-").replace("-", "_")
 
 
 @pytest.mark.parametrize(
@@ -134,9 +143,12 @@ def test_what_takes_long_to_check_is_timed_with_the_rest_and_checked_where_it_is
         ({}, []),
         ({"workloads": ["quick"], "cold": True}, ["--workloads", "--cold"]),
         ({"baseline": "loop:textbook", "benchmark_only": True}, []),
+        ({"reseed": 0, "sampling_time": 6.0, "large": True}, []),
+        ({"sampling_time": 2.0}, ["--sampling-time"]),
+        ({"reseed": 3, "large": True, "threads": 2, "benchmark_only": True}, ["--reseed", "--large"]),
     ],
 )
-def test_what_is_about_times_alone_has_no_effect_where_nothing_is_timed(options: dict[str, Any], named: list[str]) -> None:
+def test_what_is_about_times_or_checks_alone_has_no_effect_where_there_are_none(options: dict[str, Any], named: list[str]) -> None:
     assert pytest_options.idle(stand_in(**options)) == named
 
 
@@ -170,4 +182,6 @@ def test_a_benchmark_takes_the_gpu_alone_unless_it_is_told(
 def give_session(config: Any, implementations: Sequence[Any]) -> None:
     """Puts a session with these implementations where the plugin looks for it."""
     workloads = [Workload("quick", CASE, Pass.INFERENCE), Workload("quick", CASE, Pass.TRAINING)]
-    config.stash[pytest_session.SESSION] = pytest_session.Session(list(implementations), ["cpu"], workloads, None, {}, "")
+    config.stash[pytest_session.SESSION] = pytest_session.Session(
+        list(implementations), ["cpu"], workloads, Workers([], 1.0, 1), Apart([], 1.0), {}, ""
+    )

@@ -18,6 +18,7 @@ import torch
 
 import harness
 from harness import pytest_plugin, pytest_session
+from harness.apart import Apart
 from harness.contract import Check, checks
 from harness.implementation import Capabilities, unusable
 from harness.outcome import Outcome
@@ -322,7 +323,7 @@ def test_what_comes_after_a_layer_that_took_the_device_from_this_process_is_chec
     monkeypatch.setattr("harness.contract.unusable", unusable)
     config = stand_in(isolate="never")
     workers: Any = SimpleNamespace(run=lambda check: CONFORMANCE)
-    config.stash[pytest_session.SESSION] = pytest_session.Session([], ["cpu"], [], workers, {}, "")
+    config.stash[pytest_session.SESSION] = pytest_session.Session([], ["cpu"], [], workers, Apart([], 1.0), {}, "")
     recorded: list[Any] = []
     settle = _settle(config, recorded)
     with pytest.raises(pytest.fail.Exception, match="left cpu unusable"):
@@ -349,7 +350,7 @@ def test_other_peoples_layers_are_checked_in_a_process_of_their_own(isolate: str
 
     config = stand_in(isolate=isolate)
     workers: Any = SimpleNamespace(run=answers)
-    config.stash[pytest_session.SESSION] = pytest_session.Session([], ["cpu"], [], workers, {}, "")
+    config.stash[pytest_session.SESSION] = pytest_session.Session([], ["cpu"], [], workers, Apart([], 1.0), {}, "")
     recorded: list[Any] = []
     settle = _settle(config, recorded)
     # An id says nothing: a file may hold an implementation called as a built-in one.
