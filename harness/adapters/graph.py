@@ -211,7 +211,7 @@ def unavailable(device: str) -> str | None:
 
 
 def _cudnn_unavailable(device: str) -> str | None:
-    return unavailable(device) or native.unavailable("cudnn", True, device)
+    return unavailable(device) or native.unavailable("cudnn", device)
 
 
 #: What cuDNN does not do when it is replayed either. The states that it is given then are contiguous copies.

@@ -35,8 +35,8 @@ def _nothing(case: Case) -> str | None:
 
 
 @cache
-def unavailable(backend: str, enabled: bool, device: str) -> str | None:
-    """Whether the switch really acts, seen from the kernel that torch dispatches for a small float32 LSTM."""
+def unavailable(backend: str, device: str) -> str | None:
+    """Why the backend cannot be switched on and off on ``device``, seen from the kernels of a small float32 LSTM; None where it can."""
     home, kernel = _BACKENDS[backend]
     label = {"cudnn": "cuDNN", "mkldnn": "oneDNN"}[backend]
     if torch.device(device).type != home:
@@ -163,7 +163,7 @@ def _implementation(id: str, description: str, backend: str, enabled: bool) -> I
         build=build,
         constructor=constructor,
         switches=partial(switched, backend, enabled),
-        unavailable=partial(unavailable, backend, enabled),
+        unavailable=partial(unavailable, backend),
         promised_kernel=partial(promised, backend) if enabled else _nothing,
         forbidden_kernel="" if enabled else _BACKENDS[backend][1],
         expected_failures=OF_CUDNN if enabled and backend == "cudnn" else (),

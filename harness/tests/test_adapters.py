@@ -276,7 +276,7 @@ def test_a_switch_that_does_not_act_makes_its_row_unavailable(
     kernels: dict[bool, list[str]], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("harness.adapters.native.kernels_of", lambda call: kernels[bool(torch.backends.mkldnn.enabled)])
-    why = unavailable.__wrapped__("mkldnn", True, "cpu")
+    why = unavailable.__wrapped__("mkldnn", "cpu")
     assert why is not None and why.startswith(reason)
 
 
