@@ -160,12 +160,12 @@ class Findings:
     @cached_property
     def conforming(self) -> list[str]:
         """Those that may be called the fastest."""
-        return [row.implementation for row in rows(self.verdicts) if Suitability(row.verdict).conforms]
+        return [row.implementation for row in rows(self.verdicts) if Suitability(row.suitability).conforms]
 
     @property
     def tested(self) -> bool:
         """Whether anything is known of how one of them conforms."""
-        return any(Suitability(verdict) not in (Suitability.NOT_TESTED, Suitability.UNAVAILABLE) for verdict in self.verdicts["verdict"])
+        return not set(self.verdicts["suitability"]) <= {Suitability.NOT_TESTED, Suitability.UNAVAILABLE}
 
     @cached_property
     def fastest(self) -> pd.DataFrame:
@@ -230,7 +230,7 @@ def matrix(frames: Frames) -> pd.DataFrame:
 def verdicts(frames: Frames, implementations: list[str], matrix: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
     """One row per implementation: what it is, and why. ``cells``: those that count, of what was timed.
 
-    Columns: implementation, verdict, reason, contracts (how many were run and apply), passed (how many of these passed in
+    Columns: implementation, suitability, reason, contracts (how many were run and apply), passed (how many of these passed in
     every case), broken (list of ids), expected (ids that failed as declared), unsupported (ids), cases, worst_ratio.
     """
     answer = []
@@ -241,11 +241,11 @@ def verdicts(frames: Frames, implementations: list[str], matrix: pd.DataFrame, c
         timed = cells[cells["implementation"] == name]
         wrong = timed[timed["outcome"].isin(NO_RIGHT_ANSWER)]
         lines = frames.conformance[frames.conformance["implementation"] == name]
-        verdict, reason = _judge(frames, name, lines, asked, broken, wrong)
+        suitability, reason = _judge(frames, name, lines, asked, broken, wrong)
         answer.append(
             {
                 "implementation": name,
-                "verdict": str(verdict),
+                "suitability": str(suitability),
                 "reason": reason,
                 "contracts": len(asked),
                 "passed": int((asked["outcome"] == Outcome.PASSED).sum()),
@@ -261,7 +261,7 @@ def verdicts(frames: Frames, implementations: list[str], matrix: pd.DataFrame, c
 
 _VERDICT_COLUMNS = (
     "implementation",
-    "verdict",
+    "suitability",
     "reason",
     "contracts",
     "passed",

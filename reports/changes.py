@@ -108,7 +108,7 @@ def _beside(machine: str, base: Findings, head: Findings) -> Beside:
 
 
 def _verdicts(base: Findings, head: Findings) -> list[VerdictChange]:
-    before, after = ({row.implementation: str(row.verdict) for row in rows(side.verdicts)} for side in (base, head))
+    before, after = ({row.implementation: str(row.suitability) for row in rows(side.verdicts)} for side in (base, head))
     found = [VerdictChange(name, before.get(name, ""), after.get(name, "")) for name in dict.fromkeys([*after, *before])]
     return [one for one in found if one.before != one.after]
 

@@ -251,7 +251,7 @@ COSTS: dict[str, tuple[str, str]] = {
     "host_share": ("float64", "see cells"),
     "warm_up_cost": ("float64", "s that the first calls took above the steady ones; missing with cold caches, which these do not have"),
     "baseline": ("str", "the implementation that it is compared with; empty where there is none, its own name where it is it"),
-    "standing": ("str", "a value of harness.statistics.Verdict, beside the baseline; empty where they were not compared"),
+    "verdict": ("str", "a value of harness.statistics.Verdict, beside the baseline; empty where they were not compared"),
     "pays_after": ("float64", "calls after which a warm-up has made up for costing more than the baseline's; infinite: never"),
     "memory_bytes": ("float64", "see throughput"),
     "memory_resolution": ("float64", "see throughput"),

@@ -74,8 +74,8 @@ def _row(own: list[Any], at: _ByCell, beside: _ByCell, baselines: set[tuple[Any,
     if found is None:
         return answer
     base = at[(*identity, found.baseline)]
-    pays_after = metrics.break_even(cost - _warm_up_cost(base), base.seconds - last.seconds, Verdict(found.standing))
-    return answer | {"baseline": found.baseline, "standing": found.standing, "pays_after": pays_after}
+    pays_after = metrics.break_even(cost - _warm_up_cost(base), base.seconds - last.seconds, Verdict(found.verdict))
+    return answer | {"baseline": found.baseline, "verdict": found.verdict, "pays_after": pays_after}
 
 
 def _warm_up_cost(cell: Any) -> float:

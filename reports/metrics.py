@@ -49,14 +49,14 @@ def per_second(amount: float, seconds: float) -> float:
 class Speed:
     """Seconds of the baseline over seconds of the candidate, so that above 1 is faster, with its interval.
 
-    ``low`` and ``high`` are NaN where there were too few paired rounds; ``pairs`` says how many there were.
+    ``low`` and ``high`` are NaN where there were too few paired rounds; ``rounds`` says how many there were.
     """
 
-    ratio: float
+    speedup: float
     low: float
     high: float
-    pairs: int
-    standing: Verdict
+    rounds: int
+    verdict: Verdict
 
 
 def speed(found: Effect, level: float = LEVEL) -> Speed:
@@ -79,16 +79,16 @@ def warm_up_cost(first: Sequence[float], steady: float) -> float:
     return max(0.0, sum(first) - len(first) * steady) if len(first) and not math.isnan(steady) else math.nan
 
 
-def break_even(extra: float, gain: float, standing: Verdict) -> float:
+def break_even(extra: float, gain: float, verdict: Verdict) -> float:
     """Calls after which an implementation has made up for what its warm-up cost more than the baseline's.
 
     ``extra``: seconds by which it cost more. ``gain``: seconds that a later call takes less. 0 where it costs no more, infinite where it
-    is slower and never makes up for anything; NaN where no difference is seen (``standing`` is same or undecided), where the gain is none
+    is slower and never makes up for anything; NaN where no difference is seen (``verdict`` is same or undecided), where the gain is none
     although the comparison by rounds says faster, and where one of them is not known.
     """
-    if standing is Verdict.SLOWER:
+    if verdict is Verdict.SLOWER:
         return math.inf
-    if standing is not Verdict.FASTER or math.isnan(extra) or not gain > 0:
+    if verdict is not Verdict.FASTER or math.isnan(extra) or not gain > 0:
         return math.nan
     return max(0.0, extra / gain)
 

@@ -120,9 +120,9 @@ def baselines(cells: pd.DataFrame, frames: Frames, implementations: list[str], a
 
 
 def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str], rounds: Rounds) -> pd.DataFrame:
-    """One row per timed cell beside its baseline: ratio (above 1 is faster), low, high (99 % interval), pairs, standing, baseline.
+    """One row per timed cell beside its baseline: speedup (above 1 is faster), low, high (99 % interval), rounds, verdict, baseline.
 
-    The standings hold for all rows together, as the verdicts of :func:`reports.comparison.compared` do.
+    The verdicts hold for all rows together, as those of :func:`reports.comparison.compared` do.
     """
     current = latest(cells, frames.runs)
     reference = baselines(current, frames, implementations)
@@ -143,21 +143,21 @@ def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str], ro
                 continue
             effects[str(len(answer))] = beside = rounds.beside(row.cell, base.cell)
             found = metrics.speed(beside)
-            ratio = found.ratio if found.pairs else base.seconds / row.seconds
+            speedup = found.speedup if found.rounds else base.seconds / row.seconds
             answer.append(
                 {
                     **keys,
                     "implementation": row.implementation,
                     "baseline": baseline,
-                    "ratio": ratio,
+                    "speedup": speedup,
                     "low": found.low,
                     "high": found.high,
-                    "pairs": found.pairs,
+                    "rounds": found.rounds,
                 }
             )
     judged = verdicts(effects)
-    answer = [{**row, "standing": str(judged[str(number)])} for number, row in enumerate(answer)]
-    return pd.DataFrame(answer, columns=[*IDENTITY, "implementation", "baseline", "ratio", "low", "high", "pairs", "standing"])
+    answer = [{**row, "verdict": str(judged[str(number)])} for number, row in enumerate(answer)]
+    return pd.DataFrame(answer, columns=[*IDENTITY, "implementation", "baseline", "speedup", "low", "high", "rounds", "verdict"])
 
 
 def fastest(
@@ -171,7 +171,7 @@ def fastest(
 
     Columns: mode, timed_pass, place, configuration, sizes and rest (its parts), batch_size, hidden_size, size (the work of a step, up to
     a factor), length, lengths (list of T), winner (empty if undecided), leader, runner_up (the next, or the one that it cannot be set
-    apart from), ratio, low, high (leader over runner-up), standing, outcomes (implementation -> what became of it, where it has not all
+    apart from), speedup, low, high (leader over runner-up), verdict, outcomes (implementation -> what became of it, where it has not all
     the times), passed_over (list of sentences).
     """
     answer = []
@@ -184,8 +184,8 @@ def fastest(
         logs = {name: stdlib.fmean(math.log(row.seconds) for row in own.values()) for name, own in timed.items()}
         whole = [name for name in implementations if len(timed.get(name, ())) == len(workloads)]
         ranked = sorted((name for name in whole if name in conforming), key=logs.__getitem__)
-        found = {**keys, "length": length, "lengths": workloads, "winner": "", "leader": "", "runner_up": "", "ratio": math.nan}
-        found |= {"low": math.nan, "high": math.nan, "standing": "", "passed_over": _passed_over(use, whole, ranked, conforming, logs)}
+        found = {**keys, "length": length, "lengths": workloads, "winner": "", "leader": "", "runner_up": "", "speedup": math.nan}
+        found |= {"low": math.nan, "high": math.nan, "verdict": "", "passed_over": _passed_over(use, whole, ranked, conforming, logs)}
         found["outcomes"] = {str(row.implementation): str(row.outcome) for row in use if row.samples == 0}
         if ranked:
             found |= _contest(ranked, workloads, timed, rounds)
@@ -195,7 +195,7 @@ def fastest(
 
 _FASTEST_COLUMNS = (
     "mode", "timed_pass", "place", "configuration", "sizes", "rest", "batch_size", "hidden_size", "size", "length", "lengths", "winner",
-    "leader", "runner_up", "ratio", "low", "high", "standing", "outcomes", "passed_over",
+    "leader", "runner_up", "speedup", "low", "high", "verdict", "outcomes", "passed_over",
 )  # fmt: skip
 
 
@@ -210,28 +210,28 @@ def _contest(ranked: list[str], workloads: list[int], timed: dict[str, dict[int,
     leader = ranked[0]
     for other in ranked[1:]:
         # Medians of whole samples can mislead where the machine drifted; the paired rounds have the last word.
-        if contest(leader, other).standing == Verdict.SLOWER:
+        if contest(leader, other).verdict == Verdict.SLOWER:
             leader = other
     found = {other: contest(leader, other) for other in ranked if other != leader}
     if not found:
         return {"winner": leader, "leader": leader}
     doubt = (Verdict.UNDECIDED, Verdict.SLOWER, Verdict.SAME)
-    rival = next((other for kind in doubt for other, speed in found.items() if speed.standing == kind), next(iter(found)))
+    rival = next((other for kind in doubt for other, speed in found.items() if speed.verdict == kind), next(iter(found)))
     closest = found[rival]
     # Leader and rival may each beat a third that beats the other; nothing is decided then.
-    standing = Verdict.UNDECIDED if closest.standing == Verdict.SLOWER else closest.standing
-    ratio = closest.ratio
-    if not closest.pairs:
-        ratio = math.exp(stdlib.fmean(math.log(timed[rival][length].seconds / timed[leader][length].seconds) for length in workloads))
-    winner = leader if standing == Verdict.FASTER else ""
+    verdict = Verdict.UNDECIDED if closest.verdict == Verdict.SLOWER else closest.verdict
+    speedup = closest.speedup
+    if not closest.rounds:
+        speedup = math.exp(stdlib.fmean(math.log(timed[rival][length].seconds / timed[leader][length].seconds) for length in workloads))
+    winner = leader if verdict == Verdict.FASTER else ""
     return {
         "winner": winner,
         "leader": leader,
         "runner_up": rival,
-        "ratio": ratio,
+        "speedup": speedup,
         "low": closest.low,
         "high": closest.high,
-        "standing": str(standing),
+        "verdict": str(verdict),
     }
 
 

@@ -79,7 +79,7 @@ def _verdicts(findings: Findings, limit: int) -> str:
         (
             *_place(row["machine"]),
             code(row["implementation"]),
-            row["verdict"],
+            row["suitability"],
             sentence(row["reason"]),
             f"{row['passed']} of {row['contracts']}",
         )
@@ -189,10 +189,10 @@ def _winner(row: Any) -> str:
         return "none conforms"
     if not row.runner_up:
         return f"{code(row.leader)}, the only one"
-    margin = "too few rounds" if math.isnan(row.low) else f"{row.ratio:.2f}× ({row.low:.2f} to {row.high:.2f})"
+    margin = "too few rounds" if math.isnan(row.low) else f"{row.speedup:.2f}× ({row.low:.2f} to {row.high:.2f})"
     if row.winner:
         return f"{code(row.winner)} {margin}"
-    kind = "the same" if row.standing == Verdict.SAME else "undecided"
+    kind = "the same" if row.verdict == Verdict.SAME else "undecided"
     return f"{kind}: {code(row.leader)}, {code(row.runner_up)} {margin}"
 
 

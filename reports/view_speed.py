@@ -149,8 +149,8 @@ def _pays_after(row: Any) -> Entry:
     """The calls after which a warm-up pays, or the word that stands for them."""
     if row.implementation == row.baseline:
         return Entry("baseline")
-    if not row.standing or row.standing in (statistics.Verdict.SAME, statistics.Verdict.UNDECIDED):
-        return Entry(row.standing)
+    if not row.verdict or row.verdict in (statistics.Verdict.SAME, statistics.Verdict.UNDECIDED):
+        return Entry(row.verdict)
     if math.isnan(row.pays_after):
         return Entry("not known")
     return Entry("never") if math.isinf(row.pays_after) else Entry(counted(math.ceil(row.pays_after), "call"), f"{row.pays_after:.6g}")

@@ -56,7 +56,7 @@ def _lower(title: str) -> str:
 
 def _headline(findings: Findings) -> tuple[str, list[str]]:
     """The same of one machine."""
-    count = Counter(findings.verdicts["verdict"])
+    count = Counter(findings.verdicts["suitability"])
     tested = sum(count[verdict] for verdict in (Suitability.DROP_IN, Suitability.PARTIAL, Suitability.SO_FAR, Suitability.NOT_DROP_IN))
     good = count[Suitability.DROP_IN]
     if not findings.tested:
@@ -69,7 +69,7 @@ def _headline(findings: Findings) -> tuple[str, list[str]]:
         title = f"{count[Suitability.SO_FAR]} of {tested} tested implementations: no failure so far"
     else:
         title = "No tested implementation is a drop-in"
-    names = {verdict: list(findings.verdicts.loc[findings.verdicts["verdict"] == verdict, "implementation"]) for verdict in Suitability}
+    names = {kind: list(findings.verdicts.loc[findings.verdicts["suitability"] == kind, "implementation"]) for kind in Suitability}
     sentences = []
     if names[Suitability.NOT_DROP_IN]:
         sentences.append(f"Not a drop-in: {', '.join(names[Suitability.NOT_DROP_IN])}.")
@@ -107,7 +107,7 @@ def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
     order = list(Suitability)
     answer = []
     for part in findings.parts:
-        for row in sorted(rows(part.verdicts), key=lambda row: order.index(row.verdict)):
+        for row in sorted(rows(part.verdicts), key=lambda row: order.index(row.suitability)):
             total = max(row.contracts, 1)
             rest = row.contracts - row.passed - len(row.broken)
             shares = (("passed", row.passed), ("declared", rest), ("broken", len(row.broken)))
@@ -115,9 +115,9 @@ def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
                 {
                     "machine": part.machine,
                     "implementation": row.implementation,
-                    "verdict": row.verdict,
-                    "meaning": Suitability(row.verdict).meaning,
-                    "kind": row.verdict.replace(" ", "-"),
+                    "suitability": row.suitability,
+                    "meaning": Suitability(row.suitability).meaning,
+                    "kind": row.suitability.replace(" ", "-"),
                     "reason": row.reason,
                     "broken": row.broken,
                     "expected": row.expected,
@@ -214,14 +214,14 @@ def _span(low: int, high: int) -> str:
 
 def _use(row: Any) -> dict[str, str]:
     """What is said of one use: its kind, a name or the word in its place, the margin, and beside whom."""
-    margin = times(row.ratio, row.low, row.high)
+    margin = times(row.speedup, row.low, row.high)
     if not row.leader:
         return {"kind": "none", "name": "none conforms", "margin": "", "note": "no conforming implementation was timed on all of it"}
     if not row.runner_up:
         return {"kind": "alone", "name": row.leader, "margin": "", "note": "the only conforming one that was timed"}
     if row.winner:
         return {"kind": "won", "name": row.winner, "margin": margin, "note": f"over {row.runner_up}"}
-    if row.standing == statistics.Verdict.SAME:
+    if row.verdict == statistics.Verdict.SAME:
         return {"kind": "same", "name": "the same", "margin": margin, "note": f"{row.leader} and {row.runner_up}"}
     why = "too few paired rounds" if math.isnan(row.low) else margin
     return {"kind": "undecided", "name": "undecided", "margin": why, "note": f"{row.leader} or {row.runner_up}"}

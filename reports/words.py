@@ -43,6 +43,6 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
 
 
-def times(ratio: float, low: float, high: float) -> str:
-    """A ratio with its interval where it has one: ``1.44× (1.42 to 1.46)``."""
-    return f"{ratio:.2f}×" + ("" if math.isnan(low) else f" ({low:.2f} to {high:.2f})")
+def times(speedup: float, low: float, high: float) -> str:
+    """A speedup with its interval where it has one: ``1.44× (1.42 to 1.46)``."""
+    return f"{speedup:.2f}×" + ("" if math.isnan(low) else f" ({low:.2f} to {high:.2f})")

@@ -28,7 +28,7 @@ _ARROW: Any = 8
 PANELS = ("set-up of a call", "each time step", "warm-up", "peak memory of a call")
 COLUMNS = [
     "mode", *KEYS, "implementation", "sequence_length", "setup", "setup_low", "setup_high", "step", "step_low", "step_high", "misfit",
-    "lengths", "warm_up_cost", "baseline", "standing", "pays_after", "memory_bytes", "memory_resolution", "memory_method", "lost",
+    "lengths", "warm_up_cost", "baseline", "verdict", "pays_after", "memory_bytes", "memory_resolution", "memory_method", "lost",
 ]  # fmt: skip
 
 
@@ -224,8 +224,8 @@ def _pays(row: Any) -> str:
     """When a warm-up pays, in brief; empty where nothing is said of it."""
     if row.implementation == row.baseline:
         return "baseline"
-    if row.standing in (Verdict.SAME, Verdict.UNDECIDED):
-        return str(row.standing)
+    if row.verdict in (Verdict.SAME, Verdict.UNDECIDED):
+        return str(row.verdict)
     if math.isnan(row.pays_after):
         return ""
     if math.isinf(row.pays_after):

@@ -27,7 +27,7 @@ WIDE, HIGH = 0.74, 0.36
 
 COLUMNS = [
     "mode", "timed_pass", "place", "configuration", "batch_size", "hidden_size", "sequence_length", "winner", "leader", "runner_up",
-    "ratio", "low", "high", "standing", "without_a_time",
+    "speedup", "low", "high", "verdict", "without_a_time",
 ]  # fmt: skip
 
 _DRAWN = [*(name for name in COLUMNS if name != "without_a_time"), "sizes", "length", "outcomes"]
@@ -62,7 +62,7 @@ def kind(row: Any) -> str:
         return "alone"
     if row.winner:
         return "won"
-    return "same" if row.standing == statistics.Verdict.SAME else "undecided"
+    return "same" if row.verdict == statistics.Verdict.SAME else "undecided"
 
 
 def _map(timed: list[str], labels: dict[str, str], timed_pass: str, place: str, rest: str, group: pd.DataFrame) -> style.Drawing:
@@ -144,8 +144,8 @@ class _Cell:
 
     @property
     def text(self) -> str:
-        ratio = self.row.ratio
-        return {"same": "=", "none": "none", "alone": "alone"}.get(self.what) or (f"{ratio:.2f}×" if ratio < 10 else f"{ratio:.0f}×")
+        speedup = self.row.speedup
+        return {"same": "=", "none": "none", "alone": "alone"}.get(self.what) or (f"{speedup:.2f}×" if speedup < 10 else f"{speedup:.0f}×")
 
 
 def _cells(panel: Axes, cells: list[_Cell], mode: str, gid: str) -> dict[str, list[str]]:
@@ -193,7 +193,7 @@ def _told(row: Any, mode: str) -> str:
     if what in ("none", "alone"):
         told = f"{where}: {row.leader or 'no conforming implementation has a time'}{', the only conforming one' if row.leader else ''}"
     else:
-        margin = times(row.ratio, row.low, row.high)
+        margin = times(row.speedup, row.low, row.high)
         told = f"{where}: {row.winner or _WORDS[what]}, {row.leader} {margin} over {row.runner_up}"
     return f"{told}. Without a time: {_lost(row)}" if row.outcomes else told
 
@@ -229,7 +229,7 @@ def _alternative(what: str, modes: list[str], parts: list[pd.DataFrame]) -> str:
     for mode, own in zip(modes, parts, strict=True):
         won = Counter(row.winner or _WORDS[kind(row)] for row in rows(own))
         told = listed([f"{name} in {number}" for name, number in won.most_common()])
-        best = max((row for row in rows(own) if row.winner and not math.isnan(row.ratio)), key=lambda row: row.ratio, default=None)
-        most = "" if best is None else f" Most: {best.winner}, {best.ratio:.2f} times {best.runner_up}, at {best.sizes}, T={best.length}."
+        best = max((row for row in rows(own) if row.winner and not math.isnan(row.speedup)), key=lambda row: row.speedup, default=None)
+        most = "" if best is None else f" Most: {best.winner}, {best.speedup:.2f} times {best.runner_up}, at {best.sizes}, T={best.length}."
         sentences.append(f"{style.MODE_NAMES.get(mode, mode)}, {len(own)} sizes: {told}.{most}")
     return " ".join(sentences)

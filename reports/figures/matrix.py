@@ -28,7 +28,7 @@ def plans(findings: Findings) -> list[style.Plan]:
         return []
     checked = set(matrix["implementation"])
     columns = [name for name in findings.implementations if name in checked]
-    verdicts = findings.verdicts[["implementation", "verdict", "contracts", "broken"]]
+    verdicts = findings.verdicts[["implementation", "suitability", "contracts", "broken"]]
     return [partial(_draw, findings.machine, matrix, columns, findings.frames.contracts[["contract", "topic"]], verdicts)]
 
 
@@ -85,7 +85,7 @@ def _draw(machine: str, matrix: pd.DataFrame, columns: list[str], contracts: pd.
 def _head(axes: Axes, x: float, top: float, name: str, verdict: Any) -> None:
     """The name of an implementation over its column, and how many contracts it breaks."""
     broken = len(verdict.broken)
-    state = f"{broken} broken" if broken else "none broken" if verdict.contracts else verdict.verdict
+    state = f"{broken} broken" if broken else "none broken" if verdict.contracts else verdict.suitability
     family, _, variant = name.partition(":")
     axes.text(x, top + 0.42, style.shorten(family, 16), fontsize=8.5, color=style.MUTED)
     axes.text(x, top + 0.25, style.shorten(variant or family, 18), fontsize=9.5, fontweight="bold")

@@ -21,17 +21,17 @@ _ALONE = "timed without the baseline beside it"
 #: Octaves of T over which the implementations of one length stand beside each other: fewer than lie between two lengths.
 _BESIDE = 0.6
 _DRAWN = ["mode", "sequence_length", "implementation", "outcome", "fits_batch", "message"]
-"""What is drawn of cells; of those with a ratio, all that is known of it."""
+"""What is drawn of cells; of those with a speedup, all that is known of it."""
 
 
 def plans(findings: Findings) -> list[style.Plan]:
     """One figure per sweep that has a baseline and something beside it."""
-    ratios = dict(iter(findings.relative.groupby(throughput.SWEEP, sort=False)))
+    speedups = dict(iter(findings.relative.groupby(throughput.SWEEP, sort=False)))
     sweeps = throughput.sweeps(speed.latest(findings.cells, findings.frames.runs))
-    found = [(keys, cells) for keys, cells in sweeps if tuple(keys.values()) in ratios]
+    found = [(keys, cells) for keys, cells in sweeps if tuple(keys.values()) in speedups]
 
     def plan(keys: dict[str, str], cells: pd.DataFrame) -> style.Plan:
-        group = ratios[tuple(keys.values())]
+        group = speedups[tuple(keys.values())]
         return partial(_sweep, findings.timed, throughput.names(findings, set(group["implementation"])), keys, group, cells[_DRAWN])
 
     return throughput.some(found, plan)
@@ -42,7 +42,7 @@ def _sweep(timed: list[str], labels: dict[str, str], keys: dict[str, str], group
     modes = style.modes(list(cells["mode"]))
     lengths = [int(value) for value in sorted(cells["sequence_length"].unique())]
     # In lists and not in frames: a small frame for each line takes a hundred times as long as its rows.
-    ratios = sorted(rows(group), key=lambda row: int(row.sequence_length))
+    speedups = sorted(rows(group), key=lambda row: int(row.sequence_length))
     missing = sorted(rows(_missing(group, cells)), key=lambda row: int(row.sequence_length))
     hover: dict[str, list[str]] = {}
     what = f"{keys['timed_pass']} on {keys['place']}"
@@ -50,7 +50,7 @@ def _sweep(timed: list[str], labels: dict[str, str], keys: dict[str, str], group
     with style.house_style():
         figure, axes = throughput.panels(modes)
         for panel, mode in zip(axes, modes, strict=True):
-            own = [row for row in ratios if row.mode == mode]
+            own = [row for row in speedups if row.mode == mode]
             _dress(panel, lengths, own[0].baseline if own else "")
             lines = {name: [row for row in own if row.implementation == name] for name in labels}
             hover |= _lines(panel, mode, lines, looks, [f"ratio-{timed.index(name)}-{modes.index(mode)}" for name in labels])
@@ -58,13 +58,13 @@ def _sweep(timed: list[str], labels: dict[str, str], keys: dict[str, str], group
         hover |= texts
         handles = [*_handles(labels, looks), *strip.handles(lost, {}, passed=_ALONE)]
         layout.finish(figure, title, keys["configuration"], handles, layout.Room(layout.labels(axes[:1])), "relative speed")
-    undecided = int((group["standing"] == Verdict.UNDECIDED).sum())
+    undecided = int((group["verdict"] == Verdict.UNDECIDED).sum())
     return style.Drawing(
         name=style.slug("relative", keys["timed_pass"], keys["place"], keys["configuration"]),
         title=title,
-        caption=f"{keys['configuration']}. Above 1 is faster. Bars: 99 % interval of the ratio over interleaved rounds. "
+        caption=f"{keys['configuration']}. Above 1 is faster. Bars: 99 % interval of the speedup over interleaved rounds. "
         f"Grey: within {MARGIN:.0%}, the same for every practical purpose. Hollow: undecided ({undecided} of {len(group)})."
-        + (f" Marks on the grey strip: {counted(len(missing), 'cell')} without a ratio, and why." if len(missing) else ""),
+        + (f" Marks on the grey strip: {counted(len(missing), 'cell')} without a speedup, and why." if len(missing) else ""),
         alternative=_alternative(what, group, [mode for mode in modes if mode in set(group["mode"])]),
         figure=figure,
         data=group.sort_values(["mode", "implementation", "sequence_length"]),
@@ -88,7 +88,7 @@ def _dress(panel: Axes, lengths: list[int], baseline: str) -> None:
 
 
 def _lines(panel: Axes, mode: str, lines: dict[str, list[Any]], looks: dict[str, style.Series], gids: list[str]) -> dict[str, list[str]]:
-    """Draws the ratios of each implementation over T, with their intervals; returns what is told of the marks, by their gid."""
+    """Draws the speedups of each implementation over T, with their intervals; returns what is told of the marks, by their gid."""
     hover: dict[str, list[str]] = {}
     bars: list[tuple[float, float, float, str]] = []
     for position, (gid, (name, line)) in enumerate(zip(gids, lines.items(), strict=True)):
@@ -97,18 +97,18 @@ def _lines(panel: Axes, mode: str, lines: dict[str, list[Any]], looks: dict[str,
         # Side by side around each T, because intervals that lie on each other cannot be told apart.
         shift = 2 ** (_BESIDE * (position / max(1, len(lines) - 1) - 0.5))
         look, x = looks[name], [row.sequence_length * shift for row in line]
-        panel.plot(x, [row.ratio for row in line], color=look.colour, linestyle=look.line, linewidth=1.0, alpha=0.55)
+        panel.plot(x, [row.speedup for row in line], color=look.colour, linestyle=look.line, linewidth=1.0, alpha=0.55)
         bars += [(place, row.low, row.high, look.colour) for place, row in zip(x, line, strict=True)]
         for decided, fill in ((True, look.colour), (False, style.PAPER)):
-            shown = [row for row in line if (row.standing != Verdict.UNDECIDED) == decided]
+            shown = [row for row in line if (row.verdict != Verdict.UNDECIDED) == decided]
             hover[f"{gid}-{decided}"] = [
-                f"{name} · {mode} · T={row.sequence_length}: {row.ratio:.2f}× ({row.low:.2f} to {row.high:.2f}), {row.standing}"
+                f"{name} · {mode} · T={row.sequence_length}: {row.speedup:.2f}× ({row.low:.2f} to {row.high:.2f}), {row.verdict}"
                 for row in shown
             ]
             if shown:
                 panel.plot(
                     [row.sequence_length * shift for row in shown],
-                    [row.ratio for row in shown],
+                    [row.speedup for row in shown],
                     linestyle="none",
                     marker=look.marker,
                     markersize=5.5,
@@ -123,11 +123,11 @@ def _lines(panel: Axes, mode: str, lines: dict[str, list[Any]], looks: dict[str,
     return hover
 
 
-def _missing(ratios: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
-    """The cells that have no ratio, less those of the baseline, which are 1 wherever they have a time."""
+def _missing(speedups: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """The cells that have no speedup, less those of the baseline, which are 1 wherever they have a time."""
     keys = ["mode", "sequence_length", "implementation"]
-    beside = set(ratios[keys].itertuples(index=False, name=None))
-    bases = set(ratios[["mode", "sequence_length", "baseline"]].itertuples(index=False, name=None))
+    beside = set(speedups[keys].itertuples(index=False, name=None))
+    bases = set(speedups[["mode", "sequence_length", "baseline"]].itertuples(index=False, name=None))
     found = [(key not in beside and key not in bases) for key in cells[keys].itertuples(index=False, name=None)]
     return cells[found]
 
@@ -149,7 +149,7 @@ def _alternative(what: str, group: pd.DataFrame, modes: list[str]) -> str:
         own = group[group["mode"] == mode]
         parts = []
         for name in own["implementation"].unique():
-            values = own.loc[own["implementation"] == name, "ratio"]
+            values = own.loc[own["implementation"] == name, "speedup"]
             parts.append(f"{name} {values.min():.2f} to {values.max():.2f}")
         sentences.append(f"{style.MODE_NAMES.get(mode, mode)} relative to {own['baseline'].iloc[0]}: {', '.join(parts)}.")
     return " ".join(sentences)

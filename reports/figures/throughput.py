@@ -66,7 +66,7 @@ def names(findings: Findings, present: set[str]) -> dict[str, str]:
     answer = {}
     for row in rows(findings.verdicts):
         if row.implementation in present:
-            note = {Suitability.NOT_DROP_IN: " (not a drop-in)", Suitability.NOT_TESTED: " (not tested)"}.get(row.verdict, "")
+            note = {Suitability.NOT_DROP_IN: " (not a drop-in)", Suitability.NOT_TESTED: " (not tested)"}.get(row.suitability, "")
             answer[row.implementation] = style.shorten(row.implementation) + note
     return answer
 

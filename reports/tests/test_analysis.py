@@ -43,7 +43,7 @@ def findings_of(
 
 def verdict(findings: Findings, implementation: str) -> tuple[str, str]:
     row = findings.verdicts.set_index("implementation").loc[implementation]
-    return str(row["verdict"]), str(row["reason"])
+    return str(row["suitability"]), str(row["reason"])
 
 
 def test_an_implementation_that_broke_nothing_is_a_drop_in(tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_the_untested_and_the_unavailable_are_named_with_the_reason(findings: Fi
 
 
 def test_the_specimen_has_the_verdicts_that_were_planted(findings: Findings) -> None:
-    assert dict(zip(findings.verdicts["implementation"], findings.verdicts["verdict"], strict=True)) == {
+    assert dict(zip(findings.verdicts["implementation"], findings.verdicts["suitability"], strict=True)) == {
         "torch:onednn": "drop-in",
         "torch:native": "drop-in",
         "loop:textbook": "drop-in",
@@ -224,8 +224,8 @@ def test_the_baseline_is_the_first_of_torchs_own_rows_that_was_timed(tmp_path: P
     findings = findings_of(tmp_path, cell("x:a", ROUNDS), cell("torch:b", slower(2)), cell("torch:c", slower(4)))
     rows = findings.relative.set_index("implementation")
     assert set(rows["baseline"]) == {"torch:b"}
-    assert rows["ratio"].to_dict() == pytest.approx({"x:a": 2.0, "torch:c": 0.5})
-    assert rows["standing"].to_dict() == {"x:a": "faster", "torch:c": "slower"}
+    assert rows["speedup"].to_dict() == pytest.approx({"x:a": 2.0, "torch:c": 0.5})
+    assert rows["verdict"].to_dict() == {"x:a": "faster", "torch:c": "slower"}
 
 
 def test_the_baseline_that_the_policy_names_is_used(tmp_path: Path) -> None:
@@ -236,14 +236,14 @@ def test_the_baseline_that_the_policy_names_is_used(tmp_path: Path) -> None:
 def test_samples_without_rounds_are_never_decided(tmp_path: Path) -> None:
     findings = findings_of(tmp_path, cell("torch:a", slower(3), rounds=[]), cell("x:b", ROUNDS, rounds=[]))
     row = findings.relative.iloc[0]
-    assert (row["ratio"], row["pairs"], row["standing"]) == (pytest.approx(3.0), 0, "undecided")
+    assert (row["speedup"], row["rounds"], row["verdict"]) == (pytest.approx(3.0), 0, "undecided")
 
 
 def test_the_fastest_conforming_implementation_is_named_with_its_margin(tmp_path: Path) -> None:
     cells = [cell("x:a", slower(1.5)), cell("x:b", ROUNDS), cell("x:c", slower(3))]
     row = findings_of(tmp_path, *passing("x:a", "x:b", "x:c"), *cells).fastest.iloc[0]
-    assert (row["winner"], row["runner_up"], row["length"], row["standing"]) == ("x:b", "x:a", "short", "faster")
-    assert (row["ratio"], row["low"], row["high"]) == pytest.approx((1.5, 1.5 / math.exp(SYSTEMATIC), 1.5 * math.exp(SYSTEMATIC)))
+    assert (row["winner"], row["runner_up"], row["length"], row["verdict"]) == ("x:b", "x:a", "short", "faster")
+    assert (row["speedup"], row["low"], row["high"]) == pytest.approx((1.5, 1.5 / math.exp(SYSTEMATIC), 1.5 * math.exp(SYSTEMATIC)))
 
 
 def test_an_implementation_that_breaks_a_contract_is_never_the_fastest(tmp_path: Path) -> None:
@@ -265,17 +265,17 @@ def test_there_is_no_use_to_be_the_fastest_of_where_nothing_was_tested(tmp_path:
 
 
 def test_the_specimen_never_names_one_that_does_not_conform(findings: Findings) -> None:
-    conforming = set(findings.verdicts.loc[findings.verdicts["verdict"] == "drop-in", "implementation"])
+    conforming = set(findings.verdicts.loc[findings.verdicts["suitability"] == "drop-in", "implementation"])
     assert set(findings.fastest["winner"]) - {""} <= conforming
     assert len(findings.fastest) == 18
 
 
 def test_two_that_are_alike_are_the_same_and_two_that_cannot_be_told_apart_are_undecided(tmp_path: Path) -> None:
     same = findings_of(tmp_path / "same", *passing("x:a", "x:b"), cell("x:a", ROUNDS), cell("x:b", slower(1.002))).fastest.iloc[0]
-    assert (same["winner"], same["standing"]) == ("", "same")
+    assert (same["winner"], same["verdict"]) == ("", "same")
     noisy = [1.3, 0.8, 1.2, 0.85, 1.25, 0.75]
     undecided = findings_of(tmp_path / "noise", *passing("x:a", "x:b"), cell("x:a", ROUNDS), cell("x:b", noisy)).fastest.iloc[0]
-    assert (undecided["winner"], undecided["standing"]) == ("", "undecided")
+    assert (undecided["winner"], undecided["verdict"]) == ("", "undecided")
 
 
 def test_being_the_same_as_any_other_is_not_winning(tmp_path: Path) -> None:
@@ -283,7 +283,7 @@ def test_being_the_same_as_any_other_is_not_winning(tmp_path: Path) -> None:
     cells = [cell("x:a", ROUNDS), cell("x:b", slower(1.5)), cell("x:c", slower(1.002)), cell("x:d", noisy)]
     findings = findings_of(tmp_path, *passing("x:a", "x:b", "x:c"), *cells)
     row = findings.fastest.iloc[0]
-    assert (row["winner"], row["leader"], row["runner_up"], row["standing"]) == ("", "x:a", "x:c", "same")
+    assert (row["winner"], row["leader"], row["runner_up"], row["verdict"]) == ("", "x:a", "x:c", "same")
 
 
 def test_paired_rounds_overrule_medians_that_a_drift_has_turned_round(tmp_path: Path) -> None:
@@ -292,7 +292,7 @@ def test_paired_rounds_overrule_medians_that_a_drift_has_turned_round(tmp_path: 
     better = [*[seconds * 0.8 for seconds in paired], 5.0, 5.0, 5.0, 5.0, 5.0, 5.0, 5.0]
     findings = findings_of(tmp_path, *passing("x:a", "x:b"), cell("x:a", better), cell("x:b", paired))
     row = findings.fastest.iloc[0]
-    assert (row["winner"], row["ratio"]) == ("x:a", pytest.approx(1.25))
+    assert (row["winner"], row["speedup"]) == ("x:a", pytest.approx(1.25))
 
 
 def test_one_that_lost_a_length_cannot_win_the_use_and_the_reason_is_given(tmp_path: Path) -> None:
@@ -313,7 +313,7 @@ def test_of_two_runs_of_one_workload_the_later_one_counts(tmp_path: Path) -> Non
         specimen.write(tmp_path, results=[cell("torch:a", slower(by)), cell("x:b", ROUNDS)], created=created, what=what)
         for by, created, what in ((2, "2026-01-02T00:00:00Z", "late"), (8, "2026-01-01T00:00:00Z", "early"))
     ]
-    assert Findings(load(paths)).relative["ratio"].tolist() == pytest.approx([2.0])
+    assert Findings(load(paths)).relative["speedup"].tolist() == pytest.approx([2.0])
 
 
 def test_machines_are_kept_apart(tmp_path: Path) -> None:

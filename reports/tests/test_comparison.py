@@ -223,15 +223,15 @@ def test_a_slowdown_that_the_noise_may_have_made_is_undecided(run: Run, capsys: 
 
 def test_the_page_judges_a_comparison_among_all_of_them_as_the_verdicts_do(tmp_path: Path) -> None:
     # t = (0.05 - SYSTEMATIC) / ERROR = 5.4 with 4 degrees: p = 0.006, enough alone, and not among four.
-    def standings(*lengths: int) -> list[str]:
+    def verdicts_of(*lengths: int) -> list[str]:
         cells = [cell(name, taken, length) for length in lengths for name, taken in (("torch:a", FIVE), ("x:b", spread(0.05)))]
         frames = load(specimen.write(tmp_path, what=f"of{len(lengths)}", results=cells))
-        found = Findings(frames).relative["standing"].tolist()
+        found = Findings(frames).relative["verdict"].tolist()
         assert found == [one.verdict for one in comparison.compared(frames)]
         return found
 
-    assert standings(8) == ["slower"]
-    assert standings(8, 16, 32, 64) == ["undecided"] * 4
+    assert verdicts_of(8) == ["slower"]
+    assert verdicts_of(8, 16, 32, 64) == ["undecided"] * 4
 
 
 def test_a_change_is_a_line_of_text_or_an_object_of_json(run: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -88,25 +88,25 @@ def test_a_warm_up_that_cost_more_pays_after_as_many_calls_as_gains_make_up_for_
     # The warm-ups cost 2 and 31 seconds, and a call gains half a second: (31 - 2) / 0.5.
     row = row_of(found, "x:b")
     assert (row["warm_up_cost"], row["pays_after"]) == pytest.approx((31.0, 58.0))
-    assert (row["baseline"], row["standing"]) == ("torch:a", "faster")
+    assert (row["baseline"], row["verdict"]) == ("torch:a", "faster")
     assert row_of(found, "x:c")["pays_after"] == math.inf
     own = row_of(found, "torch:a")
-    assert (own["baseline"], own["standing"], own["warm_up_cost"]) == ("torch:a", "", pytest.approx(2.0))
+    assert (own["baseline"], own["verdict"], own["warm_up_cost"]) == ("torch:a", "", pytest.approx(2.0))
 
 
 def test_where_the_comparison_says_same_or_nothing_no_calls_are_said_to_pay(tmp_path: Path) -> None:
     noisy = [one * (1.4 if k % 2 else 0.75) for k, one in enumerate(ROUNDS)]
     cells = [cell("torch:a", ROUNDS), cell("x:b", slower(1.002)), cell("x:c", noisy)]
     found = findings_of(tmp_path, *cells)
-    for name, standing in (("x:b", "same"), ("x:c", "undecided")):
+    for name, verdict in (("x:b", "same"), ("x:c", "undecided")):
         row = row_of(found, name)
-        assert row["standing"] == standing and math.isnan(row["pays_after"])
+        assert row["verdict"] == verdict and math.isnan(row["pays_after"])
 
 
 def test_the_first_calls_say_nothing_of_what_cold_caches_cost(tmp_path: Path) -> None:
     cells = [cell(name, by, settings={"caches": "cold"}, warm_up=[9.0]) for name, by in (("torch:a", ROUNDS), ("x:b", slower(0.5)))]
     row = row_of(findings_of(tmp_path, *cells), "x:b")
-    assert math.isnan(row["warm_up_cost"]) and math.isnan(row["pays_after"]) and row["standing"] == "faster"
+    assert math.isnan(row["warm_up_cost"]) and math.isnan(row["pays_after"]) and row["verdict"] == "faster"
 
 
 def test_what_was_lost_is_named_with_the_batch_that_fitted_and_the_rest_stands_at_the_longest_that_was_timed(tmp_path: Path) -> None:

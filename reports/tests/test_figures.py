@@ -204,7 +204,7 @@ def test_a_line_does_not_cross_a_length_without_a_time(findings: Findings) -> No
 def test_undecided_ratios_are_hollow_and_decided_ones_filled(findings: Findings) -> None:
     for drawing in draw(relative, findings):
         hollow = sum(len(t) for gid, t in drawing.hover.items() if gid.endswith("False"))
-        assert hollow == drawing.data["standing"].eq("undecided").sum() > 0
+        assert hollow == drawing.data["verdict"].eq("undecided").sum() > 0
         for axes in drawing.figure.axes:
             for line in axes.lines:
                 if (line.get_gid() or "").endswith("False"):
@@ -312,7 +312,7 @@ def test_the_map_has_a_cell_for_every_length_batch_and_width_with_its_winner_or_
     ]  # fmt: skip
     drawing = _map_of(tmp_path, *cells)
     data = drawing.data.to_dict("records")
-    told = [(row["hidden_size"], row["batch_size"], row["sequence_length"], row["winner"], row["standing"]) for row in data]
+    told = [(row["hidden_size"], row["batch_size"], row["sequence_length"], row["winner"], row["verdict"]) for row in data]
     assert told == [(4, 2, 1, "x:a", "faster"), (4, 2, 8, "", "undecided"), (8, 4, 8, "x:b", "faster")]
     assert [row["without_a_time"] for row in data] == ["", "", "x:c: out of memory"]
     (panel,) = drawing.figure.axes

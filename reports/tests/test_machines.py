@@ -65,7 +65,7 @@ def two(tmp_path: Path) -> Findings:
 
 
 def test_a_verdict_is_of_one_machine(two: Findings) -> None:
-    found = [dict(zip(part.verdicts["implementation"], part.verdicts["verdict"], strict=True)) for part in two.parts]
+    found = [dict(zip(part.verdicts["implementation"], part.verdicts["suitability"], strict=True)) for part in two.parts]
     assert [part.machine for part in two.parts] == ["one", "two"]
     assert found == [{"torch:a": "drop-in", "x:b": "drop-in"}, {"torch:a": "drop-in", "x:b": "not a drop-in"}]
 
@@ -77,7 +77,7 @@ def test_who_breaks_a_contract_on_one_machine_may_be_the_fastest_on_another(two:
 
 
 def test_ratios_and_fits_are_of_one_machine(two: Findings) -> None:
-    assert [part.relative["ratio"].tolist() for part in two.parts] == [pytest.approx([0.5] * 3), pytest.approx([2.0] * 3)]
+    assert [part.relative["speedup"].tolist() for part in two.parts] == [pytest.approx([0.5] * 3), pytest.approx([2.0] * 3)]
     for part, by in zip(two.parts, (2.0, 0.5), strict=True):
         steps = part.costs.set_index("implementation")["step"]
         assert steps["x:b"] / steps["torch:a"] == pytest.approx(by)

@@ -27,17 +27,17 @@ def test_a_rate_is_the_amount_over_the_seconds_and_nothing_where_either_is_unkno
 def test_speed_is_the_inverse_of_the_time_and_keeps_its_verdict() -> None:
     found = Effect(math.log(0.5), 0.0, 15, 64, systematic=0.0)
     faster = metrics.speed(found)
-    assert (faster.ratio, faster.low, faster.high) == pytest.approx((2.0, 2.0, 2.0))
-    assert (faster.pairs, faster.standing) == (64, Verdict.FASTER)
+    assert (faster.speedup, faster.low, faster.high) == pytest.approx((2.0, 2.0, 2.0))
+    assert (faster.rounds, faster.verdict) == (64, Verdict.FASTER)
     low, high = Effect(0.1, 0.02, 15, 64).interval()
     slower = metrics.speed(Effect(0.1, 0.02, 15, 64))
     assert (slower.low, slower.high) == pytest.approx((1 / high, 1 / low))
-    assert slower.low < slower.ratio < slower.high < 1 and slower.standing is Verdict.SLOWER
+    assert slower.low < slower.speedup < slower.high < 1 and slower.verdict is Verdict.SLOWER
 
 
 def test_no_rounds_have_no_speed() -> None:
     nothing = metrics.speed(UNKNOWN)
-    assert math.isnan(nothing.ratio) and nothing.pairs == 0 and nothing.standing is Verdict.UNDECIDED
+    assert math.isnan(nothing.speedup) and nothing.rounds == 0 and nothing.verdict is Verdict.UNDECIDED
 
 
 def test_a_share_is_a_part_of_a_whole_and_nothing_where_either_is_unknown() -> None:
@@ -62,8 +62,8 @@ def test_a_warm_up_pays_after_as_many_calls_as_its_cost_holds_gains() -> None:
 def test_a_warm_up_never_pays_for_what_is_slower_and_nobody_knows_for_what_is_not_told_apart() -> None:
     assert metrics.break_even(30.0, -0.25, Verdict.SLOWER) == math.inf
     assert metrics.break_even(-30.0, -0.25, Verdict.SLOWER) == math.inf
-    for standing in (Verdict.SAME, Verdict.UNDECIDED):
-        assert math.isnan(metrics.break_even(-1.0, 0.25, standing))
+    for verdict in (Verdict.SAME, Verdict.UNDECIDED):
+        assert math.isnan(metrics.break_even(-1.0, 0.25, verdict))
     assert math.isnan(metrics.break_even(1.0, -0.25, Verdict.FASTER)), "the medians contradict the rounds"
     assert math.isnan(metrics.break_even(math.nan, 0.25, Verdict.FASTER))
 

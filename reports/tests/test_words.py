@@ -59,7 +59,7 @@ def test_a_part_that_may_be_none_is_not_seen_and_a_line_that_is_none_says_by_how
 
 
 @pytest.mark.parametrize(
-    ("standing", "calls", "expected"),
+    ("verdict", "calls", "expected"),
     [
         ("faster", 0.0, Entry("0 calls", "0")),
         ("faster", 57.1, Entry("58 calls", "57.1")),
@@ -70,11 +70,11 @@ def test_a_part_that_may_be_none_is_not_seen_and_a_line_that_is_none_says_by_how
         ("", math.nan, Entry("")),
     ],
 )
-def test_calls_after_which_a_warm_up_pays_or_the_word_for_them(standing: str, calls: float, expected: Entry) -> None:
-    row = SimpleNamespace(implementation="x:b", baseline="torch:a", standing=standing, pays_after=calls)
+def test_calls_after_which_a_warm_up_pays_or_the_word_for_them(verdict: str, calls: float, expected: Entry) -> None:
+    row = SimpleNamespace(implementation="x:b", baseline="torch:a", verdict=verdict, pays_after=calls)
     assert view_speed._pays_after(row) == expected
 
 
 def test_the_baseline_pays_for_nothing() -> None:
-    row = SimpleNamespace(implementation="torch:a", baseline="torch:a", standing="", pays_after=math.nan)
+    row = SimpleNamespace(implementation="torch:a", baseline="torch:a", verdict="", pays_after=math.nan)
     assert view_speed._pays_after(row) == Entry("baseline")
