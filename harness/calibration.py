@@ -56,13 +56,22 @@ def inference() -> Iterator[None]:
         yield
 
 
-def layer(shape: tuple[int, int, int], device: str = "cpu") -> Callable[[], Any]:
-    """A call of a new nn.LSTM, at a place in memory that is its own. ``shape``: T, B and I = H."""
+def layers(shape: tuple[int, int, int], device: str = "cpu") -> Callable[[], Callable[[], Any]]:
+    """Makes calls of new layers nn.LSTM, each at a place in memory that is its own, on one input. ``shape``: T, B and I = H."""
     steps, batch, hidden = shape
-    # What other programs allocate between two layers, so that each trial finds them elsewhere.
-    kept = [torch.empty(random.randrange(1, 200_000), device=device) for _ in range(random.randrange(1, 20))]
-    module, x = nn.LSTM(hidden, hidden, device=device), torch.randn(steps, batch, hidden, device=device)
-    return lambda: module(x) if kept else None
+
+    def elsewhere() -> list[torch.Tensor]:
+        # What other programs allocate in between, so that each trial finds its tensors at other places.
+        return [torch.empty(random.randrange(1, 200_000), device=device) for _ in range(random.randrange(1, 20))]
+
+    kept, x = elsewhere(), torch.randn(steps, batch, hidden, device=device)
+
+    def layer() -> Callable[[], Any]:
+        kept.extend(elsewhere())
+        module = nn.LSTM(hidden, hidden, device=device)
+        return lambda: module(x) if kept else None
+
+    return layer
 
 
 #: Makes a call slower by a share of its time.
@@ -128,7 +137,7 @@ def calibrate(trials: int, shape: tuple[int, int, int], device: str) -> Iterator
     slowed: Slowed = Occupying(clock, inference) if device == "cuda" else partial(waiting, clock=clock.now)
     for share, seconds in PLANTED:
         budget = Budget(seconds=seconds).on(device)
-        found = [trial(share, budget, clock, partial(layer, shape, device), slowed) for _ in range(trials)]
+        found = [trial(share, budget, clock, layers(shape, device), slowed) for _ in range(trials)]
         counts = Counter(verdict.value for verdict, _, _ in found)
         yield Calibration(
             planted=share,

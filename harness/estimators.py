@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from harness.arguments import above_zero, at_least
-from harness.calibration import INTERRUPTED, PLANTED, SHAPES, inference, layer
+from harness.calibration import INTERRUPTED, PLANTED, SHAPES, inference, layers
 from harness.clock import HostClock
 from harness.sampling import Budget, Contest, Samples, Subject, interleave, require_whole
 from harness.statistics import FASTEST_OF, LEVEL, STRETCHES, Array, Effect, Verdict, effect
@@ -45,7 +45,8 @@ class Series:
 
 def take(seconds: float, sample_seconds: float) -> Series:
     """A series of so many seconds of calls."""
-    subjects = {name: Subject(layer(SHAPES["cpu"]), inference) for name in ("baseline", "candidate")}
+    layer = layers(SHAPES["cpu"])
+    subjects = {name: Subject(layer(), inference) for name in ("baseline", "candidate")}
     budget = Budget(seconds=seconds, sample_seconds=sample_seconds, decide=False)
     taken = interleave(subjects, HostClock("cpu"), budget, random.randrange(2**31), "baseline")
     require_whole(taken)

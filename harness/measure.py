@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from types import MappingProxyType
 from typing import Any
 
@@ -18,7 +18,7 @@ from harness.implementation import Implementation, unusable
 from harness.interrupts import Interrupt, interrupts_noted
 from harness.limit import Limits
 from harness.outcome import Outcome
-from harness.passes import Cell, agreement, build, cold_caches, kernels
+from harness.passes import Cell, Inputs, agreement, build, cold_caches, kernels
 from harness.record import Throughput
 from harness.sampling import Budget, Samples, Stop, Subject, interleave
 from harness.trial import ContractError, lacks_memory
@@ -64,7 +64,7 @@ def measure(
     it had not seen. Raises :class:`Interrupted` after an interrupt from the keyboard, with what was taken until then.
     """
     clock = clock or HostClock(workload.case.device)
-    book = _Book({i.id: before.get(i.id, empty(workload, i, cold)) for i in implementations})
+    book = _Book(workload, {i.id: before.get(i.id, empty(workload, i, cold)) for i in implementations})
     for implementation in implementations:
         if implementation.id not in before or _interrupted(before[implementation.id]):
             _begin(book, workload, implementation, clock, calling)
@@ -97,8 +97,14 @@ def measure(
 class _Book:
     """The records of one workload as they come to be, by implementation, and the cells of those that are still timed."""
 
+    workload: Workload
     records: dict[str, Throughput]
     cells: dict[str, Cell] = field(default_factory=dict)
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """What all are timed on; made when the first is built, after it was seen that there is memory for them."""
+        return Inputs.of(self.workload.case)
 
     def conclude(self, id: str, outcome: Outcome, message: str) -> None:
         """The implementation has no times, and why."""
@@ -132,7 +138,7 @@ def _begin(book: _Book, workload: Workload, implementation: Implementation, cloc
     else:
         with concluding(id, book.conclude):
             footprint.require_memory(workload)
-            cell, record = _told(workload, implementation, calling), book.records[id]
+            cell, record = _told(workload, implementation, calling, book.inputs), book.records[id]
             warm_up = _warm_up(cell.subject, clock)
             book.cells[id] = cell
             book.records[id] = replace(
@@ -187,10 +193,10 @@ def _during(calling: Callable[[str], None], id: str) -> Iterator[None]:
         calling("")
 
 
-def _told(workload: Workload, implementation: Implementation, calling: Callable[[str], None]) -> Cell:
+def _told(workload: Workload, implementation: Implementation, calling: Callable[[str], None], inputs: Inputs | None = None) -> Cell:
     """The cell, built; whenever it is called, it is told."""
     with _during(calling, implementation.id):
-        cell = build(workload, implementation)
+        cell = build(workload, implementation, inputs)
     if calling is _nobody_listens:
         return cell
     context = cell.subject.context

@@ -90,7 +90,7 @@ def test_the_overhead_is_told_apart_from_the_calls() -> None:
 
 def test_the_layers_that_are_compared_give_answers() -> None:
     with torch.no_grad():
-        output, (h_n, _) = calibration.layer((5, 3, 7))()
+        output, (h_n, _) = calibration.layers((5, 3, 7))()()
     assert output.shape == (5, 3, 7) and h_n.shape == (1, 3, 7)
 
 
@@ -160,12 +160,17 @@ def test_an_interrupt_ends_it_and_keeps_what_was_done(
     made: list[int] = []
 
     def third(shape: tuple[int, int, int], device: str) -> Callable[[], Any]:
-        made.append(1)
-        # Two layers make a trial: this is the baseline of the second slowdown, and is interrupted while it is sampled.
-        return (lambda: signal.raise_signal(signal.SIGINT)) if len(made) == 3 else make(shape, device)
+        layer = make(shape, device)
 
-    make = calibration.layer
-    monkeypatch.setattr(calibration, "layer", third)
+        def counted() -> Callable[[], Any]:
+            made.append(1)
+            # Two layers make a trial: this is the baseline of the second slowdown, and is interrupted while it is sampled.
+            return (lambda: signal.raise_signal(signal.SIGINT)) if len(made) == 3 else layer()
+
+        return counted
+
+    make = calibration.layers
+    monkeypatch.setattr(calibration, "layers", third)
     assert main(["--trials", "1", "--results", str(tmp_path)]) == 130
     run = read(next(iter(tmp_path.iterdir())))
     assert run.complete and run.footer is not None and run.footer.exit_status == 130

@@ -461,3 +461,29 @@ def test_workloads_that_differ_have_different_ids() -> None:
     both = [INFERENCE, TRAINING, INFERENCE.on("cuda"), replace(INFERENCE, set="other"), replace(INFERENCE, case=replace(CASE, steps=9))]
     assert len({workload.id for workload in both}) == 5
     assert INFERENCE.id == "tests/gru-I3-H4-T4-B2-float32-cpu-inference"
+
+
+def test_all_implementations_of_a_workload_are_timed_on_the_same_memory() -> None:
+    seen: set[int] = set()
+
+    def forward(self: nn.GRU, input: Any, hx: Any) -> Any:
+        seen.add(input.data_ptr())
+        return nn.GRU.forward(self, input, hx)
+
+    for workload in (INFERENCE, TRAINING):
+        seen.clear()
+        records = measure(workload, [implementation(forward, "sample:a"), implementation(forward, "sample:b")], BUDGET)
+        assert [record.outcome for record in records] == ["passed"] * 2 and len(seen) == 1
+
+
+@pytest.mark.parametrize("workload", [INFERENCE, TRAINING], ids=["inference", "training"])
+def test_who_writes_into_the_inputs_of_all_is_wrong_and_the_others_are_not(workload: Workload) -> None:
+    def forward(self: nn.GRU, input: Any, hx: Any) -> Any:
+        answer = nn.GRU.forward(self, input.clone(), hx)
+        with torch.no_grad():
+            input.mul_(0.5)
+        return answer
+
+    wrong, right = measure(workload, [implementation(forward, "sample:writes"), implementation(nn.GRU, "sample:right")], BUDGET)
+    assert (wrong.outcome, right.outcome) == ("failed", "passed")
+    assert wrong.message == "Expected a timed call to leave its inputs as they are, but it wrote into x"
