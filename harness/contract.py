@@ -181,7 +181,7 @@ def run(check: Check, diagnose: bool = True) -> Conformance:
     trial = Trial(implementation, case, diagnose)
     lacks = implementation.capabilities.lacks(case)
     known = implementation.expected_failure(contract.id, case)
-    outcome, message = Outcome.PASSED, ""
+    outcome, message, kept = Outcome.PASSED, "", False
     started = time.perf_counter()
     try:
         with undisturbed(), equal_terms(), implementation.switches(), warnings.catch_warnings():
@@ -204,6 +204,7 @@ def run(check: Check, diagnose: bool = True) -> Conformance:
         elif known is not None:
             outcome, message = _as_declared(known, cause, message)
     else:
+        kept = True
         if lacks is not None and not trial.answered:
             # A contract about errors: whoever refuses everything refuses that too.
             outcome, message = Outcome.UNSUPPORTED, lacks
@@ -213,9 +214,11 @@ def run(check: Check, diagnose: bool = True) -> Conformance:
             outcome, message = Outcome.FAILED, f"Expected to fail ({known.reason}) but passed: remove the declaration"
     if lost := unusable(case.device):
         outcome, message = Outcome.CRASHED, "\n".join(filter(None, (f"it left {case.device} unusable: {lost}", message)))
+    # The trial's case: a search ends on another one than it began with.
+    found = finding(replace(check, case=trial.case), outcome, message)
     return replace(
-        # The trial's case: a search ends on another one than it began with.
-        finding(replace(check, case=trial.case), outcome, message),
+        # Where nothing but a declaration is false, a script has nothing to show.
+        replace(found, reproduction="") if kept and outcome is Outcome.FAILED else found,
         errors=[comparison.as_json() for comparison in trial.comparisons],
         kernels=trial.kernels,
         seconds=time.perf_counter() - started,

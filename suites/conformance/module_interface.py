@@ -161,6 +161,7 @@ def positional_arguments(trial: Trial) -> None:
                 assert p.dtype == torch.float64 and p.device.type == device, (name, p.dtype, p.device)
                 assert device == "meta" or 0 < p.abs().max() <= reference.hidden_size**-0.5, f"{name} is drawn from another law"
         assert all(p.device.type == "cpu" for p in twin.to_empty(device="cpu").parameters())
+        return layer(x, hx)
     """,
 )
 def device_and_dtype_arguments(trial: Trial) -> None:
