@@ -178,7 +178,8 @@ class Findings:
         return self._fastest(each=True)
 
     def _fastest(self, each: bool) -> pd.DataFrame:
-        found = speed.fastest(self.frames, self.cells, self.implementations, self.conforming, self.rounds, each=each)
+        untested = [row.implementation for row in rows(self.verdicts) if row.suitability == Suitability.NOT_TESTED]
+        found = speed.fastest(self.frames, self.cells, self.implementations, self.conforming, untested, self.rounds, each=each)
         return found if self.tested else found.iloc[:0]
 
 

@@ -67,10 +67,11 @@ class VerdictChange:
 
 @dataclass(frozen=True)
 class Beside:
-    """What became of one machine's results. ``machine`` is empty where there is one."""
+    """What became of one machine's results. ``machine`` is empty where there is one. ``shared``: how many outcomes both sides have."""
 
     machine: str
     verdicts: list[VerdictChange]
+    shared: int
     outcomes: list[OutcomeChange]
     speed: Difference
     environment: list[tuple[str, str, str]]
@@ -89,6 +90,11 @@ class Changes:
     appeared: list[str]
     vanished: list[str]
 
+    @property
+    def any_compared(self) -> bool:
+        """Whether anything was: a gate that compares nothing must not pass for one that found nothing."""
+        return any(one.shared or one.speed.changes for one in self.beside)
+
 
 def changes(base: Findings, head: Findings) -> Changes:
     """Pairs the machines by name; where either side has but one, these two."""
@@ -104,7 +110,10 @@ def changes(base: Findings, head: Findings) -> Changes:
 
 
 def _beside(machine: str, base: Findings, head: Findings) -> Beside:
-    return Beside(machine, _verdicts(base, head), _changed(base, head), difference(base.frames, head.frames), _environment(base, head))
+    before, after = _outcomes(base), _outcomes(head)
+    shared = sum(len(before[key].keys() & after[key].keys()) for key in before.keys() & after.keys())
+    times = difference(base.frames, head.frames)
+    return Beside(machine, _verdicts(base, head), shared, _changed(before, after), times, _environment(base, head))
 
 
 def _verdicts(base: Findings, head: Findings) -> list[VerdictChange]:
@@ -114,19 +123,20 @@ def _verdicts(base: Findings, head: Findings) -> list[VerdictChange]:
 
 
 _Key = tuple[str, str]
+_Outcomes = dict[_Key, dict[str, str]]
 
 _NOTHING = (Outcome.DOES_NOT_APPLY, Outcome.UNAVAILABLE)
 """Outcomes that say nothing about an implementation."""
 
 
-def _outcomes(findings: Findings) -> dict[_Key, dict[str, str]]:
+def _outcomes(findings: Findings) -> _Outcomes:
     """(contract or workload, implementation) -> case -> its outcome, the worst where a case was run in several ways."""
     checked = [
         (row.contract, row.implementation, f"{row.case} on {row.device}" if row.device else row.case, row.outcome)
         for row in rows(findings.current.conformance)
     ]
     timed = [(row.workload, row.implementation, f"{row.place}, {row.configuration}", row.outcome) for row in rows(findings.newest_cells)]
-    answer: dict[_Key, dict[str, str]] = {}
+    answer: _Outcomes = {}
     for what, implementation, case, outcome in checked + timed:
         if outcome not in _NOTHING:
             own = answer.setdefault((what, implementation), {})
@@ -138,8 +148,7 @@ def _rank(outcome: str) -> int:
     return WORST_FIRST.index(Outcome(outcome)) if outcome else len(WORST_FIRST)
 
 
-def _changed(base: Findings, head: Findings) -> list[OutcomeChange]:
-    before, after = _outcomes(base), _outcomes(head)
+def _changed(before: _Outcomes, after: _Outcomes) -> list[OutcomeChange]:
     answer = []
     for key in dict.fromkeys([*after, *before]):
         old, new = before.get(key, {}), after.get(key, {})

@@ -161,7 +161,13 @@ def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str], ro
 
 
 def fastest(
-    frames: Frames, cells: pd.DataFrame, implementations: list[str], conforming: list[str], rounds: Rounds, each: bool = False
+    frames: Frames,
+    cells: pd.DataFrame,
+    implementations: list[str],
+    conforming: list[str],
+    untested: list[str],
+    rounds: Rounds,
+    each: bool = False,
 ) -> pd.DataFrame:
     """One row per use: the fastest conforming implementation, or why there is none.
 
@@ -185,7 +191,8 @@ def fastest(
         whole = [name for name in implementations if len(timed.get(name, ())) == len(workloads)]
         ranked = sorted((name for name in whole if name in conforming), key=logs.__getitem__)
         found = {**keys, "length": length, "lengths": workloads, "winner": "", "leader": "", "runner_up": "", "speedup": math.nan}
-        found |= {"low": math.nan, "high": math.nan, "verdict": "", "passed_over": _passed_over(use, whole, ranked, conforming, logs)}
+        found |= {"low": math.nan, "high": math.nan, "verdict": ""}
+        found["passed_over"] = _passed_over(use, whole, ranked, conforming, untested, logs)
         found["outcomes"] = {str(row.implementation): str(row.outcome) for row in use if row.samples == 0}
         if ranked:
             found |= _contest(ranked, workloads, timed, rounds)
@@ -252,12 +259,15 @@ def _uses(cells: pd.DataFrame, each: bool) -> Iterator[tuple[dict[str, Any], str
                 yield of_use, name, use
 
 
-def _passed_over(use: list[Any], whole: list[str], ranked: list[str], conforming: list[str], logs: Mapping[str, float]) -> list[str]:
+def _passed_over(
+    use: list[Any], whole: list[str], ranked: list[str], conforming: list[str], untested: list[str], logs: Mapping[str, float]
+) -> list[str]:
     """Who was not considered although it may be of interest: faster but not conforming, or without a time for every T."""
     answer = []
     for name in whole:
         if name not in conforming and (not ranked or logs[name] < logs[ranked[0]]):
-            answer.append(f"{name} took less time but does not conform" if ranked else f"{name} was timed but does not conform")
+            why = "no contract was run on it" if name in untested else "it does not conform"
+            answer.append(f"{name} {'took less time' if ranked else 'was timed'}, but {why}")
     lost: dict[str, list[Any]] = {}
     for row in use:
         if row.outcome != Outcome.PASSED:

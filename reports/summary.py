@@ -32,10 +32,11 @@ MESSAGE_TOLD = 1500
 
 @dataclass(frozen=True)
 class Summary:
-    """``text``: the Markdown. ``regressed``: whether HEAD breaks something that BASE kept, or a slowdown is confirmed."""
+    """``text``: the Markdown. ``regressed``: whether HEAD breaks something that BASE kept, or a slowdown is confirmed; None where there is
+    no BASE, or nothing that both have."""
 
     text: str
-    regressed: bool
+    regressed: bool | None
 
 
 def summary(head: Frames, base: Frames | None = None, most: int = MOST) -> Summary:
@@ -48,7 +49,7 @@ def summary(head: Frames, base: Frames | None = None, most: int = MOST) -> Summa
         text = "\n\n".join(part for part in _parts(findings, change, compared, warnings, limit) if part) + "\n"
         if len(text.encode()) <= most:
             break
-    return Summary(text, change is not None and change.regressed)
+    return Summary(text, change.regressed if change is not None and change.found.any_compared else None)
 
 
 def _parts(
@@ -186,7 +187,7 @@ def _fastest(findings: Findings, limit: int) -> Iterable[str]:
 def _winner(row: Any) -> str:
     """Who is the fastest of a use, and how fast beside the next."""
     if not row.leader:
-        return "none conforms"
+        return "none known to conform"
     if not row.runner_up:
         return f"{code(row.leader)}, the only one"
     margin = "too few rounds" if math.isnan(row.low) else f"{row.speedup:.2f}× ({row.low:.2f} to {row.high:.2f})"

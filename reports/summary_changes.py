@@ -53,6 +53,8 @@ class Change:
             yield from _beside(one, limit)
 
     def _in_a_word(self) -> str:
+        if not self.found.any_compared:
+            return "**Nothing is compared**: HEAD has no check and no time that BASE has too."
         wrong = len(self.broken)
         kept = f"**{counted(wrong, 'result')} that BASE had right went wrong**" if wrong else "nothing that BASE had right went wrong"
         judged = [change for one in self.found.beside if _judged(one) for change in one.speed.changes]

@@ -216,7 +216,12 @@ def _use(row: Any) -> dict[str, str]:
     """What is said of one use: its kind, a name or the word in its place, the margin, and beside whom."""
     margin = times(row.speedup, row.low, row.high)
     if not row.leader:
-        return {"kind": "none", "name": "none conforms", "margin": "", "note": "no conforming implementation was timed on all of it"}
+        return {
+            "kind": "none",
+            "name": "none known to conform",
+            "margin": "",
+            "note": "no conforming implementation was timed on all of it",
+        }
     if not row.runner_up:
         return {"kind": "alone", "name": row.leader, "margin": "", "note": "the only conforming one that was timed"}
     if row.winner:

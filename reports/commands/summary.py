@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from reports.commands.shared import RUN, Commands, add_base, head_and_base
+from reports.load import LoadError
 from reports.summary import summary
 
 
@@ -15,7 +16,7 @@ def add(commands: Commands) -> None:
         "summary",
         help="print a summary in GitHub's Markdown, for a pull request or the page of a CI job",
         description="At most 65,536 bytes, which a comment holds; what is left out is counted. With --base the exit status is 1 if HEAD "
-        "breaks what BASE kept, or if a slowdown is confirmed.",
+        "breaks what BASE kept, or if a slowdown is confirmed, and 2 where nothing can be compared.",
     )
     command.add_argument("runs", nargs="+", type=Path, metavar="RUN", help=RUN)
     add_base(command, "says what has changed since")
@@ -25,4 +26,6 @@ def add(commands: Commands) -> None:
 def _run(chosen: argparse.Namespace) -> int:
     found = summary(*head_and_base(chosen))
     print(found.text, end="")
-    return int(found.regressed)
+    if chosen.base and found.regressed is None:
+        raise LoadError("Nothing to compare: HEAD has no check and no time that BASE has too.")
+    return int(bool(found.regressed))

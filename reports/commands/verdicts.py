@@ -11,6 +11,7 @@ from typing import Any
 from reports import comparison
 from reports.analysis import Findings
 from reports.commands.shared import RUN, Commands, interval, known, read
+from reports.load import LoadError
 from reports.tables import counted
 
 
@@ -41,7 +42,7 @@ def _run(chosen: argparse.Namespace) -> int:
         told = f"nothing was timed in the same rounds as {chosen.baseline or 'the baseline'}"
         print(f"warning: {told} on {counted(len(left), 'workload')}, which are left out: {few}", file=sys.stderr)
     if not found and not beside:
-        print("Nothing to compare: no two implementations were timed in the same rounds of a workload.", file=sys.stderr)
+        raise LoadError("Nothing to compare: no two implementations were timed in the same rounds of a workload.")
     return 0
 
 

@@ -32,7 +32,7 @@ COLUMNS = [
 
 _DRAWN = [*(name for name in COLUMNS if name != "without_a_time"), "sizes", "length", "outcomes"]
 
-_WORDS = {"undecided": "undecided", "same": "the same", "none": "none conforms", "alone": "the only one"}
+_WORDS = {"undecided": "undecided", "same": "the same", "none": "none known to conform", "alone": "the only one"}
 
 
 def plans(findings: Findings) -> list[style.Plan]:

@@ -110,6 +110,14 @@ def test_a_wrong_answer_or_none_in_a_timed_workload_disqualifies(tmp_path: Path,
     assert "gru-T8" in summary(findings.frames).text
 
 
+def test_who_was_not_tested_is_not_said_not_to_conform(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, check("y:a", "a.one"), check("y:a", "a.two"), cell("x:b", ROUNDS))
+    (row,) = (row for _, row in findings.fastest.iterrows())
+    assert row["leader"] == "" and row["passed_over"] == ["x:b was timed, but no contract was run on it"]
+    text = summary(findings.frames).text
+    assert "none known to conform" in text and "not conform" not in text
+
+
 @pytest.mark.parametrize("outcome", [Outcome.OUT_OF_MEMORY, Outcome.UNSUPPORTED, Outcome.UNAVAILABLE])
 def test_what_is_no_wrong_answer_in_a_timed_workload_does_not_disqualify(tmp_path: Path, outcome: Outcome) -> None:
     findings = findings_of(tmp_path, check("x:a", "a.one"), check("x:a", "a.two"), cell("x:a", [], outcome=outcome))
@@ -251,7 +259,7 @@ def test_an_implementation_that_breaks_a_contract_is_never_the_fastest(tmp_path:
     findings = findings_of(tmp_path, *passing("x:a", "x:b"), check("x:b", "a.one", Outcome.FAILED), *cells)
     row = findings.fastest.iloc[0]
     assert row["winner"] == "x:a"
-    assert row["passed_over"] == ["x:b took less time but does not conform"]
+    assert row["passed_over"] == ["x:b took less time, but it does not conform"]
 
 
 def test_nobody_is_the_fastest_where_nobody_conforms(tmp_path: Path) -> None:

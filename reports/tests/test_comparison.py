@@ -185,9 +185,9 @@ def test_a_baseline_that_was_not_timed_is_one_line_and_status_2(run: Run, capsys
 
 
 def test_nothing_to_compare_is_said(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verdicts", str(run(cell("torch:a", ROUNDS), cell("x:b", ROUNDS, rounds=[])))]) == 0
+    assert main(["verdicts", str(run(cell("torch:a", ROUNDS), cell("x:b", ROUNDS, rounds=[])))]) == 2
     told = capsys.readouterr()
-    assert told.out == "" and told.err.startswith("Nothing to compare: ") and len(told.err.splitlines()) == 1
+    assert told.out == "" and told.err.startswith("error: Nothing to compare: ") and len(told.err.splitlines()) == 1
 
 
 def _compared(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, list[str], list[str]]:

@@ -174,6 +174,14 @@ def test_what_was_right_and_is_broken_is_an_exit_status_of_1(
     assert main(["summary", str(head)]) == 0
 
 
+def test_a_gate_that_compares_nothing_does_not_pass(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    base, head = run(check("x:a", "a.one")), run(cell("torch:b", ROUNDS), cell("x:a", ROUNDS))
+    assert main(["summary", str(head), "--base", str(base)]) == 2
+    told = capsys.readouterr()
+    assert "**Nothing is compared**: HEAD has no check and no time that BASE has too." in told.out
+    assert told.err == "error: Nothing to compare: HEAD has no check and no time that BASE has too.\n"
+
+
 @pytest.mark.parametrize(("by", "status"), [(2.2, 1), (2.0, 0), (1.8, 0)])
 def test_a_confirmed_slowdown_is_an_exit_status_of_1(by: float, status: int, run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     base, head = (run(cell("torch:a", ROUNDS), cell("x:b", slower(factor))) for factor in (2, by))
