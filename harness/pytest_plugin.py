@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -22,7 +23,7 @@ from harness.record import Conformance, Mutation, Throughput, to_json
 from harness.replay import REPLAY
 from harness.sampling import Budget
 from harness.store import decode, encode
-from harness.telling import kill_matrix, replaced_baseline, summary
+from harness.telling import kill_matrix, replaced_baseline, summary, timed_alone
 from harness.workload import Workload
 
 _RESULT = "harness_result"
@@ -298,8 +299,9 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     mutations = [result for result in session.results if isinstance(result, Mutation)]
     for line in kill_matrix(mutations) + summary([r for r in session.results if not isinstance(r, Mutation)]):
         terminalreporter.write_line(line)
-    for line in replaced_baseline(session.baseline, [r for r in session.results if isinstance(r, Throughput)]):
+    times = [result for result in session.results if isinstance(result, Throughput)]
+    for line in replaced_baseline(session.baseline, times) + timed_alone(times):
         terminalreporter.write_line(line)
     terminalreporter.write_line(f"run file: {os.path.relpath(path)}")
     if exitstatus == pytest.ExitCode.INTERRUPTED and measuring(config):
-        terminalreporter.write_line(f"to go on from it: the same command with --resume {os.path.relpath(path)}")
+        terminalreporter.write_line(f"to go on from it: the same command with --resume {shlex.quote(os.path.relpath(path))}")

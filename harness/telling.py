@@ -49,6 +49,12 @@ def summary(results: Sequence[Conformance | Throughput]) -> list[str]:
     return lines
 
 
+def timed_alone(results: Sequence[Throughput]) -> list[str]:
+    """One line where one implementation was timed and no other, so that nothing can be compared."""
+    names = sorted({result.implementation for result in results})
+    return [f"{names[0]} was timed alone: --baseline ID times another one beside it, to be compared with"] if len(names) == 1 else []
+
+
 def replaced_baseline(asked: str, results: Sequence[Throughput]) -> list[str]:
     """One line where the baseline that was ``asked`` for has no times on some workload, so that others are compared with another one."""
     lost = [result for result in results if result.implementation == asked and result.outcome != Outcome.PASSED]

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import random
 import runpy
+import shlex
 import shutil
 import statistics as stdlib
 import sys
@@ -208,7 +209,7 @@ def _run(asked: argparse.Namespace, command: list[str]) -> int:
         say(line)
     say(f"{spelled(time.monotonic() - start)}; run file: {writer.close(status)}")
     if not finished:
-        say(f"to go on from it: the same command with --resume {writer.path}")
+        say(f"to go on from it: the same command with --resume {shlex.quote(str(writer.path))}")
     return status
 
 

@@ -16,7 +16,7 @@ def floors(ratio: float) -> str:
         return "not measured"
     if math.isinf(ratio):
         return "not finite"
-    return f"{ratio:.2g}×" if ratio < 100 else f"{engineering(ratio)}×"
+    return f"{ratio:.2g}×" if ratio < 100 else f"{engineering(ratio)}×" if ratio < 1e6 else f"{ratio:.1e}×"
 
 
 def digits(value: float) -> str:

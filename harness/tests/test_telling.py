@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.record import Conformance, Mutation
-from harness.telling import kill_matrix, replaced_baseline, summary
+from harness.telling import kill_matrix, replaced_baseline, summary, timed_alone
 from harness.tests.test_record import CONFORMANCE, THROUGHPUT
 
 
@@ -33,3 +33,10 @@ def test_a_baseline_without_times_is_told_and_one_with_them_is_not() -> None:
     (line,) = replaced_baseline("x:base", found)
     assert line.startswith("--baseline x:base has no times on 1 of 2 workloads (it has no bfloat16): ")
     assert replaced_baseline("x:other", found) == replaced_baseline("", found) == []
+
+
+def test_who_is_timed_alone_is_told_that_nothing_is_compared() -> None:
+    one, other = replace(THROUGHPUT, implementation="x:one"), replace(THROUGHPUT, implementation="x:other")
+    assert timed_alone([]) == timed_alone([one, other]) == []
+    (line,) = timed_alone([one, one])
+    assert line.startswith("x:one was timed alone: --baseline ID ")
