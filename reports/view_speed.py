@@ -14,10 +14,10 @@ from harness.proportions import wilson
 from harness.workload import Pass
 from reports import metrics, speed
 from reports.analysis import Findings
-from reports.figures.style import MODE_NAMES, engineering
+from reports.figures.style import MODE_NAMES
 from reports.figures.throughput import SWEEP
 from reports.tables import counted, rows
-from reports.words import duration, floors, percent, size
+from reports.words import duration, engineering, floors, percent, size
 
 CELLS_SHOWN = 4000
 """Rows of the table of timed cells, and of the table of costs."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-from reports.figures.style import engineering
-
 _SECONDS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 _BYTES = ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB"), (1, "bytes"))
 
@@ -17,6 +15,14 @@ def floors(ratio: float) -> str:
     if math.isinf(ratio):
         return "not finite"
     return f"{ratio:.2g}×" if ratio < 100 else f"{engineering(ratio)}×" if ratio < 1e6 else f"{ratio:.1e}×"
+
+
+def engineering(value: float) -> str:
+    """``value`` with three significant digits and k, M, G, T or P."""
+    for limit, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{suffix}"
+    return f"{value:.3g}"
 
 
 def digits(value: float) -> str:

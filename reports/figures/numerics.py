@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter
 from reports.analysis import Findings, undeclared
 from reports.figures import layout, style
 from reports.tables import rows
+from reports.words import engineering
 
 TITLE = "Error over the noise floor"
 LEAST = 0.05
@@ -90,7 +91,7 @@ def _summary(errors: pd.DataFrame) -> pd.DataFrame:
 def _panel(panel: Axes, summary: pd.DataFrame, allowances: list[float], names: list[str], high: float) -> None:
     panel.set_xscale("log")
     panel.set_xlim(LEAST * 0.8, high * 2.5)
-    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1000 else style.engineering(value)))
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1000 else engineering(value)))
     panel.xaxis.set_minor_formatter(FuncFormatter(lambda value, _: ""))
     panel.set_xlabel("error / floor", color=style.MUTED)
     panel.grid(axis="y", visible=False)

@@ -15,6 +15,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from reports.analysis import Findings, undeclared
 from reports.figures import layout, numerics, style
 from reports.tables import counted, rows
+from reports.words import engineering
 
 TITLE = "Error over the noise floor, by sequence length"
 DIRECTIONS = ("forward", "gradients")
@@ -115,7 +116,7 @@ def _axes(panel: Axes, lengths: list[int], high: float, last: bool) -> None:
         panel.set_xticks([])
     panel.set_yscale("log")
     panel.set_ylim(numerics.LEAST * 0.8, high * 2.5)
-    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1000 else style.engineering(value)))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}" if value < 1000 else engineering(value)))
     panel.yaxis.set_minor_locator(NullLocator())
     panel.axhline(1, color=style.INK, linewidth=1)
 

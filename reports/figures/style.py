@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 from PIL import Image
 
 from harness.outcome import Outcome
+from reports.words import engineering
 
 INK, MUTED, RULE, PAPER, SEVERE = "#1f2428", "#6a737d", "#dfe3e8", "#ffffff", "#a2141f"
 """Text, secondary text, grid, background, the worst outcomes. The page puts its own in their place, which follow the reader's scheme."""
@@ -184,14 +185,6 @@ def slug(*parts: str) -> str:
     text = "-".join(part for part in parts if part).lower()
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)
     return "-".join(piece for piece in kept.split("-") if piece)
-
-
-def engineering(value: float) -> str:
-    """``value`` with three significant digits and k, M, G, T or P."""
-    for limit, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:.3g}"
 
 
 def length_axis(axes: Axes, lengths: Sequence[int], label: bool = True) -> None:

@@ -22,6 +22,7 @@ from reports import costs, metrics, speed
 from reports.analysis import Findings, Suitability
 from reports.figures import layout, strip, style
 from reports.tables import counted, rows
+from reports.words import engineering
 
 SWEEP = ["timed_pass", "place", "configuration"]
 Sweep = tuple[dict[str, str], pd.DataFrame]
@@ -195,8 +196,8 @@ def _curve(panel: Axes, line: list[Any], lengths: list[int], look: style.Series,
 
 def _told(row: Any) -> str:
     """A cell with a time, in the words that show when it is pointed at."""
-    told = f"T={row.sequence_length}: {style.engineering(row.rate)} tokens/s "
-    told += f"({style.engineering(row.rate_low)} to {style.engineering(row.rate_high)})"
+    told = f"T={row.sequence_length}: {engineering(row.rate)} tokens/s "
+    told += f"({engineering(row.rate_low)} to {engineering(row.rate_high)})"
     if not math.isnan(row.limit_share):
         told += f", {row.limit_share:.2g} of the limit ({row.limit_bound})"
     if row.host_share >= metrics.HOST_BOUND:
@@ -269,7 +270,7 @@ def _alternative(what: str, group: pd.DataFrame, modes: list[str]) -> str:
         at = own[own["sequence_length"] == longest].sort_values("rate", ascending=False)
         values = [f"{row.implementation} {_value(row)}" for row in rows(at)]
         limit = limits(at)
-        told = f" The limit is {style.engineering(limit['limit_rate'].iloc[0])}, by {limit['limit_bound'].iloc[0]}." if len(limit) else ""
+        told = f" The limit is {engineering(limit['limit_rate'].iloc[0])}, by {limit['limit_bound'].iloc[0]}." if len(limit) else ""
         sentences.append(f"{style.MODE_NAMES.get(mode, mode)} at T={longest}: {', '.join(values)}.{told}")
     return " ".join(sentences)
 
@@ -277,4 +278,4 @@ def _alternative(what: str, group: pd.DataFrame, modes: list[str]) -> str:
 def _value(row: Any) -> str:
     if not row.samples:
         return f"{row.outcome}{costs.fitting(row.fits_batch)}"
-    return style.engineering(row.rate) + (" (host-bound)" if row.host_share >= metrics.HOST_BOUND else "")
+    return engineering(row.rate) + (" (host-bound)" if row.host_share >= metrics.HOST_BOUND else "")

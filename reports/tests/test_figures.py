@@ -24,6 +24,7 @@ from reports.metrics import HOST_BOUND
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
 from reports.tests.test_analysis import ROUNDS, broken, cell, check, findings_of, passing, slower
+from reports.words import engineering
 
 
 def draw(module: Any, findings: Findings) -> list[Drawing]:
@@ -341,7 +342,7 @@ def test_where_nobody_conforms_the_map_names_nobody(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("value", "text"), [(0.5, "0.5"), (1234, "1.23k"), (2e6, "2M"), (3e9, "3G"), (8.45e14, "845T"), (1e15, "1P")])
 def test_a_large_number_is_three_digits_and_a_letter(value: float, text: str) -> None:
-    assert style.engineering(value) == text
+    assert engineering(value) == text
 
 
 def test_an_axis_of_costs_has_two_labels_however_alike_they_are(tmp_path: Path) -> None:
