@@ -101,12 +101,16 @@ def blind_spots(contract: Contract, case: Case, device: str = "") -> list[str]:
     """The wrong answers that ``case`` could not tell from the right one, each as a sentence; empty for a case fit for use.
 
     ``device``: with as much let pass as there, where that is not the case's own (:func:`harness.tolerance.allowance`).
+    Raises ValueError where the contract has alternatives, but none for this case.
     """
     if contract.alternatives is None:
         return []
     expected = answer(case)
     found = []
-    for name, wrong in contract.alternatives(case).items():
+    alternatives = contract.alternatives(case)
+    if not alternatives:
+        raise ValueError(f"Expected {contract.id} to have a wrong answer for {case.id}, or no alternatives at all, but there is none")
+    for name, wrong in alternatives.items():
         strength = signal(expected.tensors, wrong, expected.floors, allowance(replace(case, device=device or case.device)))
         if not strength >= SIGNAL:
             found.append(

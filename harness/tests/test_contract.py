@@ -332,6 +332,12 @@ def test_a_wrong_answer_that_is_no_number_counts_as_blind() -> None:
     assert len(blind_spots(contract, CASE)) == 1
 
 
+def test_a_case_without_any_wrong_answer_is_no_case_that_can_see() -> None:
+    contract = replace(samples.agrees, alternatives=lambda case: {})
+    with pytest.raises(ValueError, match=f"Expected sample.agrees to have a wrong answer for {CASE.id}"):
+        blind_spots(contract, CASE)
+
+
 def test_a_contract_function_may_compare_nothing_only_by_raising() -> None:
     with pytest.raises(ValueError, match="at least one tensor"):
         Trial(implementation(nn.GRU), CASE).agree({}, answer(CASE), only=[])
