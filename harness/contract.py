@@ -35,8 +35,8 @@ class Contract:
     wrong answers, by name, that the case must be able to tell from the right one; see :func:`blind_spots`. ``needs_constructor``: it is
     about the class itself, and says nothing where an implementation has none. ``only_on``: the one device that it is about.
     ``needs``: packages without which it cannot be checked; they are optional. ``gibibytes``: the memory that a check takes; where it
-    says some, it is checked only by those who ask for large ones. ``time_limits``: how many times what a check may take one of
-    it may take, because it does the work of many. ``demonstration``: what the reproduction of a failure does to a layer; see
+    says some, it is checked only by those who ask for large ones. ``time_limit_factor``: by how much a check of it may take longer
+    than the limit allows, because it does the work of many. ``demonstration``: what the reproduction of a failure does to a layer; see
     :mod:`harness.reproduction`.
     """
 
@@ -52,7 +52,7 @@ class Contract:
     only_on: str = ""
     needs: tuple[str, ...] = ()
     gibibytes: int = 0
-    time_limits: int = 1
+    time_limit_factor: int = 1
     demonstration: str = FORWARD
 
     def __post_init__(self) -> None:

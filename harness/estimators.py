@@ -95,7 +95,7 @@ def verdict(
 
 def row(name: str, several: Sequence[Series], estimate: Callable[[Times, Times], Effect], decide: bool = True) -> str:
     """One line of the table: the standard error, false alarms, and how many of each planted slowdown were found, in which time."""
-    whole = [verdict_of_all(one, estimate) for one in several]
+    whole = [effect_at_the_end(one, estimate) for one in several]
     error = math.sqrt(stdlib.fmean(effect_of.log**2 for effect_of in whole))
     cells = [f"{name:32} {error:7.4f}"]
     for share, seconds in PLANTED:
@@ -105,7 +105,7 @@ def row(name: str, several: Sequence[Series], estimate: Callable[[Times, Times],
     return "  ".join(cells)
 
 
-def verdict_of_all(series: Series, estimate: Callable[[Times, Times], Effect]) -> Effect:
+def effect_at_the_end(series: Series, estimate: Callable[[Times, Times], Effect]) -> Effect:
     """The effect in the first :attr:`Budget.seconds` of a series, in which nothing was planted."""
     spent = np.cumsum((series.calls + series.untimed) * (series.candidate + series.baseline))
     rounds = int(np.searchsorted(spent, Budget.seconds)) + 1

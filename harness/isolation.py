@@ -40,7 +40,7 @@ class Worker:
         """What came of ``check``; a death of the worker and a hang are outcomes too. Raises what the suite itself raised."""
         if self._hung[check.implementation.id] >= PATIENCE:
             return finding(check, Outcome.TIMED_OUT, f"not run: {PATIENCE} checks of it were not answered in time before")
-        limit = self._limit * check.contract.time_limits
+        limit = self._limit * check.contract.time_limit_factor
         try:
             self._child.start(self._references, torch.get_num_threads())
             self._child.await_ready()

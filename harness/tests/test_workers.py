@@ -73,7 +73,7 @@ def test_processes_share_what_they_know_of_hanging(two: Workers) -> None:
 
 def test_a_contract_that_does_the_work_of_many_is_given_longer() -> None:
     pool = Workers(_REFERENCES, 0.5, 1)
-    patient = replace(samples.agrees, time_limits=3)
+    patient = replace(samples.agrees, time_limit_factor=3)
     try:
         result = pool._workers[0].run(Check(patient, samples.HANGS, CASE))
     finally:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
+from harness.tolerance import FLOORS
 from reports.analysis import Findings, undeclared
 from reports.figures import layout, style
 from reports.tables import rows
@@ -36,7 +37,7 @@ def plans(findings: Findings) -> list[style.Plan]:
         return []
     measured = set(errors["implementation"])
     names = [name for name in findings.implementations if name in measured]
-    high = float(np.nanmax([errors["ratio"].max(), errors["allowance"].max(), 4.0])) * 1.6
+    high = float(np.nanmax([errors["ratio"].max(), errors["allowance"].max(), FLOORS])) * 1.6
     pairs = errors[["dtype", "allowance"]].dropna().drop_duplicates()
     allowances = {str(dtype): sorted(own["allowance"]) for dtype, own in pairs.groupby("dtype")}
     return [partial(_draw, findings.machine, _summary(errors), names, allowances, high)]

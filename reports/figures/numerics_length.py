@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
+from harness.tolerance import FLOORS
 from reports.analysis import Findings, undeclared
 from reports.figures import layout, numerics, style
 from reports.tables import counted, rows
@@ -33,7 +34,7 @@ def plans(findings: Findings) -> list[style.Plan]:
     measured = set(known["implementation"])
     names = [name for name in findings.implementations if name in measured]
     looks = {name: look for name, look in style.series(findings.drawn).items() if name in measured}
-    high = float(np.nanmax([known["ratio"].max(), known["allowance"].max(), 4.0])) * 1.6
+    high = float(np.nanmax([known["ratio"].max(), known["allowance"].max(), FLOORS])) * 1.6
     return [partial(_draw, findings.machine, summarised(known), names, looks, high, len(errors) - len(known))]
 
 

@@ -1,6 +1,6 @@
 """Covering arrays: few rows in which every pair of options meets.
 
-Written here because the suites must run where nothing can be installed beyond torch, pytest and the report's libraries.
+No library does it: a runner without a network has torch, pytest and what the reports need, and the cases have to be the same there.
 The greedy construction is that of AETG (Cohen, Dalal, Fredman, Patton 1997, "The AETG system"), without its claims to be small.
 """
 

@@ -25,7 +25,7 @@ def contract(
     only_on: str = "",
     needs: tuple[str, ...] = (),
     gibibytes: int = 0,
-    time_limits: int = 1,
+    time_limit_factor: int = 1,
     demonstration: str = FORWARD,
 ) -> Callable[[Callable[[Trial], None]], Contract]:
     """Makes a function that takes a trial into the contract ``id``; its mutants are those registered under this id."""
@@ -45,7 +45,7 @@ def contract(
             only_on=only_on,
             needs=needs,
             gibibytes=gibibytes,
-            time_limits=time_limits,
+            time_limit_factor=time_limit_factor,
             demonstration=demonstration,
         )
 

@@ -278,7 +278,7 @@ def _arrived(leaves: Mapping[str, Tensor]) -> dict[str, Array]:
     # 61 sequences over and over: no two of them lie a power of two apart.
     every(input_size=1025, hidden_size=1, steps=2, batch=61, dtype="bfloat16"),
     gibibytes=14,
-    time_limits=10,
+    time_limit_factor=10,
     demonstration="""
         copies = 2**31 // x.numel() + 1
         many = lambda value: value.repeat(1, copies, 1)

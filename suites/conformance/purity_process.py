@@ -49,7 +49,7 @@ def _living() -> int:
         *every(hidden_size=4, steps=3, batch=3, lengths=(3, 2, 1), enforce_sorted=True),
     ],
     # A layer that is compiled for each length takes a second or more for each of 30.
-    time_limits=4,
+    time_limit_factor=4,
     demonstration="""
         hx, left, ref = None if isinstance(x, tuple) else hx, [], lambda *kept: [*map(torch.utils.weak.ref, kept)]
         assert {0 * gc.collect() or r() for r in (lambda m, y: ref(m, y, m(y, hx) and layer(y, hx)[0]))(NEW.to(dtype), x.data[:])} == {None}

@@ -29,7 +29,7 @@ _PATIENCE = 8.0
     MUST,
     "MacIver et al. 2019, Hypothesis: a new approach to property-based testing",
     every(name="search"),
-    time_limits=4,
+    time_limit_factor=4,
     demonstration=BACKWARD,
 )
 def values_and_gradients(trial: Trial) -> None:

@@ -205,7 +205,7 @@ def layout(trial: Trial) -> None:
     ],
     _wrong_states,
     # A layer that is compiled for each length takes seconds for each of 16.
-    time_limits=3,
+    time_limit_factor=3,
     demonstration="""
         time, outputs, state = int(reference.batch_first and x.dim() == 3), [], hx
         for size in range(12, 0, -1):

@@ -101,7 +101,7 @@ _FORGOTTEN, _SEEN = 300, 100
     "torch.nn.LSTM: Inputs; pytorch#133751, jax#17966, chainer#7545: grid dimensions and counters of 16 bits",
     every(input_size=1, hidden_size=2, steps=_BEYOND, batch=1),
     # As many steps as hundreds of other checks have: a loop over somebody's cell takes 0.1 to 0.3 ms of processor time for each.
-    time_limits=4,
+    time_limit_factor=4,
 )
 def beyond_65535_steps(trial: Trial) -> None:
     case, length = trial.case, _FORGOTTEN + _SEEN
