@@ -23,7 +23,7 @@ from harness.record import Conformance, Mutation, Throughput, to_json
 from harness.replay import REPLAY
 from harness.sampling import Budget
 from harness.store import decode, encode
-from harness.telling import kill_matrix, replaced_baseline, summary, timed_alone
+from harness.telling import kill_matrix, nothing_checked, replaced_baseline, summary, timed_alone
 from harness.workload import Workload
 
 _RESULT = "harness_result"
@@ -300,7 +300,8 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     for line in kill_matrix(mutations) + summary([r for r in session.results if not isinstance(r, Mutation)]):
         terminalreporter.write_line(line)
     times = [result for result in session.results if isinstance(result, Throughput)]
-    for line in replaced_baseline(session.baseline, times) + timed_alone(times):
+    checked = [result for result in session.results if isinstance(result, Conformance)]
+    for line in replaced_baseline(session.baseline, times) + timed_alone(times) + nothing_checked(checked):
         terminalreporter.write_line(line)
     terminalreporter.write_line(f"run file: {os.path.relpath(path)}")
     if exitstatus == pytest.ExitCode.INTERRUPTED and measuring(config):

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -245,6 +246,10 @@ def _kind_of(value: Any) -> str:
 
 
 def _unknown(reference: str, why: str) -> str:
+    told = f"Cannot use --implementation {reference}: {why}."
+    if re.search(r"\.py:\w", reference):
+        # Nobody who names a file means an id.
+        return told
     near = difflib.get_close_matches(reference, builtin(), n=1)
     hint = f" Did you mean {near[0]}?" if near else ""
-    return f"Cannot use --implementation {reference}: {why}.{hint} Known ids: {', '.join(builtin())}"
+    return f"{told}{hint} Known ids: {', '.join(builtin())}"

@@ -49,6 +49,16 @@ def summary(results: Sequence[Conformance | Throughput]) -> list[str]:
     return lines
 
 
+def nothing_checked(results: Sequence[Conformance]) -> list[str]:
+    """One line where not one of the contracts that were asked for says anything about the implementations, which is no success."""
+    said_nothing = (Outcome.DOES_NOT_APPLY, Outcome.UNAVAILABLE)
+    return (
+        ["nothing was checked: no contract that was asked for applies here"]
+        if results and all(result.outcome in said_nothing for result in results)
+        else []
+    )
+
+
 def timed_alone(results: Sequence[Throughput]) -> list[str]:
     """One line where one implementation was timed and no other, so that nothing can be compared."""
     names = sorted({result.implementation for result in results})

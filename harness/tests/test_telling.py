@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.record import Conformance, Mutation
-from harness.telling import kill_matrix, replaced_baseline, summary, timed_alone
+from harness.telling import kill_matrix, nothing_checked, replaced_baseline, summary, timed_alone
 from harness.tests.test_record import CONFORMANCE, THROUGHPUT
 
 
@@ -33,6 +33,12 @@ def test_a_baseline_without_times_is_told_and_one_with_them_is_not() -> None:
     (line,) = replaced_baseline("x:base", found)
     assert line.startswith("--baseline x:base has no times on 1 of 2 workloads (it has no bfloat16): ")
     assert replaced_baseline("x:other", found) == replaced_baseline("", found) == []
+
+
+def test_that_no_contract_applied_is_told() -> None:
+    beside = [replace(CONFORMANCE, outcome=outcome) for outcome in ("does-not-apply", "unavailable")]
+    assert nothing_checked(beside) == ["nothing was checked: no contract that was asked for applies here"]
+    assert nothing_checked([]) == nothing_checked([*beside, CONFORMANCE]) == []
 
 
 def test_who_is_timed_alone_is_told_that_nothing_is_compared() -> None:
