@@ -52,7 +52,7 @@ class Suitability(StrEnum):
             "drop-in": "every contract of the catalogue was run and none that applies was broken",
             "in part": "what it answers is right, but it refuses something that users of torch's own rely on",
             "no failure so far": "nothing was broken, but the run is not complete or did not cover the catalogue",
-            "not a drop-in": "a contract was broken, or a timed workload gave a wrong answer",
+            "not a drop-in": "a contract was broken, or a timed workload gave a wrong answer or none",
             "not tested": "no contract was run on it",
             "unavailable": "cannot run on this machine",
         }[self.value]
