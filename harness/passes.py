@@ -193,7 +193,9 @@ def agreement(cell: Cell, inputs_seed: int) -> list[dict[str, Any]]:
     with cell.trial.blamed("a timed call"), cell.subject.context():
         raw = cell.subject.call(*cell.subject.given())
     found = cell.read(raw)
-    written = [name for name, array in fresh.arrays.inputs().items() if not torch.equal(cell.leaves[name], tensor(array, fresh))]
+    loaded, shared = Inputs.of(fresh), {**cell.leaves, "the cotangent of the output": cell.cotangent}
+    wanted = {**loaded.leaves, "the cotangent of the output": loaded.cotangent}
+    written = [name for name, value in wanted.items() if not torch.equal(shared[name], value)]
     if written:
         _load(cell, own)
         raise ContractError(f"Expected a timed call to leave its inputs as they are, but it wrote into {', '.join(written)}")

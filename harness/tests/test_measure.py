@@ -487,3 +487,24 @@ def test_who_writes_into_the_inputs_of_all_is_wrong_and_the_others_are_not(workl
     wrong, right = measure(workload, [implementation(forward, "sample:writes"), implementation(nn.GRU, "sample:right")], BUDGET)
     assert (wrong.outcome, right.outcome) == ("failed", "passed")
     assert wrong.message == "Expected a timed call to leave its inputs as they are, but it wrote into x"
+
+
+def test_a_backward_pass_that_writes_into_the_cotangent_of_all_is_wrong() -> None:
+    class Writing(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, output: torch.Tensor) -> torch.Tensor:
+            return output.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+            answer = gradient.clone()
+            gradient.mul_(0.5)
+            return answer
+
+    def forward(self: nn.GRU, input: Any, hx: Any) -> Any:
+        output, state = nn.GRU.forward(self, input, hx)
+        return Writing.apply(output), state
+
+    wrong, right = measure(TRAINING, [implementation(forward, "sample:writes"), implementation(nn.GRU, "sample:right")], BUDGET)
+    assert (wrong.outcome, right.outcome) == ("failed", "passed")
+    assert wrong.message.endswith("but it wrote into the cotangent of the output")
