@@ -16,11 +16,12 @@ import torch
 from harness import oracle
 from harness.case import Array, Case
 from harness.environment import available_memory
-from harness.implementation import ExpectedFailure, Implementation, equal_terms, make_dropout_state, undisturbed, unusable
+from harness.implementation import ExpectedFailure, Implementation
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance, Mutation
 from harness.reference import answer
 from harness.reproduction import FORWARD, script
+from harness.switches import equal_terms, make_dropout_state, undisturbed, unusable
 from harness.tolerance import SIGNAL, allowance, signal
 from harness.trial import ContractError, Trial
 
@@ -183,57 +184,68 @@ def run(check: Check, diagnose: bool = True) -> Conformance:
         return finding(check, Outcome.UNAVAILABLE, f"this process cannot use {case.device} any more: {lost}")
     make_dropout_state(case.device)
     trial = Trial(implementation, case, diagnose)
-    lacks = implementation.capabilities.lacks(case)
-    known = implementation.expected_failure(contract.id, case)
-    outcome, message, kept = Outcome.PASSED, "", False
     started = time.perf_counter()
-    try:
-        with undisturbed(), equal_terms(), implementation.switches(), warnings.catch_warnings():
-            # A warning is for the user of the layer to read; it breaks no contract, whatever pytest makes of warnings here.
-            warnings.simplefilter("ignore")
-            # NumPy's own defaults: what the layer's file demands of its arithmetic is nothing to the oracle's.
-            with np.errstate(all="warn", under="ignore"):
-                contract.check(trial)
-    except NotImplementedError as error:
-        outcome, message = Outcome.UNSUPPORTED, lacks or f"NotImplementedError: {error}"
-        if known is not None and lacks is None:
-            outcome, message = _as_declared(known, error, message)
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        outcome, message = Outcome.OUT_OF_MEMORY, str(error)
-    except ContractError as error:
-        outcome, message = Outcome.FAILED, str(error)
-        cause = error.__cause__ or error
-        if lacks is not None and error.__cause__ is not None:
-            outcome, message = Outcome.UNSUPPORTED, f"{lacks}; it {error}"
-        elif known is not None:
-            outcome, message = _as_declared(known, cause, message)
-    else:
-        kept = True
-        if lacks is not None and not trial.answered:
-            # A contract about errors: whoever refuses everything refuses that too.
-            outcome, message = Outcome.UNSUPPORTED, lacks
-        elif lacks is not None:
-            outcome, message = Outcome.FAILED, f"{lacks}, but it answered, and rightly: the declaration is false"
-        elif known is not None:
-            outcome, message = Outcome.FAILED, f"Expected to fail ({known.reason}) but passed: remove the declaration"
+    error = _broken(contract, trial)
+    known = implementation.expected_failure(contract.id, case)
+    outcome, message = _outcome(error, trial.answered, implementation.capabilities.lacks(case), known)
     if lost := unusable(case.device):
         outcome, message = Outcome.CRASHED, "\n".join(filter(None, (f"it left {case.device} unusable: {lost}", message)))
     # The trial's case: a search ends on another one than it began with.
     found = finding(replace(check, case=trial.case), outcome, message)
     return replace(
         # Where nothing but a declaration is false, a script has nothing to show.
-        replace(found, reproduction="") if kept and outcome is Outcome.FAILED else found,
+        replace(found, reproduction="") if error is None and outcome is Outcome.FAILED else found,
         errors=[comparison.as_json() for comparison in trial.comparisons],
         kernels=trial.kernels,
         seconds=time.perf_counter() - started,
     )
 
 
-def _as_declared(known: ExpectedFailure, cause: BaseException, message: str) -> tuple[Outcome, str]:
-    """What a failure is that was declared: expected if it has the declared exception, else a failure."""
-    if isinstance(cause, known.exception):
+#: What a check may end with that says something about the implementation; anything else is a fault of the suite.
+_TELLING = (ContractError, NotImplementedError, MemoryError, torch.OutOfMemoryError)
+
+
+def _broken(contract: Contract, trial: Trial) -> BaseException | None:
+    """What kept the implementation of ``trial`` from keeping ``contract``, or None where it kept it."""
+    try:
+        with undisturbed(), equal_terms(), trial.implementation.switches(), warnings.catch_warnings():
+            # A warning is for the user of the layer to read; it breaks no contract, whatever pytest makes of warnings here.
+            warnings.simplefilter("ignore")
+            # NumPy's own defaults: what the layer's file demands of its arithmetic is nothing to the oracle's.
+            with np.errstate(all="warn", under="ignore"):
+                contract.check(trial)
+    except _TELLING as error:
+        return error
+    return None
+
+
+def _outcome(error: BaseException | None, answered: bool, lacks: str | None, known: ExpectedFailure | None) -> tuple[Outcome, str]:
+    """What a check comes to, and why.
+
+    ``error``: what it ended with. ``answered``: whether the implementation gave any answer. ``lacks``: what it declares not to have.
+    ``known``: the failure that it declares.
+    """
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return Outcome.OUT_OF_MEMORY, str(error)
+    refused = isinstance(error, NotImplementedError)
+    if lacks is not None:
+        if error is None and answered:
+            return Outcome.FAILED, f"{lacks}, but it answered, and rightly: the declaration is false"
+        if error is None or refused:
+            # No error and no answer is a contract about errors: whoever refuses everything refuses that too.
+            return Outcome.UNSUPPORTED, lacks
+        if error.__cause__ is not None:
+            return Outcome.UNSUPPORTED, f"{lacks}; it {error}"
+    if known is not None and error is None:
+        return Outcome.FAILED, f"Expected to fail ({known.reason}) but passed: remove the declaration"
+    if error is None:
+        return Outcome.PASSED, ""
+    cause, said = (error, f"NotImplementedError: {error}") if refused else (error.__cause__ or error, str(error))
+    if known is not None and isinstance(cause, known.exception):
         return Outcome.EXPECTED_FAILURE, f"{known.reason} ({', '.join(filter(None, (known.kind, known.link)))})"
-    return Outcome.FAILED, f"Expected to fail with {known.exception.__name__} ({known.reason}) but failed otherwise: {message}"
+    if known is not None:
+        return Outcome.FAILED, f"Expected to fail with {known.exception.__name__} ({known.reason}) but failed otherwise: {said}"
+    return (Outcome.UNSUPPORTED if refused else Outcome.FAILED), said
 
 
 def finding(check: Check, outcome: Outcome, message: str) -> Conformance:

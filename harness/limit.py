@@ -20,8 +20,8 @@ from torch import Tensor
 
 from harness.case import Case, stored
 from harness.clock import Clock, HostClock
-from harness.implementation import tf32
 from harness.sampling import Subject
+from harness.switches import tf32
 from harness.trial import lacks_memory
 from harness.work import Work
 

@@ -14,13 +14,14 @@ import torch
 
 from harness import footprint
 from harness.clock import Clock, HostClock
-from harness.implementation import Implementation, unusable
+from harness.implementation import Implementation
 from harness.interrupts import Interrupt, interrupts_noted
 from harness.limit import Limits
 from harness.outcome import Outcome
 from harness.passes import Cell, Inputs, agreement, build, cold_caches, kernels
 from harness.record import Throughput
 from harness.sampling import Budget, Samples, Stop, Subject, interleave
+from harness.switches import unusable
 from harness.trial import ContractError, lacks_memory
 from harness.watch import Watch, sentences
 from harness.workload import Workload, baseline_of, work_of

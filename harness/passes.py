@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from harness.case import Case
 from harness.dispatch import compiled_kernels_of, kernels_of
-from harness.implementation import Implementation, tf32
+from harness.implementation import Implementation
 from harness.reference import Expected, answer, gradients, tensor, to_array
 from harness.sampling import Subject
+from harness.switches import tf32
 from harness.trial import ContractError, Trial
 from harness.workload import Pass, Workload
 

@@ -21,8 +21,8 @@ from torch import Tensor
 
 from harness import oracle
 from harness.case import EPS, Array, Case, stored
-from harness.implementation import equal_terms, switched
 from harness.layer import Layer, Mode
+from harness.switches import equal_terms, switched
 from harness.tolerance import floor_of, scaled_error, typical_error
 
 

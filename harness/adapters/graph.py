@@ -31,8 +31,9 @@ from torch.nn.utils.rnn import PackedSequence
 from torch.utils._python_dispatch import _disable_current_modes, _get_current_dispatch_mode
 
 from harness.adapters import loop, native, recorded
-from harness.implementation import Capabilities, Implementation, switched
+from harness.implementation import Capabilities, Implementation
 from harness.layer import Layer, Mode
+from harness.switches import switched
 
 #: Recordings that a module keeps, those that were used last.
 KEPT = 16

@@ -10,8 +10,9 @@ from torch import nn
 
 from harness.case import Case
 from harness.dispatch import kernels_of
-from harness.implementation import ExpectedFailure, Implementation, switched
+from harness.implementation import ExpectedFailure, Implementation
 from harness.layer import Layer, Mode
+from harness.switches import switched
 from harness.trial import ContractError
 
 

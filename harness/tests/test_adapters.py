@@ -18,9 +18,10 @@ from harness.adapters import script
 from harness.adapters.loop import direction as eager
 from harness.adapters.native import unavailable
 from harness.dispatch import kernels_of
-from harness.implementation import Implementation, equal_terms, switched
+from harness.implementation import Implementation
 from harness.layer import Layer, Mode
 from harness.registry import builtin
+from harness.switches import equal_terms, switched
 from harness.work import forward_flops
 
 LOOPS = [i for i in builtin().values() if i.id.startswith(("loop:", "script:"))]

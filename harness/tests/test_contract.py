@@ -16,11 +16,12 @@ from harness import contract as contracts
 from harness import environment, oracle
 from harness.case import Case
 from harness.contract import Check, Contract, alternative, blind_spots, check, checks, devices, run
-from harness.implementation import Capabilities, ExpectedFailure, make_dropout_state, switched, unusable
+from harness.implementation import Capabilities, ExpectedFailure
 from harness.layer import Layer, Mode
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance
 from harness.reference import Expected, Question, answer
+from harness.switches import make_dropout_state, switched, unusable
 from harness.tests import samples
 from harness.tests.samples import CASE, Doubled, implementation, label
 from harness.trial import Mismatch, Trial

@@ -14,13 +14,14 @@ from torch import nn
 from harness import measure as measuring
 from harness import memory, passes
 from harness.clock import FakeClock
-from harness.implementation import Capabilities, switched
+from harness.implementation import Capabilities
 from harness.layer import Layer, Mode
 from harness.limit import Limits
 from harness.measure import measure
 from harness.record import Throughput
 from harness.registry import builtin
 from harness.sampling import Budget
+from harness.switches import switched
 from harness.tests.samples import CASE, Doubled, implementation, label
 from harness.watch import Seen, Watch, sentences
 from harness.workload import Pass, Workload, WorkloadError, chosen, work_of

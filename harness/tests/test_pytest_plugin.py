@@ -20,11 +20,12 @@ import harness
 from harness import pytest_plugin, pytest_session
 from harness.apart import Apart
 from harness.contract import Check, checks
-from harness.implementation import Capabilities, unusable
+from harness.implementation import Capabilities
 from harness.outcome import Outcome
 from harness.record import Conformance, Throughput
 from harness.registry import builtin
 from harness.store import Run, read
+from harness.switches import unusable
 from harness.tests import samples
 from harness.tests.samples import CASE, implementation
 from harness.tests.test_pytest_options import give_session, stand_in

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from harness.implementation import switched
 from harness.reference import answer, gradients
+from harness.switches import switched
 from harness.trial import ContractError, Trial, may_refuse, where
 from suites.conformance.cases import every
 from suites.conformance.declare import MAY, MUST, SHOULD, contract

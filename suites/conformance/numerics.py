@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from harness.case import Array, Case, rounded
-from harness.implementation import tf32
 from harness.reference import altered, answer, gradients, tensor
 from harness.reproduction import BACKWARD
+from harness.switches import tf32
 from harness.trial import Trial, where
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, every, make
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs

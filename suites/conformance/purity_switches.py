@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch.nn.modules import module as for_all
 
-from harness.implementation import compiler, cores, switched, undisturbed, variables
+from harness.switches import compiler, cores, switched, undisturbed, variables
 from harness.trial import ContractError, Raised, Trial, where
 from suites.conformance.cases import every
 from suites.conformance.declare import MUST, SHOULD, contract

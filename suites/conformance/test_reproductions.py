@@ -14,11 +14,12 @@ import torch
 
 from harness.case import Case
 from harness.contract import Check, Contract, checks, reproduction, run
-from harness.implementation import Implementation, tf32, undisturbed
+from harness.implementation import Implementation
 from harness.layer import Mode
 from harness.outcome import Outcome
 from harness.registry import resolve
 from harness.reproduction import LINES
+from harness.switches import tf32, undisturbed
 from suites.conformance import mutants
 from suites.conformance.catalogue import CATALOGUE
 
