@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from harness.outcome import Outcome
 from reports.analysis import BREAKING, WORST_FIRST, Findings
 from reports.comparison import Difference, difference
-from reports.fields import mapping
+from reports.environments import Differing, differing
 from reports.tables import rows
 
 
@@ -74,7 +72,7 @@ class Beside:
     shared: int
     outcomes: list[OutcomeChange]
     speed: Difference
-    environment: list[tuple[str, str, str]]
+    environment: list[Differing]
 
     def of(self, *kinds: Kind) -> list[OutcomeChange]:
         """The changes of outcomes of these kinds, the worst of HEAD first."""
@@ -113,7 +111,8 @@ def _beside(machine: str, base: Findings, head: Findings) -> Beside:
     before, after = _outcomes(base), _outcomes(head)
     shared = sum(len(before[key].keys() & after[key].keys()) for key in before.keys() & after.keys())
     times = difference(base.frames, head.frames)
-    return Beside(machine, _verdicts(base, head), shared, _changed(before, after), times, _environment(base, head))
+    environment = differing(base.frames.runs["environment"], head.frames.runs["environment"])
+    return Beside(machine, _verdicts(base, head), shared, _changed(before, after), times, environment)
 
 
 def _verdicts(base: Findings, head: Findings) -> list[VerdictChange]:
@@ -170,24 +169,3 @@ def _kind(before: str, after: str, cases: list[tuple[str, str, str]]) -> Kind:
     if any(_rank(new) < _rank(old) for old, new in moves):
         return Kind.WORSE
     return Kind.MENDED if any(old in BREAKING and new not in BREAKING for old, new in moves) else Kind.BETTER
-
-
-def _environment(base: Findings, head: Findings) -> list[tuple[str, str, str]]:
-    """What differs between the environments of the runs: name, before, after."""
-    sides = []
-    for side in (base, head):
-        found: dict[str, dict[str, None]] = {}
-        for environment in side.frames.runs["environment"]:
-            for name, value in _facts(environment).items():
-                found.setdefault(name, {})[value] = None
-        sides.append({name: ", ".join(values) for name, values in found.items()})
-    names = dict.fromkeys([*sides[1], *sides[0]])
-    return [(name, sides[0].get(name, ""), sides[1].get(name, "")) for name in names if sides[0].get(name) != sides[1].get(name)]
-
-
-def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
-    facts = {name: str(environment[name]) for name in ("system", "cpu", "cores") if environment.get(name)}
-    facts |= {name: str(version) for name, version in mapping(environment.get("versions")).items() if version}
-    settings = dict(mapping(environment.get("settings")))
-    facts |= {name: str(value) for name, value in mapping(settings.pop("variables", None)).items()}
-    return facts | {name: str(value) for name, value in settings.items()}

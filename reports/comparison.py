@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from harness.statistics import Effect, Verdict, verdicts
-from reports import speed
-from reports.fields import mapping
+from reports import environments, speed
 from reports.load import Frames
 from reports.rounds import Rounds
 from reports.tables import counted, rows
@@ -222,29 +221,9 @@ def _changed(before: Effect, after: Effect) -> Effect:
     )
 
 
-#: What must be alike for two runs to be compared, by where it stands in the environment of a run.
-_MUST_MATCH = ("machine", "cpu", "cores", "gpus")
-
-#: The same of its versions, where both runs tell them: with another of these the control is another one too.
-_VERSIONS = ("python", "torch", "cuda", "cudnn", "onednn", "mkl", "driver")
-
-
-def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
-    """What must match, as text; of versions and settings only what is told. The threads are those of the cells."""
-    versions, settings = (mapping(environment.get(name)) for name in ("versions", "settings"))
-    told = {name: versions[name] for name in _VERSIONS if name in versions}
-    told |= {name: value for name, value in settings.items() if name != "threads"}
-    return {name: str(environment.get(name)) for name in _MUST_MATCH} | {name: str(value) for name, value in told.items()}
-
-
 def _mismatches(base: Frames, head: Frames) -> list[str]:
-    sentences = []
-    facts = [[_facts(environment) for environment in frames.runs["environment"]] for frames in (base, head)]
-    for name in dict.fromkeys(name for side in facts for one in side for name in one):
-        values = [{one[name] for one in side if name in one} for side in facts]
-        if values[0] != values[1] and (all(values) or name in _MUST_MATCH):
-            told = [", ".join(sorted(found)) or "nothing" for found in values]
-            sentences.append(f"{name}: {told[0]} in BASE, {told[1]} in HEAD")
+    found = environments.differing(base.runs["environment"], head.runs["environment"])
+    sentences = [f"{one.name}: {one.before or 'nothing'} in BASE, {one.after or 'nothing'} in HEAD" for one in found if one.must_match]
     threads = [set(frames.throughput["threads"]) for frames in (base, head)]
     if all(threads) and threads[0] != threads[1]:
         sentences.append(f"threads: {sorted(threads[0])} in BASE, {sorted(threads[1])} in HEAD")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from reports.fields import mapping
+from reports.environments import hardware
 from reports.tables import rows
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def _labels(frames: Frames) -> dict[str, str]:
     known: dict[str, list[dict[str, str]]] = {}
     labels = {}
     for row in rows(frames.runs.sort_values("created", kind="stable")):
-        facts = _facts(row.environment)
+        facts = hardware(row.environment)
         machines = known.setdefault(row.machine, [])
         place = next((k for k, other in enumerate(machines) if _alike(facts, other)), len(machines))
         if place == len(machines):
@@ -55,14 +55,6 @@ def _labels(frames: Frames) -> dict[str, str]:
         machines[place] |= facts
         labels[row.run] = row.machine if not place else f"{row.machine} ({place + 1})"
     return labels
-
-
-def _facts(environment: Mapping[str, Any]) -> dict[str, str]:
-    facts = {name: str(environment[name]) for name in ("cpu", "cores") if environment.get(name)}
-    if "gpus" in environment:
-        gpus = environment["gpus"] if isinstance(environment["gpus"], (list, tuple)) else []
-        facts["gpus"] = ", ".join(str(mapping(gpu).get("name", gpu)) for gpu in gpus)
-    return facts
 
 
 def _alike(facts: Mapping[str, str], other: Mapping[str, str]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics as stdlib
 from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from typing import Any
 
 import pandas as pd
@@ -158,6 +159,27 @@ def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str], ro
     judged = verdicts(effects)
     answer = [{**row, "verdict": str(judged[str(number)])} for number, row in enumerate(answer)]
     return pd.DataFrame(answer, columns=[*IDENTITY, "implementation", "baseline", "speedup", "low", "high", "rounds", "verdict"])
+
+
+class Lead(StrEnum):
+    """What may be said of a use: one wins, one is there alone, the best two are the same or not decided, nobody conforms."""
+
+    WON = "won"
+    ALONE = "alone"
+    SAME = "same"
+    UNDECIDED = "undecided"
+    NONE = "none"
+
+
+def lead(use: Any) -> Lead:
+    """What may be said of a row of :func:`fastest`."""
+    if not use.leader:
+        return Lead.NONE
+    if not use.runner_up:
+        return Lead.ALONE
+    if use.winner:
+        return Lead.WON
+    return Lead.SAME if use.verdict == Verdict.SAME else Lead.UNDECIDED
 
 
 def fastest(

@@ -14,6 +14,7 @@ from reports.changes import changes
 from reports.figures.style import MODE_NAMES
 from reports.frames import Frames
 from reports.markdown import code, cut, fenced, folded, heading_code, limited, sentence
+from reports.speed import Lead, lead
 from reports.summary_changes import Change, ratio, workload
 from reports.tables import counted, rows
 
@@ -186,15 +187,14 @@ def _fastest(findings: Findings, limit: int) -> Iterable[str]:
 
 def _winner(row: Any) -> str:
     """Who is the fastest of a use, and how fast beside the next."""
-    if not row.leader:
-        return "none known to conform"
-    if not row.runner_up:
-        return f"{code(row.leader)}, the only one"
     margin = "too few rounds" if math.isnan(row.low) else f"{row.speedup:.2f}× ({row.low:.2f} to {row.high:.2f})"
-    if row.winner:
-        return f"{code(row.winner)} {margin}"
-    kind = "the same" if row.verdict == Verdict.SAME else "undecided"
-    return f"{kind}: {code(row.leader)}, {code(row.runner_up)} {margin}"
+    return {
+        Lead.NONE: "none known to conform",
+        Lead.ALONE: f"{code(row.leader)}, the only one",
+        Lead.WON: f"{code(row.winner)} {margin}",
+        Lead.SAME: f"the same: {code(row.leader)}, {code(row.runner_up)} {margin}",
+        Lead.UNDECIDED: f"undecided: {code(row.leader)}, {code(row.runner_up)} {margin}",
+    }[lead(row)]
 
 
 def _slower(found: list[comparison.Comparison], limit: int) -> str:

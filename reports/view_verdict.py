@@ -15,6 +15,7 @@ from harness.workload import Pass
 from reports import speed, view_versus
 from reports.analysis import Findings, Suitability
 from reports.figures.style import MODE_NAMES, modes
+from reports.speed import Lead, lead
 from reports.tables import counted, listed, rows
 from reports.words import floors, times
 
@@ -90,14 +91,14 @@ def _fastest(fastest: pd.DataFrame) -> list[str]:
     """Who is the fastest in how many uses, and what became of the rest."""
     if fastest.empty:
         return []
-    kinds = Counter(_use(row)["kind"] for row in rows(fastest))
+    leads = Counter(lead(row) for row in rows(fastest))
     words = {
-        "undecided": "undecided",
-        "same": f"the best two within {statistics.MARGIN:.0%}",
-        "none": "no conforming one with all the times",
+        Lead.UNDECIDED: "undecided",
+        Lead.SAME: f"the best two within {statistics.MARGIN:.0%}",
+        Lead.NONE: "no conforming one with all the times",
     }
     won = [f"{name} in {number}" for name, number in Counter(name for name in fastest["winner"] if name).most_common()]
-    rest = [f"{told} in {kinds[kind]}" for kind, told in words.items() if kinds[kind]]
+    rest = [f"{told} in {leads[kind]}" for kind, told in words.items() if leads[kind]]
     told = "; ".join(listed(found) for found in (won, rest) if found)
     return [f"The fastest conforming implementation, out of {counted(len(fastest), 'use')}: {told}."]
 
@@ -215,18 +216,12 @@ def _span(low: int, high: int) -> str:
 def _use(row: Any) -> dict[str, str]:
     """What is said of one use: its kind, a name or the word in its place, the margin, and beside whom."""
     margin = times(row.speedup, row.low, row.high)
-    if not row.leader:
-        return {
-            "kind": "none",
-            "name": "none known to conform",
-            "margin": "",
-            "note": "no conforming implementation was timed on all of it",
-        }
-    if not row.runner_up:
-        return {"kind": "alone", "name": row.leader, "margin": "", "note": "the only conforming one that was timed"}
-    if row.winner:
-        return {"kind": "won", "name": row.winner, "margin": margin, "note": f"over {row.runner_up}"}
-    if row.verdict == statistics.Verdict.SAME:
-        return {"kind": "same", "name": "the same", "margin": margin, "note": f"{row.leader} and {row.runner_up}"}
     why = "too few paired rounds" if math.isnan(row.low) else margin
-    return {"kind": "undecided", "name": "undecided", "margin": why, "note": f"{row.leader} or {row.runner_up}"}
+    name, beside, note = {
+        Lead.NONE: ("none known to conform", "", "no conforming implementation was timed on all of it"),
+        Lead.ALONE: (row.leader, "", "the only conforming one that was timed"),
+        Lead.WON: (row.winner, margin, f"over {row.runner_up}"),
+        Lead.SAME: ("the same", margin, f"{row.leader} and {row.runner_up}"),
+        Lead.UNDECIDED: ("undecided", why, f"{row.leader} or {row.runner_up}"),
+    }[lead(row)]
+    return {"kind": lead(row).value, "name": name, "margin": beside, "note": note}

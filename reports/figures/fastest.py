@@ -19,6 +19,7 @@ from harness import statistics
 from harness.outcome import Outcome
 from reports.analysis import WORST_FIRST, Findings
 from reports.figures import layout, style, throughput
+from reports.speed import Lead, lead
 from reports.tables import listed, rows
 from reports.words import times
 
@@ -32,7 +33,7 @@ COLUMNS = [
 
 _DRAWN = [*(name for name in COLUMNS if name != "without_a_time"), "sizes", "length", "outcomes"]
 
-_WORDS = {"undecided": "undecided", "same": "the same", "none": "none known to conform", "alone": "the only one"}
+_WORDS = {Lead.UNDECIDED: "undecided", Lead.SAME: "the same", Lead.NONE: "none known to conform", Lead.ALONE: "the only one"}
 
 
 def plans(findings: Findings) -> list[style.Plan]:
@@ -52,17 +53,6 @@ def plans(findings: Findings) -> list[style.Plan]:
         )
         for (timed_pass, place, rest), group in known.groupby(["timed_pass", "place", "rest"], sort=False)
     ]
-
-
-def kind(row: Any) -> str:
-    """What may be said of a cell: won, alone, same, undecided or none."""
-    if not row.leader:
-        return "none"
-    if not row.runner_up:
-        return "alone"
-    if row.winner:
-        return "won"
-    return "same" if row.verdict == statistics.Verdict.SAME else "undecided"
 
 
 def _map(timed: list[str], labels: dict[str, str], timed_pass: str, place: str, rest: str, group: pd.DataFrame) -> style.Drawing:
@@ -131,8 +121,8 @@ class _Cell:
     """A cell of the map: where it is, what is said of it, and how its mark looks."""
 
     def __init__(self, row: Any, x: int, y: int, looks: dict[str, style.Series]) -> None:
-        self.row, self.x, self.y, self.what = row, x, y, kind(row)
-        self.decided = self.what in ("won", "alone")
+        self.row, self.x, self.y, self.lead = row, x, y, lead(row)
+        self.decided = self.lead in (Lead.WON, Lead.ALONE)
         look = looks.get(row.leader)
         self.marker, self.ink = (look.marker, look.colour) if look else ("x", style.MUTED)
         self.tint = look.colour if look and self.decided else style.RULE
@@ -145,7 +135,9 @@ class _Cell:
     @property
     def text(self) -> str:
         speedup = self.row.speedup
-        return {"same": "=", "none": "none", "alone": "alone"}.get(self.what) or (f"{speedup:.2f}×" if speedup < 10 else f"{speedup:.0f}×")
+        return {Lead.SAME: "=", Lead.NONE: "none", Lead.ALONE: "alone"}.get(self.lead) or (
+            f"{speedup:.2f}×" if speedup < 10 else f"{speedup:.0f}×"
+        )
 
 
 def _cells(panel: Axes, cells: list[_Cell], mode: str, gid: str) -> dict[str, list[str]]:
@@ -189,12 +181,12 @@ def _lost(row: Any) -> str:
 
 def _told(row: Any, mode: str) -> str:
     """A cell of the map in the words that show when it is pointed at."""
-    what, where = kind(row), f"{mode} · {row.sizes}, T={row.sequence_length}"
-    if what in ("none", "alone"):
+    said, where = lead(row), f"{mode} · {row.sizes}, T={row.sequence_length}"
+    if said in (Lead.NONE, Lead.ALONE):
         told = f"{where}: {row.leader or 'no conforming implementation has a time'}{', the only conforming one' if row.leader else ''}"
     else:
         margin = times(row.speedup, row.low, row.high)
-        told = f"{where}: {row.winner or _WORDS[what]}, {row.leader} {margin} over {row.runner_up}"
+        told = f"{where}: {row.winner or _WORDS[said]}, {row.leader} {margin} over {row.runner_up}"
     return f"{told}. Without a time: {_lost(row)}" if row.outcomes else told
 
 
@@ -203,10 +195,10 @@ def _handles(labels: dict[str, str], group: pd.DataFrame, looks: dict[str, style
         Line2D([], [], linestyle="none", color=looks[name].colour, marker=looks[name].marker, markersize=6, label=label)
         for name, label in labels.items()
     ]
-    kinds = {kind(row) for row in rows(group)}
-    if "undecided" in kinds:
+    leads = {lead(row) for row in rows(group)}
+    if Lead.UNDECIDED in leads:
         handles.append(Patch(facecolor="none", edgecolor=style.RULE, hatch="////", label="hatched, hollow: undecided"))
-    if "same" in kinds:
+    if Lead.SAME in leads:
         handles.append(Line2D([], [], linestyle="none", label=f"=: the best two within {statistics.MARGIN:.0%}"))
     lost = {outcome for row in rows(group) for outcome in row.outcomes.values()}
     return handles + [
@@ -227,7 +219,7 @@ def _handles(labels: dict[str, str], group: pd.DataFrame, looks: dict[str, style
 def _alternative(what: str, modes: list[str], parts: list[pd.DataFrame]) -> str:
     sentences = [f"Map of the fastest conforming implementation over sequence length, batch and hidden size, {what}."]
     for mode, own in zip(modes, parts, strict=True):
-        won = Counter(row.winner or _WORDS[kind(row)] for row in rows(own))
+        won = Counter(row.winner or _WORDS[lead(row)] for row in rows(own))
         told = listed([f"{name} in {number}" for name, number in won.most_common()])
         best = max((row for row in rows(own) if row.winner and not math.isnan(row.speedup)), key=lambda row: row.speedup, default=None)
         most = "" if best is None else f" Most: {best.winner}, {best.speedup:.2f} times {best.runner_up}, at {best.sizes}, T={best.length}."

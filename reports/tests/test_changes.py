@@ -85,7 +85,8 @@ def test_verdicts_and_environments_that_did_not_change_are_not_told(tmp_path: Pa
     assert (side.verdicts, side.outcomes, side.environment) == ([], [], [])
     versions = {"python": "3.11.9", "torch": "2.14.0"}
     (side,) = beside(tmp_path / "other", both, [*both, check("x:a", "a.two", FAILED, case="d")], versions=versions).beside
-    assert ("torch", "2.13.0", "2.14.0") in side.environment and "python" not in [name for name, _, _ in side.environment]
+    told = {one.name: (one.before, one.after) for one in side.environment}
+    assert told["torch"] == ("2.13.0", "2.14.0") and "python" not in told
     assert side.verdicts == [VerdictChange("x:a", "drop-in", "not a drop-in")]
 
 

@@ -287,7 +287,7 @@ def test_another_torch_or_another_setting_is_another_environment(place: str, nam
         return load(specimen.write(tmp_path, what=f"run{number}", results=cells, environment=environment, run=f"run{number:05}"))
 
     base, head, silent = side(1, (name, before)), side(2, (name, after)), side(3)
-    assert comparison.difference(base, head).mismatches == [f"{name}: {before} in BASE, {after} in HEAD"]
+    assert comparison.difference(base, head).mismatches == [f"{name}: {before or 'absent'} in BASE, {after} in HEAD"]
     assert comparison.difference(silent, head).mismatches == comparison.difference(head, head).mismatches == []
 
 
