@@ -14,6 +14,7 @@ import torch
 from harness.contract import Check, Contract, checks, run
 from harness.coverage import covered
 from harness.implementation import Implementation
+from harness.layer import Mode
 from harness.measure import Interrupted, measure
 from harness.outcome import Outcome
 from harness.progress import Progress
@@ -88,9 +89,27 @@ def throughput_cells(config: pytest.Config) -> list[tuple[Workload, Implementati
     if not measuring(config):
         return []
     workloads = [workload.on(device) for workload in session.workloads for device in session.devices]
-    offered = [i for i in session.implementations if any(i.unavailable(device) is None for device in session.devices)]
-    # A row that can run on no device of this machine is in the header, with the reason; it would only fill the table.
-    return [(w, i) for w in workloads for i in offered if w.case.layer.mode in i.capabilities.modes]
+    offering = _offering(session)
+    without = _unopposed(session)
+    return [(w, i) for w in workloads if w.case.layer.mode not in without for i in offering.get(w.case.layer.mode, ())]
+
+
+def _offering(session: Session) -> dict[Mode, list[Implementation]]:
+    """The implementations by each mode of the workloads that they offer.
+
+    A row that can run on no device of this machine is in the header, with the reason; it would only fill the table.
+    """
+    able = [i for i in session.implementations if any(i.unavailable(device) is None for device in session.devices)]
+    modes = dict.fromkeys(workload.case.layer.mode for workload in session.workloads)
+    return {mode: [i for i in able if mode in i.capabilities.modes] for mode in modes}
+
+
+def _unopposed(session: Session) -> dict[Mode, str]:
+    """Each mode that one implementation alone offers, with its id: it would be timed beside nothing. Empty where nothing is beside any."""
+    offering = _offering(session)
+    if not any(len(own) > 1 for own in offering.values()):
+        return {}
+    return {mode: own[0].id for mode, own in offering.items() if len(own) == 1}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -220,27 +239,31 @@ def _reproduced(result: Tested) -> str:
     return f"\nThis shows it, and runs as pasted:\n\n{script.rstrip()}\n" if script else ""
 
 
-def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    if report.when == "call" and _CURRENT is not None:
-        for name, value in report.user_properties:
-            if name == _RESULT:
-                result = decode(str(value))
-                assert isinstance(result, Tested)
-                _keep(_CURRENT, result)
+class _Keeper:
+    """Keeps what the tests of one session recorded; a plugin of its own, because the hook is not told of which session a report is."""
 
+    def __init__(self, session: Session) -> None:
+        self._session = session
 
-# pytest_runtest_logreport is given no config; one process runs one session at a time.
-_CURRENT: Session | None = None
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            for name, value in report.user_properties:
+                if name == _RESULT:
+                    result = decode(str(value))
+                    assert isinstance(result, Tested)
+                    _keep(self._session, result)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_sessionstart(session: pytest.Session) -> Iterator[None]:
-    global _CURRENT
-    _CURRENT = session.config.stash.get(SESSION, None)
+    config = session.config
+    mine = config.stash.get(SESSION, None)
     # Not when pytest is configured, which it also is to print its options.
-    if _CURRENT is not None and not session.config.option.collectonly and not hasattr(session.config, "workerinput"):
-        _CURRENT.writer = open_run(session.config, _CURRENT)
-    _start_worker(session.config)
+    if mine is not None and not config.option.collectonly and not hasattr(config, "workerinput"):
+        mine.writer = open_run(config, mine)
+    if mine is not None:
+        config.pluginmanager.register(_Keeper(mine))
+    _start_worker(config)
     yield
 
 
@@ -279,6 +302,10 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         reasons = {device: implementation.unavailable(device) for device in session.devices}
         if all(reasons.values()):
             lines.append(f"unavailable here: {implementation.id} ({'; '.join(str(reason) for reason in reasons.values())})")
+    if measuring(config) and (alone := _unopposed(session)):
+        who = {name: ", ".join(mode for mode, own in alone.items() if own == name) for name in alone.values()}
+        told = "; ".join(f"{modes}, which only {name} offers" for name, modes in who.items())
+        lines.append(f"not timed, for want of anything beside it: {told}; name it alone to time it")
     lines += [f"checked only where it is named: {id} ({why})" for id, why in left_out(config).items()]
     if ignored := idle(config):
         why = "no contract is checked with --benchmark-only" if measuring(config) else "nothing is timed without --benchmark-only"

@@ -179,9 +179,9 @@ def test_a_benchmark_takes_the_gpu_alone_unless_it_is_told(
     assert pytest_session._devices(stand_in(device=asked, benchmark_only=measuring)) == devices
 
 
-def give_session(config: Any, implementations: Sequence[Any]) -> None:
-    """Puts a session with these implementations where the plugin looks for it."""
-    workloads = [Workload("quick", CASE, Pass.INFERENCE), Workload("quick", CASE, Pass.TRAINING)]
+def give_session(config: Any, implementations: Sequence[Any], *more: Workload) -> None:
+    """Puts a session with these implementations where the plugin looks for it, to be timed on two workloads of a GRU and on ``more``."""
+    workloads = [Workload("quick", CASE, Pass.INFERENCE), Workload("quick", CASE, Pass.TRAINING), *more]
     config.stash[pytest_session.SESSION] = pytest_session.Session(
         list(implementations), ["cpu"], workloads, Workers([], 1.0, 1), Apart([], 1.0), {}, ""
     )

@@ -19,8 +19,10 @@ import torch
 import harness
 from harness import pytest_plugin, pytest_session
 from harness.apart import Apart
+from harness.case import Case
 from harness.contract import Check, checks
 from harness.implementation import Capabilities
+from harness.layer import Layer, Mode
 from harness.outcome import Outcome
 from harness.record import Conformance, Throughput
 from harness.registry import builtin
@@ -30,7 +32,7 @@ from harness.tests import samples
 from harness.tests.samples import CASE, implementation
 from harness.tests.test_pytest_options import give_session, stand_in
 from harness.tests.test_record import CONFORMANCE
-from harness.workload import Pass
+from harness.workload import Pass, Workload
 
 ROOT = Path(harness.__file__).parents[1]
 
@@ -289,6 +291,23 @@ def test_the_cells_of_a_workload_come_together_without_rows_that_cannot_run_here
     give_session(config, [builtin()["torch:onednn"], lstm, builtin()["torch:cudnn"], builtin()["loop:textbook"]])
     cells = [(workload.timed.value, i.id) for workload, i in pytest_plugin.throughput_cells(config)]
     assert cells == [(timed, id) for timed in ("inference", "training") for id in ("torch:onednn", "loop:textbook")]
+
+
+def test_what_one_row_alone_offers_is_not_timed_beside_rows_that_are_compared_and_that_is_said() -> None:
+    config = stand_in(benchmark_only=True, isolate="never")
+    rnn = Workload("quick", Case(Layer(Mode.RNN_TANH, 3, 5), steps=4, batch=2), Pass.INFERENCE)
+    gru = implementation(torch.nn.GRU, "mine:gru", capabilities=Capabilities(modes=frozenset([Mode.GRU])))
+    give_session(config, [builtin()["torch:onednn"], gru], rnn)
+    assert {(w.case.layer.mode, i.id) for w, i in pytest_plugin.throughput_cells(config)} == {
+        (Mode.GRU, "torch:onednn"),
+        (Mode.GRU, "mine:gru"),
+    }
+    line = "not timed, for want of anything beside it: rnn_tanh, which only torch:onednn offers; name it alone to time it"
+    assert line in pytest_plugin.pytest_report_header(config)
+    # Where nothing could be compared anyway, everything is timed.
+    give_session(config, [builtin()["torch:onednn"]], rnn)
+    assert {w.case.layer.mode for w, _ in pytest_plugin.throughput_cells(config)} == {Mode.GRU, Mode.RNN_TANH}
+    assert not any("not timed" in line for line in pytest_plugin.pytest_report_header(config))
 
 
 @pytest.mark.parametrize("outcome", Outcome)
