@@ -119,7 +119,7 @@ def _inputs(case: Case, rounding: str, wanted: bool) -> list[str]:
 
 
 def _weights(case: Case) -> list[str]:
-    """Lines that give the reference weights of the case's kind, as :func:`harness.case.draw` has them."""
+    """Lines that turn torch's own weights into ones of the case's kind: not those of :func:`harness.case.draw`, but of the same effect."""
     layer, size, mode = case.layer, case.layer.hidden_size, case.layer.mode
     each = "for name, p in reference.named_parameters(): "
     if case.weights == "remembering" and mode in (Mode.LSTM, Mode.GRU):

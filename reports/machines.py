@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from reports.columns import COLUMNS
 from reports.environments import hardware
 from reports.tables import rows
 
 if TYPE_CHECKING:
     from reports.frames import Frames
-
-_NAMED = ("runs", "implementations", "calibrations", "versus", "conformance", "throughput")
-"""The frames that say of each row on which machine it came about."""
 
 
 def told_apart(frames: Frames) -> Frames:
@@ -25,18 +23,15 @@ def told_apart(frames: Frames) -> Frames:
     labels = _labels(frames)
     if all(labels[row.run] == row.machine for row in rows(frames.runs)):
         return frames
-    named = {name: getattr(frames, name) for name in _NAMED}
+    named = {name: getattr(frames, name) for name, columns in COLUMNS.items() if "machine" in columns}
     return replace(frames, **{name: frame.assign(machine=frame["run"].map(labels).astype("str")) for name, frame in named.items()})
 
 
 def only(frames: Frames, machine: str) -> Frames:
     """What the runs of one machine say; the contracts, which are the same everywhere, stay."""
     runs = set(frames.runs.loc[frames.runs["machine"] == machine, "run"])
-    kept = {
-        name: frame[frame["run"].isin(runs)]
-        for name in ("runs", "implementations", "mutations", "calibrations", "versus", "coverage", "conformance", "throughput")
-        for frame in (getattr(frames, name),)
-    }
+    kept = {name: getattr(frames, name) for name, columns in COLUMNS.items() if "run" in columns}
+    kept = {name: frame[frame["run"].isin(runs)] for name, frame in kept.items()}
     errors = frames.errors[frames.errors["line"].isin(kept["conformance"]["line"])]
     samples = frames.samples[frames.samples["cell"].isin(kept["throughput"]["cell"])]
     return replace(frames, **kept, errors=errors, samples=samples)
