@@ -5,7 +5,7 @@ from __future__ import annotations
 import pickle
 import signal
 import traceback
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -19,8 +19,29 @@ from harness.outcome import Outcome
 from harness.record import Conformance
 from harness.registry import resolve_all
 
-#: How many checks of one implementation may hang before the rest are given up.
+#: After how many hangs the rest of one implementation is given up: of checks of as many contracts, or of its calls where it is timed.
 PATIENCE = 3
+
+
+class Hangs:
+    """The contracts of which a check was not answered in time, by implementation; workers side by side share them.
+
+    What hangs on one case hangs on others of the contract, and each would take the whole of its time; other contracts may do without what
+    hung, as without second derivatives.
+    """
+
+    def __init__(self) -> None:
+        self._contracts: dict[str, set[str]] = defaultdict(set)
+
+    def note(self, check: Check) -> None:
+        self._contracts[check.implementation.id].add(check.contract.id)
+
+    def given_up(self, check: Check) -> str:
+        """Why ``check`` is not to be run any more; empty where it is."""
+        contracts = self._contracts[check.implementation.id]
+        if len(contracts) >= PATIENCE:
+            return f"not run: {PATIENCE} contracts were not answered in time before: {', '.join(sorted(contracts))}"
+        return "not run: another case of this contract was not answered in time before" if check.contract.id in contracts else ""
 
 
 class Worker:
@@ -28,18 +49,18 @@ class Worker:
 
     ``references`` name the implementations that it may be asked to check; each new process resolves them for itself, which is how
     a class from somebody's file comes to be there. ``limit``: seconds that one check may take before it counts as hanging, and those of
-    a contract that says so a multiple of it. ``hung``: by implementation, how many checks were not answered; workers side by side share it.
+    a contract that says so a multiple of it. ``hangs``: those that workers side by side share.
     """
 
-    def __init__(self, references: Sequence[str], limit: float, hung: Counter[str] | None = None) -> None:
+    def __init__(self, references: Sequence[str], limit: float, hangs: Hangs | None = None) -> None:
         self._references, self._limit = tuple(references), limit
         self._child = Child("worker process", _serve, forked=True)
-        self._hung: Counter[str] = Counter() if hung is None else hung
+        self._hangs = hangs or Hangs()
 
     def run(self, check: Check) -> Conformance:
         """What came of ``check``; a death of the worker and a hang are outcomes too. Raises what the suite itself raised."""
-        if self._hung[check.implementation.id] >= PATIENCE:
-            return finding(check, Outcome.TIMED_OUT, f"not run: {PATIENCE} checks of it were not answered in time before")
+        if reason := self._hangs.given_up(check):
+            return finding(check, Outcome.TIMED_OUT, reason)
         limit = self._limit * check.contract.time_limit_factor
         try:
             self._child.start(self._references, torch.get_num_threads())
@@ -47,7 +68,7 @@ class Worker:
             self._child.pipe.send((check.contract, check.implementation.id, check.case))
             if not self._child.pipe.poll(limit):
                 self.stop()
-                self._hung[check.implementation.id] += 1
+                self._hangs.note(check)
                 message = f"no answer within {limit:g} s; the process was ended (--time-limit gives it longer)"
                 return replace(finding(check, Outcome.TIMED_OUT, message), seconds=limit)
             answer = self._child.pipe.recv()

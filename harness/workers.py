@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 import os
 import threading
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from queue import SimpleQueue
 
 from harness.contract import Check
-from harness.isolation import Worker
+from harness.isolation import Hangs, Worker
 from harness.record import Conformance
 
 #: More processes than this spend longer on loading torch than they save.
@@ -33,8 +32,8 @@ class Workers:
     """
 
     def __init__(self, references: Sequence[str], limit: float, count: int) -> None:
-        hung: Counter[str] = Counter()
-        self._workers = [Worker(references, limit, hung) for _ in range(count)]
+        hangs = Hangs()
+        self._workers = [Worker(references, limit, hangs) for _ in range(count)]
         self._threads: list[threading.Thread] = []
         self._groups: SimpleQueue[_Group | None] = SimpleQueue()
         self._answers: dict[str, Future[Conformance]] = {}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.contract import Check, Contract
-from harness.isolation import PATIENCE
+from harness.isolation import PATIENCE, Hangs
 from harness.registry import resolve
 from harness.tests import samples
 from harness.tests.samples import CASE
@@ -66,9 +66,22 @@ def test_a_death_is_one_checks_outcome_and_the_next_check_is_answered(two: Worke
 
 
 def test_processes_share_what_they_know_of_hanging(two: Workers) -> None:
-    for worker in two._workers:
-        worker._hung[samples.HANGS.id] += 1
-    assert {worker._hung[samples.HANGS.id] for worker in two._workers} == {2} and PATIENCE == 3
+    (check,) = _checks(samples.agrees, 1, implementation=samples.HANGS)
+    one, other = two._workers
+    one._hangs.note(check)
+    assert "another case of this contract" in other.run(check).message
+
+
+def test_a_contract_is_given_up_after_one_hang_and_an_implementation_after_hangs_in_three_contracts() -> None:
+    hangs = Hangs()
+    contracts = [replace(samples.agrees, id=f"sample.{k}") for k in range(PATIENCE + 1)]
+    checks = [Check(contract, samples.HANGS, CASE) for contract in contracts]
+    for check in checks[:PATIENCE]:
+        assert not hangs.given_up(check)
+        hangs.note(check)
+        assert hangs.given_up(check)
+    assert hangs.given_up(checks[PATIENCE]) == "not run: 3 contracts were not answered in time before: sample.0, sample.1, sample.2"
+    assert not hangs.given_up(Check(contracts[0], samples.EXITS, CASE)), "another one's hangs are not its own"
 
 
 def test_a_contract_that_does_the_work_of_many_is_given_longer() -> None:

@@ -134,16 +134,17 @@ def overflow_seen(trial: Trial) -> None:
 
 @contract(
     "gradients.tied_weights",
-    "One Parameter shared by two directions or layers, or that is both biases of one, gets the sum of their gradients.",
+    "One Parameter shared by two directions or layers, or that is both biases or both weights of one, gets the sum of their gradients.",
     MUST,
     "torch.nn.Module.named_parameters: shared parameters",
-    [*every(bidirectional=True), *every(num_layers=2, input_size=5, hidden_size=5, dtype="float64")],
+    [*every(bidirectional=True), *every(num_layers=2, input_size=5, hidden_size=5, dtype="float64"), *every(input_size=5, hidden_size=5)],
     demonstration="""
-        other = "l0_reverse" if reference.bidirectional else "l1"
-        for kind in ("weight_ih_", "weight_hh_"):
+        other = "l0_reverse" if reference.bidirectional else "l1" if reference.num_layers > 1 else ""
+        for kind in ("weight_ih_", "weight_hh_") if other else ():
             setattr(layer, kind + other, getattr(layer, kind + "l0"))
-        for suffix in ("l0", other):
-            setattr(layer, "bias_hh_" + suffix, getattr(layer, "bias_ih_" + suffix))
+        for kind in ("bias",) if other else ("bias", "weight"):
+            for suffix in ("l0", other or "l0"):
+                setattr(layer, f"{kind}_hh_{suffix}", getattr(layer, f"{kind}_ih_{suffix}"))
         layer(x, hx)[0].square().sum().backward()
         return [parameter.grad for _, parameter in sorted(layer.named_parameters())]
     """,
@@ -152,8 +153,11 @@ def tied_weights(trial: Trial) -> None:
     case = trial.case
     other = "l0_reverse" if case.layer.bidirectional else "l1"
     # The one that is shared, and the one whose place it takes as well.
-    pairs = {f"{kind}_l0": f"{kind}_{other}" for kind in ("weight_ih", "weight_hh")}
-    pairs |= {f"bias_ih_{suffix}": f"bias_hh_{suffix}" for suffix in ("l0", other)}
+    if len(list(case.layer.slots())) > 1:
+        pairs = {f"{kind}_l0": f"{kind}_{other}" for kind in ("weight_ih", "weight_hh")}
+        pairs |= {f"bias_ih_{suffix}": f"bias_hh_{suffix}" for suffix in ("l0", other)}
+    else:
+        pairs = {f"{kind}_ih_l0": f"{kind}_hh_l0" for kind in ("weight", "bias")}
     weights = {**case.arrays.weights, **{second: case.arrays.weights[first] for first, second in pairs.items()}}
     each = altered(case, weights=weights, through=every_output(trial))
     module = trial.module(weights=weights)
@@ -187,6 +191,31 @@ def shared_state(trial: Trial) -> None:
     total = expected.tensors["h0"] + expected.tensors["c0"]
     floors = {"h0": expected.floors["h0"] + expected.floors["c0"]}
     trial.agree(trial.collect({"h0": leaves["h0"]}), replace(expected, tensors={"h0": total}, floors=floors))
+
+
+@contract(
+    "gradients.views_of_one_tensor",
+    "Where the input and the states are views of one tensor, as of one large parameter, each part of it gets its gradient.",
+    MUST,
+    "torch.Tensor.view; torch.autograd: a tensor that is used twice",
+    [*every(num_layers=2), *every(bidirectional=True, steps=4, batch=2)],
+    demonstration="""
+        whole = torch.cat([leaf.detach().reshape(-1) for leaf in leaves]).requires_grad_()
+        given, *states = [part.view_as(leaf) for part, leaf in zip(whole.split([leaf.numel() for leaf in leaves]), leaves)]
+        layer(given, tuple(states) if len(states) > 1 else states[0])[0].square().sum().backward()
+        return whole.grad
+    """,
+)
+def views_of_one_tensor(trial: Trial) -> None:
+    leaves = trial.leaves()
+    whole = torch.cat([leaf.reshape(-1) for leaf in leaves.values()]).requires_grad_()
+    parts = whole.split([leaf.numel() for leaf in leaves.values()])
+    views = {name: part.view_as(leaf) for (name, leaf), part in zip(leaves.items(), parts, strict=True)}
+    trial.backward(trial.call(trial.module(), *trial.form(views)), every_output(trial))
+    (found,) = trial.collect({"the tensor that input and states are views of": whole}).values()
+    ends = np.cumsum([leaf.numel() for leaf in leaves.values()])[:-1]
+    arrays = {name: part.reshape(leaves[name].shape) for name, part in zip(leaves, np.split(found, ends), strict=True)}
+    trial.agree(arrays, gradients(trial.case, every_output(trial)), only=list(arrays))
 
 
 @contract(

@@ -162,7 +162,7 @@ def in_eval(trial: Trial) -> None:
     "The weights get their gradients where neither the input nor the state wants one, as in the first layer of any network.",
     MUST,
     "torch.Tensor.requires_grad",
-    PLAIN,
+    [*PLAIN, *every(num_layers=2, steps=4, batch=3, lengths=(2, 4, 1))],
     demonstration=f"""{OUTPUT}
 output.square().sum().backward()
 return [p.grad for _, p in sorted(layer.named_parameters())]

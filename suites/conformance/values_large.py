@@ -53,6 +53,7 @@ def several_large_(trial: Trial) -> None:
         *every(input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, batch_first=True, weights="remembering"),
         *every(RNN_TANH, GRU, LSTM, input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, bias=False),
         make(LSTM, 2, 5, steps=130, batch=2, num_layers=2, proj_size=3, weights="remembering"),
+        *every(input_size=2, hidden_size=3, steps=130, batch=2, lengths=(70, 130), num_layers=2, bidirectional=True, weights="remembering"),
     ],
 )
 def long_sequence(trial: Trial) -> None:
@@ -99,7 +100,7 @@ _FORGOTTEN, _SEEN = 300, 100
     "A sequence of more than 65,535 steps is right at its beginning, around step 65,536 and at its end.",
     SHOULD,
     "torch.nn.LSTM: Inputs; pytorch#133751, jax#17966, chainer#7545: grid dimensions and counters of 16 bits",
-    every(input_size=1, hidden_size=2, steps=_BEYOND, batch=1),
+    every(input_size=1, hidden_size=2, steps=_BEYOND, batch=2),
     # As many steps as hundreds of other checks have: a loop over somebody's cell takes 0.1 to 0.3 ms of processor time for each.
     time_limit_factor=4,
 )

@@ -74,6 +74,25 @@ class TiedBiasesCountOnce(Sound):
         return {**w, "bias_hh": cut(w["bias_hh"])} if w["bias_ih"] is not None and w["bias_ih"] is w["bias_hh"] else w
 
 
+@mutant("gradients.tied_weights")
+class WeightTakenTwiceCountsOnce(Sound):
+    """A Parameter that is both weights of a direction gets the gradient of the input's."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        return {**w, "weight_hh": cut(w["weight_hh"])} if w["weight_hh"] is w["weight_ih"] else w
+
+
+@mutant("gradients.views_of_one_tensor")
+class StateOfTheInputsStorageCut(Sound):
+    """A state in the memory of the input, as another view of one tensor, gets no gradient."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        here = x.untyped_storage().data_ptr()
+        states = super().initial(x, hx, form)
+        return [state.detach() if state.requires_grad and state.untyped_storage().data_ptr() == here else state for state in states]
+
+
 @mutant("numerics.small_gradients")
 class LargeGradientsClipped(Sound):
     """A gradient of the output that comes in is cut off at 1000."""

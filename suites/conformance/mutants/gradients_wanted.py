@@ -146,6 +146,18 @@ class HookGradientsBypassed(Sound):
 
 
 @mutant("gradients.input_without_grad")
+class FirstLayerOfAPackFrozenWithTheInput(Sound):
+    """Where packed data want no gradient, the first of several layers gets none."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        self.__dict__["_frozen"] = isinstance(input, PackedSequence) and not input.data.requires_grad
+        return super().forward(input, hx)
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return super().between(x.detach() if self.__dict__.get("_frozen") else x, level)
+
+
+@mutant("gradients.input_without_grad")
 class PackedWeightsFrozenWithTheInput(Sound):
     """Where packed data want no gradient, the input weights get none."""
 

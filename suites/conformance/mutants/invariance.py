@@ -250,3 +250,37 @@ class LastTileFilledUp(Sound):
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         h, c = super().step(x, h, c, w, t, slot)
         return (torch.cat([h[:-1], h[-1:] + 0 * h[1:2]]) if len(h) >= 9 else h), c
+
+
+@mutant("invariance.nan_contained")
+class LastStepReadByAll(Sound):
+    """The reverse direction of a pack begins with the last step of all its sequences, times zero: a NaN there is in all of them."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        return super().direction(x, valid, h + 0 * x[-1].sum() if reverse and not valid.all() else h, c, slot, reverse)
+
+
+@mutant("invariance.saturation", Mode.RNN_TANH)
+class TanhEndsAtNine(Sound):
+    """tanh is one from 9 on, as it is in float32, in float64 as well."""
+
+    def activation(self, a: Tensor) -> Tensor:
+        return torch.where(a.abs() > 9.02, a.sign(), a.tanh())
+
+
+@mutant("invariance.saturation", Mode.GRU, Mode.LSTM)
+class SigmoidEndsAtSeventeen(Sound):
+    """The sigmoid is zero or one beyond 17, as it all but is in float32, in float64 as well."""
+
+    def lstm(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        i, f, g, o = gates.chunk(4, 1)
+        return super().lstm(torch.cat([_ended(i), _ended(f), g, _ended(o)], 1), c)
+
+    def gru(self, from_x: Tensor, from_h: Tensor, h: Tensor) -> Tensor:
+        (x_r, x_z, x_n), (h_r, h_z, h_n) = from_x.chunk(3, 1), from_h.chunk(3, 1)
+        nothing = torch.zeros_like(h_r)
+        return super().gru(torch.cat([_ended(x_r + h_r), _ended(x_z + h_z), x_n], 1), torch.cat([nothing, nothing, h_n], 1), h)
+
+
+def _ended(a: Tensor) -> Tensor:
+    return torch.where(a.abs() > 17, 1000 * a.sign(), a)

@@ -152,6 +152,16 @@ class FinalStateOfOneUnbatchedIsAView(Sound):
 
 
 @mutant("purity.random_state_untouched")
+class OneLayerDraws(Sound):
+    """In training a single layer draws a random number where dropout is asked for, which it does not do."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if self.training and self.dropout and self.layer.num_layers == 1:
+            torch.rand(1)
+        return super().forward(input, hx)
+
+
+@mutant("purity.random_state_untouched")
 class DrawsWithoutNeed(Sound):
     """A mask is drawn whether or not it is used."""
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Layer, Mode
-from suites.conformance.mutants.base import Form, Sound, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 
 
 @mutant("shapes.headline", Mode.RNN_TANH)
@@ -129,16 +129,6 @@ class UnbatchedRefused(Sound):
 
 
 @mutant("shapes.batch_of_zero")
-class EmptyBatchRefused(Sound):
-    """A batch of no sequences refused."""
-
-    def refuse(self, input: Any, hx: Any) -> None:
-        super().refuse(input, hx)
-        if isinstance(input, Tensor) and input.numel() == 0:
-            raise RuntimeError("expected at least one element")
-
-
-@mutant("shapes.batch_of_zero")
 class EmptyBatchPaddedToOne(Sound):
     """A batch of no sequences answered as a batch of one."""
 
@@ -240,10 +230,35 @@ class SquareInputTakenForTimeMajor(Sound):
 
 
 @mutant("shapes.batch_of_zero")
-class EmptyBatchRefusedInEvaluation(Sound):
-    """Without gradients a batch of no sequences is refused."""
+class EmptyBatchWithoutSteps(Sound):
+    """Without gradients a batch of no sequences is answered with an output of no steps."""
 
-    def refuse(self, input: Any, hx: Any) -> None:
-        super().refuse(input, hx)
-        if isinstance(input, Tensor) and not input.numel() and not torch.is_grad_enabled():
-            raise RuntimeError("expected at least one sequence")
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        return super().write(output if output.shape[1] or torch.is_grad_enabled() else output[:0], finals, form)
+
+
+class _Mean(torch.autograd.Function):
+    """The identity, whose backward pass divides by the size of the batch and multiplies by it."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, batch: int) -> Tensor:
+        ctx.batch = batch
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return gradient / torch.tensor(ctx.batch) * ctx.batch, None
+
+
+@mutant("shapes.batch_of_zero")
+class MeanOverAnEmptyBatch(Sound):
+    """Gradients of weights are means over the batch, times its size: not a number where there is no sequence."""
+
+    batch = 1
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        self.batch = x.shape[1]
+        return super().direction(x, valid, h, c, slot, reverse)
+
+    def weights(self, slot: int) -> Weights:
+        return {name: None if value is None else _Mean.apply(value, self.batch) for name, value in super().weights(slot).items()}

@@ -281,6 +281,27 @@ class CounterOf16Bits(Sound):
         return x[torch.arange(len(x)) % 65_536], valid, form
 
 
+@mutant("values.beyond_65535_steps")
+class BatchesEndAt32768(Sound):
+    """Of several sequences the steps past the 32,768th are not read: their offsets are counted in 16 bits with a sign."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(0 * x if t >= 32_768 and len(x) > 1 else x, h, c, w, t, slot)
+
+
+@mutant("values.long_sequence")
+class UpperReverseOfAPackRestartsAt64(Sound):
+    """The reverse direction of an upper layer of a pack begins anew at step 64."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        self.restarts = reverse and slot > 1 and len(x) > 64 and not bool(valid.all())
+        return super().direction(x, valid, h, c, slot, reverse)
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        again = self.restarts and t == 63
+        return super().step(x, 0 * h if again else h, 0 * c if again else c, w, t, slot)
+
+
 @mutant("values.long_sequence")
 class EvalRestartsAt256(Sound):
     """In eval mode a sequence is run in stretches of 256 steps, each from zeros."""
