@@ -142,9 +142,8 @@ def overflow_seen(trial: Trial) -> None:
         other = "l0_reverse" if reference.bidirectional else "l1" if reference.num_layers > 1 else ""
         for kind in ("weight_ih_", "weight_hh_") if other else ():
             setattr(layer, kind + other, getattr(layer, kind + "l0"))
-        for kind in ("bias",) if other else ("bias", "weight"):
-            for suffix in ("l0", other or "l0"):
-                setattr(layer, f"{kind}_hh_{suffix}", getattr(layer, f"{kind}_ih_{suffix}"))
+        for name in ["bias_{}_l0", "bias_{}_" + other if other else "weight_{}_l0"]:
+            setattr(layer, name.format("hh"), getattr(layer, name.format("ih")))
         layer(x, hx)[0].square().sum().backward()
         return [parameter.grad for _, parameter in sorted(layer.named_parameters())]
     """,
