@@ -130,6 +130,8 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "BiasesAloneNeverLearn": ("that of bias_ih_l0 zero", "that of every bias_ih zero"),
     "FirstDerivativeWrongWithAGraph": "the cotangent of output counted twice",
     "PackedWeightsFrozenWithTheInput": "that of weight_ih_l0 zero",
+    "FirstLayerOfAPackFrozenWithTheInput": "nothing passed from layer 1 to layer 0",
+    "StateOfTheInputsStorageCut": ("that of h0 zero", "that of h0 and c0 zero", "that of c0 zero"),
     "StateConstantUnderGrad": "that of h0 zero",
     "SparseCotangentIgnored": "the cotangent of output ignored",
     # dropout
