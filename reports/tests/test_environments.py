@@ -8,7 +8,7 @@ import pytest
 
 from reports.environments import Differing, differing
 
-WHOLE = {
+WHOLE: dict[str, Any] = {
     "machine": "vm",
     "system": "Linux 6",
     "cpu": "A CPU",
@@ -20,7 +20,7 @@ WHOLE = {
 
 
 def changed(place: str, **what: Any) -> dict[str, Any]:
-    return {**WHOLE, **what} if not place else {**WHOLE, place: {**WHOLE[place], **what}}  # type: ignore[dict-item]
+    return {**WHOLE, **what} if not place else {**WHOLE, place: {**WHOLE[place], **what}}
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def hidden_units_permuted(trial: Trial) -> None:
     demonstration="""
         output = layer(4096 * x, hx)[0]
         output.sum().backward()
-        return output, layer(8 * x, hx)[0], [p.grad.isfinite().all().double() for p in layer.parameters()]
+        return output, layer(16 * x, hx)[0], [p.grad.isfinite().all().double() for p in layer.parameters()]
     """,
 )
 def saturation(trial: Trial) -> None:

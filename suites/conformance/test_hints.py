@@ -131,7 +131,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "FirstDerivativeWrongWithAGraph": "the cotangent of output counted twice",
     "PackedWeightsFrozenWithTheInput": "that of weight_ih_l0 zero",
     "FirstLayerOfAPackFrozenWithTheInput": "nothing passed from layer 1 to layer 0",
-    "StateOfTheInputsStorageCut": ("that of h0 zero", "that of h0 and c0 zero", "that of c0 zero"),
+    "StateOfTheInputsStorageCut": "that of h0 zero",
     "StateConstantUnderGrad": "that of h0 zero",
     "SparseCotangentIgnored": "the cotangent of output ignored",
     # dropout
