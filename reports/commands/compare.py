@@ -40,7 +40,10 @@ def _run(chosen: argparse.Namespace) -> int:
     for sentence in found.mismatches:
         print(f"warning: the environments differ: {sentence}", file=sys.stderr)
     if not judged:
-        print("warning: without verdicts, because the environments differ, and that is no change of an implementation; --force gives them", file=sys.stderr)
+        print(
+            "warning: without verdicts, because the environments differ, and that is no change of an implementation; --force gives them",
+            file=sys.stderr,
+        )
     for change, where in zip(found.changes, comparison.wheres(found.changes), strict=True):
         verdict = change.verdict if judged else "not judged"
         if chosen.json:
