@@ -139,15 +139,20 @@ def explain(comparison: Comparison, actual: NDArray[Any], expected: Array, layer
     return "\n".join(lines)
 
 
+def narrower_type(actual: NDArray[Any], eps: float) -> str | None:
+    """The narrowest type, with a larger epsilon than ``eps``, of which every number of ``actual`` is one, if there is any."""
+    for dtype in ("bfloat16", "float16", "float32"):
+        with np.errstate(over="ignore"):
+            if EPS[dtype] > eps and np.array_equal(rounded(actual, dtype), actual):
+                return dtype
+    return None
+
+
 def _narrower(comparison: Comparison, actual: NDArray[Any]) -> str:
     """That a tensor was rounded to a narrower type than its case's, where its numbers and its error are such; else nothing."""
-    for dtype in ("float32", "float16", "bfloat16"):
-        # A floor is at least an eps of the case's type.
-        narrower = EPS[dtype] > 100 * comparison.floor
-        with np.errstate(over="ignore"):
-            if narrower and comparison.error <= EPS[dtype] and np.array_equal(rounded(actual, dtype), actual):
-                return f"; every number is one of {dtype}"
-    return ""
+    # A floor is at least an eps of the case's type.
+    dtype = narrower_type(actual, 100 * comparison.floor)
+    return f"; every number is one of {dtype}" if dtype and comparison.error <= EPS[dtype] else ""
 
 
 def _place(quantity: str, index: tuple[int, ...], layer: Layer) -> str:

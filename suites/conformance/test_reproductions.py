@@ -38,6 +38,8 @@ NOT_SHOWN = {
     "mutant:float16-through-bfloat16": _TOO_FINE,
     "mutant:drifts-alittle-each-step": _TOO_FINE,
     "mutant:half-gradient-falls-short": _TOO_FINE,
+    "mutant:half-cell-state-rounded": _TOO_FINE,
+    "mutant:upper-half-projection-rounded": _TOO_FINE,
     "mutant:mask-shared-over-layers": _MASKS,
     "mutant:fourth-layer-not-dropped-in-part": _MASKS,
     "mutant:autocast-copies-kept": "a script of so few lines calls it under autocast with gradients alone",

@@ -73,6 +73,25 @@ class PackedHalfStateGrows(Sound):
         return super().write(output, [finals[0] * 1.03, *finals[1:]] if scaled_up else finals, form)
 
 
+@mutant("numerics.typical_error", Mode.LSTM)
+class HalfCellStateRounded(Sound):
+    """In float16 the cell state is kept in bfloat16."""
+
+    def lstm(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h, c = super().lstm(gates, c)
+        return h, c.bfloat16().half() if c.dtype == torch.float16 else c
+
+
+@mutant("numerics.typical_error", Mode.LSTM)
+class UpperHalfProjectionRounded(Sound):
+    """In float16 upper layers are projected in bfloat16."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        h, c = super().step(x, h, c, w, t, slot)
+        rounded = self.layer.proj_size and slot >= self.layer.directions and h.dtype == torch.float16
+        return h.bfloat16().half() if rounded else h, c
+
+
 @mutant("numerics.typical_error_of_gradients")
 class HalfGradientFallsShort(Sound):
     """In half types the gradient of weight_hh is three per cent short."""
