@@ -23,7 +23,7 @@ from harness.reference import answer
 from harness.reproduction import FORWARD, script
 from harness.switches import equal_terms, make_dropout_state, undisturbed, unusable
 from harness.tolerance import SIGNAL, allowance, signal
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Mismatch, Trial
 
 
 @dataclass(frozen=True)
@@ -198,6 +198,7 @@ def run(check: Check, diagnose: bool = True) -> Conformance:
         errors=[comparison.as_json() for comparison in trial.comparisons],
         kernels=trial.kernels,
         seconds=time.perf_counter() - started,
+        hint=error.hint if isinstance(error, Mismatch) else "",
     )
 
 

@@ -24,7 +24,7 @@ from harness.record import Conformance, Mutation, Throughput, to_json
 from harness.replay import REPLAY
 from harness.sampling import Budget
 from harness.store import decode, encode
-from harness.telling import kill_matrix, nothing_checked, replaced_baseline, summary, timed_alone
+from harness.telling import kill_matrix, left_untold, nothing_checked, replaced_baseline, summary, timed_alone, told_whole
 from harness.workload import Workload
 
 _RESULT = "harness_result"
@@ -247,11 +247,14 @@ class _Keeper:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call":
-            for name, value in report.user_properties:
-                if name == _RESULT:
-                    result = decode(str(value))
-                    assert isinstance(result, Tested)
-                    _keep(self._session, result)
+            for result in _recorded(report):
+                _keep(self._session, result)
+
+
+def _recorded(report: pytest.TestReport) -> list[Tested]:
+    """The results that a test recorded."""
+    found = [decode(str(value)) for name, value in report.user_properties if name == _RESULT]
+    return [result for result in found if isinstance(result, Tested)]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -313,6 +316,27 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return lines
 
 
+@pytest.hookimpl(wrapper=True, tryfirst=True, specname="pytest_terminal_summary")
+def pytest_tell_unlike_failures(terminalreporter: Any, config: pytest.Config) -> Iterator[None]:
+    """Keeps failed checks that are like others from being told: one fault fails hundreds of them."""
+    stats = terminalreporter.stats
+    failed = stats.get("failed", [])
+    if failed and config.get_verbosity() <= 0:
+        stats["failed"] = _unlike(failed)
+    yield
+    if failed:
+        # How many there are is said last of all.
+        stats["failed"] = failed
+
+
+def _unlike(reports: Sequence[pytest.TestReport]) -> list[pytest.TestReport]:
+    """The reports without those of failed checks that are like others; see :func:`harness.telling.told_whole`."""
+    checks = [(report, result) for report in reports for result in _recorded(report) if isinstance(result, Conformance)]
+    whole = told_whole([result for _, result in checks])
+    alike = {id(report) for place, (report, _) in enumerate(checks) if place not in whole}
+    return [report for report in reports if id(report) not in alike]
+
+
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pytest.Config) -> None:
     session = config.stash.get(SESSION, None)
     if session is None or session.writer is None:
@@ -328,7 +352,8 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
         terminalreporter.write_line(line)
     times = [result for result in session.results if isinstance(result, Throughput)]
     checked = [result for result in session.results if isinstance(result, Conformance)]
-    for line in replaced_baseline(session.baseline, times) + timed_alone(times) + nothing_checked(checked):
+    untold = [] if config.get_verbosity() > 0 else left_untold([r for r in checked if Outcome(r.outcome).fails_run])
+    for line in untold + replaced_baseline(session.baseline, times) + timed_alone(times) + nothing_checked(checked):
         terminalreporter.write_line(line)
     terminalreporter.write_line(f"run file: {os.path.relpath(path)}")
     if exitstatus == pytest.ExitCode.INTERRUPTED and measuring(config):

@@ -49,7 +49,8 @@ class Conformance:
     ``error`` (max-norm against the float64 oracle, scaled by the tensor's magnitude), ``floor`` (the same of a plain
     eager loop), ``ratio`` = error / floor, ``allowance`` (how many floors pass), ``elements`` compared; error and ratio
     are null when a value was not finite. ``kernels``: the recurrent kernels that torch dispatched. ``seconds``: how
-    long it took. ``reproduction``: a script that shows a failure, and runs as pasted.
+    long it took. ``reproduction``: a script that shows a failure, and runs as pasted. ``hint``: the likely cause of wrong values, with
+    which the message ends too.
     """
 
     kind: ClassVar[str] = "conformance"
@@ -67,6 +68,7 @@ class Conformance:
     kernels: list[str] = field(default_factory=list)
     seconds: float = 0.0
     reproduction: str = ""
+    hint: str = ""
 
 
 @dataclass(frozen=True)

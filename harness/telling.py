@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 
@@ -30,22 +31,70 @@ def kill_matrix(mutations: Sequence[Mutation]) -> list[str]:
     return lines
 
 
+#: How many failures of one implementation the terminal tells whole.
+WHOLE = 12
+
+#: How many likely causes are named.
+NAMED = 3
+
+#: How wide a list of contracts is set.
+_WIDTH = 140
+
+
+def told_whole(failures: Sequence[Conformance]) -> set[int]:
+    """Which of ``failures``, by their place, the terminal tells whole: of each implementation the first :data:`WHOLE` that are unlike.
+
+    Alike are those that have one likely cause, and those of one contract, unless two causes were recognised in it.
+    """
+    explained = {(failure.implementation, failure.contract) for failure in failures if failure.hint}
+    unlike: dict[str, set[str]] = defaultdict(set)
+    answer = set()
+    for place, failure in enumerate(failures):
+        kind, seen = failure.hint or failure.contract, unlike[failure.implementation]
+        if not failure.hint and (failure.implementation, failure.contract) in explained:
+            continue
+        if kind not in seen and len(seen) < WHOLE:
+            seen.add(kind)
+            answer.add(place)
+    return answer
+
+
+def left_untold(failures: Sequence[Conformance]) -> list[str]:
+    """One line where not every failure is told whole: how many are, and where the rest is."""
+    whole, count = len(told_whole(failures)), len(failures)
+    return (
+        [f"told whole: {whole} of {count} failures, each unlike the others; -v tells all, and so does the run file"]
+        if whole < count
+        else []
+    )
+
+
+def likely_causes(hints: Sequence[str]) -> list[str]:
+    """The commonest likely causes, and how many of the failures each explains. ``hints``: of every failure, empty where none is known."""
+    total = f"{len(hints)} failure{'s' if len(hints) != 1 else ''}"
+    return [f"{hint}: {count} of {total}" for hint, count in Counter(filter(None, hints)).most_common(NAMED)]
+
+
 def summary(results: Sequence[Conformance | Throughput]) -> list[str]:
-    """One line for each implementation: how many of its results ended how, and which contracts it broke."""
+    """For each implementation, how many of its results ended how, which contracts it broke, and the likely causes."""
     if not results:
         return []
     counts: dict[str, Counter[str]] = defaultdict(Counter)
-    broken: dict[str, list[str]] = defaultdict(list)
+    failures: dict[str, list[Conformance]] = defaultdict(list)
     for result in results:
         counts[result.implementation][result.outcome] += 1
-        if isinstance(result, Conformance) and Outcome(result.outcome).fails_run and result.contract not in broken[result.implementation]:
-            broken[result.implementation].append(result.contract)
+        if isinstance(result, Conformance) and Outcome(result.outcome).fails_run:
+            failures[result.implementation].append(result)
     width = max(len(name) for name in counts)
     lines = []
     for name, found in counts.items():
         lines.append(f"{name:{width}}  " + ", ".join(f"{found[o]} {o.value}" for o in Outcome if found[o]))
-        if broken[name]:
-            lines.append(f"{'':{width}}  breaks {len(broken[name])}: {', '.join(broken[name])}")
+        if own := failures[name]:
+            broken = dict.fromkeys(failure.contract for failure in own)
+            indent = " " * (width + 2)
+            told = f"breaks {len(broken)}: {', '.join(broken)}"
+            lines += textwrap.wrap(told, max(_WIDTH, 2 * width), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+            lines += [f"{indent}likely: {cause}" for cause in likely_causes([failure.hint for failure in own])]
     return lines
 
 

@@ -29,7 +29,11 @@ class ContractError(AssertionError):
 
 
 class Mismatch(ContractError):
-    """Values are not close to the oracle's."""
+    """Values are not close to the oracle's. ``hint``: the likely cause, with which the message ends; empty where none is known."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__("\n".join([message, *([f"  hint: {hint}"] if hint else [])]))
+        self.hint = hint
 
 
 class Raised(ContractError):
@@ -179,7 +183,7 @@ class Trial:
         if messages:
             likely = hint(actual, expected, names) if self._diagnose else ""
             self._diagnose = False
-            raise Mismatch("\n".join([*messages, *([f"  hint: {likely}"] if likely else [])]))
+            raise Mismatch("\n".join(messages), likely)
 
     def refuses(self, what: str, module: nn.Module, input: Any, hx: Any) -> None:
         """Raises :class:`ContractError` unless ``module(input, hx)`` raises an exception that says why, in every mode.

@@ -9,6 +9,7 @@ from functools import cached_property
 import pandas as pd
 
 from harness.outcome import Outcome
+from harness.telling import likely_causes
 from reports import costs, speed
 from reports.load import Frames
 from reports.machines import only
@@ -232,7 +233,8 @@ def verdicts(frames: Frames, implementations: list[str], matrix: pd.DataFrame, c
     """One row per implementation: what it is, and why. ``cells``: those that count, of what was timed.
 
     Columns: implementation, suitability, reason, contracts (how many were run and apply), passed (how many of these passed in
-    every case), broken (list of ids), expected (ids that failed as declared), unsupported (ids), cases, worst_ratio.
+    every case), broken (list of ids), causes (sentences: what many of the failures may come of), expected (ids that failed as declared),
+    unsupported (ids), cases, worst_ratio.
     """
     answer = []
     for name in implementations:
@@ -251,6 +253,7 @@ def verdicts(frames: Frames, implementations: list[str], matrix: pd.DataFrame, c
                 "contracts": len(asked),
                 "passed": int((asked["outcome"] == Outcome.PASSED).sum()),
                 "broken": list(broken["contract"]),
+                "causes": likely_causes(list(lines.loc[lines["outcome"].isin(BREAKING), "hint"])),
                 "expected": list(asked.loc[asked[str(Outcome.EXPECTED_FAILURE)] > 0, "contract"]),
                 "unsupported": list(asked.loc[asked[str(Outcome.UNSUPPORTED)] > 0, "contract"]),
                 "cases": int(asked["cases"].sum()),
@@ -267,6 +270,7 @@ _VERDICT_COLUMNS = (
     "contracts",
     "passed",
     "broken",
+    "causes",
     "expected",
     "unsupported",
     "cases",

@@ -119,6 +119,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "dtype": ("str", "such as float32"),
         "message": ("str", "what went wrong, often of many lines"),
         "reproduction": ("str", "a script that shows a failure; empty for the rest"),
+        "hint": ("str", "the likely cause of wrong values, where one was recognised"),
         "parameters": ("object", "dict: the options of the case"),
         "kernels": ("str", "the recurrent kernels that were dispatched, comma-separated"),
         "seconds": ("float64", "s, how long the check took"),

@@ -245,6 +245,7 @@ class Gatherer:
                 "severity": sys.intern(result.severity),
                 "message": result.message,
                 "reproduction": result.reproduction,
+                "hint": sys.intern(result.hint),
                 "parameters": {sys.intern(key): value for key, value in result.parameters.items()},
                 "kernels": sys.intern(", ".join(map(str, result.kernels))),
                 "seconds": result.seconds,

@@ -129,6 +129,8 @@ def _broken(findings: Findings, limit: int) -> Iterable[str]:
         ]
         lines += [(code(row.workload), "", row.outcome, "timed", code(_first_line(row.message))) for row in timed]
         told = f"**{code(name)}**{f' on {code(part.machine)}' if part.machine else ''}\n\n"
+        causes: list[str] = next((row.causes for row in rows(part.verdicts) if row.implementation == name), [])
+        told += "".join(f"- likely: {code(cause)}\n" for cause in causes) + ("\n" if causes else "")
         head = ("contract or workload", "level", "outcome", "cases", "message of the first")
         told += limited(head, lines, min(limit, CONTRACTS_TOLD), "line", [3])
         message = failed[0].message.strip() if failed else ""

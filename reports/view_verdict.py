@@ -121,6 +121,7 @@ def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
                     "kind": row.suitability.replace(" ", "-"),
                     "reason": row.reason,
                     "broken": row.broken,
+                    "causes": row.causes,
                     "expected": row.expected,
                     "unsupported": row.unsupported,
                     "contracts": row.contracts,

@@ -26,7 +26,7 @@ from harness.layer import Layer, Mode
 from harness.outcome import Outcome
 from harness.record import Conformance, Throughput
 from harness.registry import builtin
-from harness.store import Run, read
+from harness.store import Run, encode, read
 from harness.switches import unusable
 from harness.tests import samples
 from harness.tests.samples import CASE, implementation
@@ -170,6 +170,21 @@ def test_wrong_crashing_and_refusing_layers_each_have_their_outcome_and_the_run_
     assert "unsupported: NotImplementedError: not written yet" in output
     assert "2 failed, 1 passed, 1 skipped, 1 deselected" in output, "the benchmark is deselected"
     assert "INTERNALERROR" not in output and "Traceback" not in output
+
+
+@pytest.mark.parametrize(("verbosity", "told"), [(0, ["first", "other"]), (-1, ["first", "other"]), (1, ["first", "alike", "other"])])
+def test_failures_that_are_alike_are_told_once_and_counted_all(verbosity: int, told: list[str]) -> None:
+    failure = dataclasses.replace(CONFORMANCE, outcome="failed", hint="this is one fault")
+
+    def report(name: str, *results: Conformance) -> SimpleNamespace:
+        return SimpleNamespace(nodeid=name, user_properties=[("harness_result", encode(result)) for result in results])
+
+    stats = {"failed": [report("first", failure), report("alike", dataclasses.replace(failure, contract="x.z")), report("other")]}
+    config: Any = SimpleNamespace(get_verbosity=lambda: verbosity)
+    telling = pytest_plugin.pytest_tell_unlike_failures(SimpleNamespace(stats=stats), config)
+    next(telling)
+    assert [one.nodeid for one in stats["failed"]] == told
+    assert list(telling) == [] and [one.nodeid for one in stats["failed"]] == ["first", "alike", "other"]
 
 
 def test_a_right_layer_and_one_that_refuses_exit_with_success_under_xdist(tmp_path: Path) -> None:

@@ -5,13 +5,54 @@ from __future__ import annotations
 from dataclasses import replace
 
 from harness.record import Conformance, Mutation
-from harness.telling import kill_matrix, nothing_checked, replaced_baseline, summary, timed_alone
+from harness.telling import (
+    WHOLE,
+    kill_matrix,
+    left_untold,
+    likely_causes,
+    nothing_checked,
+    replaced_baseline,
+    summary,
+    timed_alone,
+    told_whole,
+)
 from harness.tests.test_record import CONFORMANCE, THROUGHPUT
 
 
 def test_the_summary_counts_outcomes_and_names_each_broken_contract_once() -> None:
     results = [CONFORMANCE, *[Conformance("x.y", "other", "", "failed", "MUST", "gru", "cpu", "float32")] * 2]
     assert summary(results) == ["a      1 passed", "other  2 failed", "       breaks 1: x.y"]
+
+
+FAILED = replace(CONFORMANCE, implementation="x:a", contract="x.y", outcome="failed")
+
+
+def test_the_summary_sets_many_broken_contracts_in_lines_and_names_the_likely_causes() -> None:
+    found = [replace(FAILED, contract=f"topic.of_some_contract_{k}", hint="this is one" if k % 3 else "") for k in range(30)]
+    told = summary(found)
+    assert told[0] == "x:a  30 failed" and told[-1] == "     likely: this is one: 20 of 30 failures"
+    assert all(len(line) <= 140 and line.startswith("     ") for line in told[1:])
+    assert " ".join(told[1:-1]).split() == ["breaks", "30:", *", ".join(failure.contract for failure in found).split()]
+
+
+def test_likely_causes_are_the_commonest_and_count_all_failures() -> None:
+    assert likely_causes(["", "b", "a", "a", "", "c", "d", "d"]) == ["a: 2 of 8 failures", "d: 2 of 8 failures", "b: 1 of 8 failures"]
+    assert likely_causes(["", ""]) == likely_causes([]) == []
+
+
+def test_of_failures_that_are_alike_the_first_is_told() -> None:
+    zero, order = (replace(FAILED, hint=hint) for hint in ("h_0 taken for zero", "gates in another order"))
+    found = [zero, FAILED, replace(zero, contract="x.z"), order, replace(FAILED, contract="x.w"), replace(FAILED, contract="x.w")]
+    # The second may be what the first is, which the case was too large to tell.
+    assert told_whole(found) == {0, 3, 4}
+    assert told_whole([*found, *(replace(failure, implementation="x:b") for failure in found)]) == {0, 3, 4, 6, 9, 10}
+    assert left_untold(found) == ["told whole: 3 of 6 failures, each unlike the others; -v tells all, and so does the run file"]
+    assert left_untold([zero, order]) == left_untold([]) == []
+
+
+def test_of_failures_that_are_unlike_some_are_told() -> None:
+    found = [replace(FAILED, contract=f"x.{k}") for k in range(3 * WHOLE)]
+    assert told_whole(found) == set(range(WHOLE))
 
 
 def test_the_kill_matrix_says_who_survived_and_gives_the_score() -> None:

@@ -31,6 +31,8 @@ Reproduce:
     layer = build("<b>evil</b>", mode="gru", input_size=3, hidden_size=8)
     layer(torch.randn(5, 3, 3))"""
 
+HINT = "this is the answer with <b>h_0</b> taken for zero"
+
 _STEP = {"torch:onednn": 6e-6, "torch:native": 9e-6, "loop:textbook": 4e-5, "loop:hoisted": 9.3e-6, "script:hoisted": 1.9e-5, HOSTILE: 3e-6}
 _MODE_COST = {"rnn_tanh": 0.45, "gru": 1.3, "lstm": 1.0}
 
@@ -150,6 +152,7 @@ def conformance(cases: int = 4) -> list[Conformance]:
                         device="cpu",
                         dtype=dtype,
                         message="" if outcome == Outcome.PASSED else MESSAGE,
+                        hint=HINT if outcome == Outcome.FAILED and facts["topic"] == "values" else "",
                         parameters={"input_size": 3, "hidden_size": 8, "bidirectional": bool(case % 2)},
                         errors=errors,
                         kernels=["aten::mkldnn_rnn_layer"] if implementation == "torch:onednn" else [],

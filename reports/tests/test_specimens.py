@@ -17,7 +17,7 @@ from reports.tests import specimen
 
 HERE = Path(__file__).parent / "specimens"
 FILES = sorted(HERE.glob("*.jsonl"))
-NEWEST = HERE / f"{SCHEMA}-calibrated-workloads.jsonl"
+NEWEST = HERE / f"{SCHEMA}-hints.jsonl"
 ADD = (
     "add a specimen: the newest with what is new in it, as python -m reports.tests.specimen FILE writes it today; then make it NEWEST, and "
     "say in this file what is new"
@@ -81,6 +81,8 @@ def test_what_a_writer_did_not_know_is_not_known() -> None:
     assert _timed("1-untimed") == _timed("1-versus") == _timed("1-pairs") == {**nothing, **costs, "stopped": "decided", "untimed": 1}
     assert load(HERE / "1-first.jsonl").conformance["reproduction"].tolist() == ["", ""]
     assert load(HERE / "1-mutations.jsonl").conformance["reproduction"].tolist() == ["", "import torch\n"]
+    assert load(HERE / "1-calibrated-workloads.jsonl").conformance["hint"].tolist() == ["", ""]
+    assert load(NEWEST).conformance["hint"].tolist() == ["", specimen.HINT]
 
 
 def test_the_first_writer_wrote_other_letters_than_ascii_as_they_are() -> None:

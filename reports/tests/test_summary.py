@@ -83,6 +83,12 @@ def test_broken_contracts_are_told_with_their_messages_the_gravest_first(run: Ru
     assert "two crashed\nsegmentation `fault`\n" in page.codes, "one of them with the whole message"
 
 
+def test_the_likely_causes_of_failures_are_told_before_them(run: Run) -> None:
+    hints = ["h_0 <b>taken</b> for zero", "", "h_0 <b>taken</b> for zero"]
+    page = _page(run(*(check("x:a", "a.one", Outcome.FAILED, message="off", case=f"c{k}", hint=hint) for k, hint in enumerate(hints))))
+    assert "likely: h_0 <b>taken</b> for zero: 2 of 3 failures" in page.text
+
+
 def test_too_little_memory_for_one_workload_is_no_wrong_answer(run: Run) -> None:
     page = _page(run(*passing("x:a"), cell("x:a", ROUNDS), cell("x:a", [], 16, outcome=Outcome.OUT_OF_MEMORY)))
     assert "wrong answer" not in page.text

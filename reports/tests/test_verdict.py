@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from reports.tests.test_analysis import ROUNDS, broken, cell, findings_of, passing, slower
-from reports.view_verdict import Line, Uses, fastest_tables, headline
+from reports.view_verdict import Line, Uses, fastest_tables, headline, verdict_rows
 
 SIZES = ({"hidden_size": 4, "input_size": 4}, {"hidden_size": 8, "input_size": 8}, {"hidden_size": 16, "input_size": 16})
 
@@ -67,6 +68,12 @@ def test_the_paragraph_counts_the_uses_that_are_won_the_same_and_undecided(tmp_p
     assert sentences == [
         "The fastest conforming implementation, out of 3 uses: x:a in 1; undecided in 1 and the best two within 1% in 1.",
     ]
+
+
+def test_the_likely_causes_stand_with_the_verdict(tmp_path: Path) -> None:
+    found = [replace(failure, case=hint, hint=hint) for failure in broken("x:a") for hint in ("h_0 taken for zero", "")]
+    (row,) = verdict_rows(findings_of(tmp_path, *found))
+    assert row["causes"] == ["h_0 taken for zero: 1 of 2 failures"]
 
 
 def test_where_nobody_conforms_the_paragraph_says_so(tmp_path: Path) -> None:
