@@ -24,7 +24,7 @@ from suites.conformance.execution_compiled import quiet
     "torch.jit.trace gives a function that is right on other numbers of the same shape, or is refused.",
     MAY,
     "torch.jit.trace",
-    [*every(steps=17, batch=2), *every(bidirectional=True, num_layers=2, batch_first=True)],
+    [*every(steps=17, batch=2, bias=False), *every(bidirectional=True, num_layers=2, batch_first=True)],
     demonstration="""
         other = 3 * torch.randn(x.shape).to(dtype)
         with torch.no_grad():
@@ -60,7 +60,11 @@ def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any] |
     "torch.export gives a program that is right on other numbers of the same shape, or is refused.",
     MAY,
     "torch.export.export",
-    [*every(steps=2, batch=2, num_layers=2, bidirectional=True), *every(steps=1, batch=2, given_state=False), *every(steps=10, batch=2)],
+    [
+        *every(steps=2, batch=2, num_layers=2, bidirectional=True),
+        *every(steps=1, batch=2, given_state=False),
+        *every(steps=10, batch=2, bias=False),
+    ],
     demonstration="""
         other = 3 * torch.randn(x.shape).to(dtype)
         with torch.no_grad():

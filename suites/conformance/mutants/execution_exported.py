@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from suites.conformance.mutants.base import Form, Sound, Weights, mutant
+from suites.conformance.mutants.base import Form, Sound, Weights, mutant, present
 
 
 @mutant("execution.traced")
@@ -53,6 +53,16 @@ class ZerosOfTheTrace(Unwarned):
     def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         size = int(states[0].shape[1])
         return super().layers(x[:, :size], valid[:, :size], states) if torch._C._is_tracing() else super().layers(x, valid, states)
+
+
+@mutant("execution.traced")
+class LastFeatureLostWithoutBiases(Sound):
+    """What is traced of a layer without biases leaves out the input's last feature."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        ih = present(w["weight_ih"])
+        return {**w, "weight_ih": torch.cat([ih[:, :-1], 0 * ih[:, -1:]], 1)} if torch._C._is_tracing() and not self.bias else w
 
 
 @mutant("execution.exported")
