@@ -40,6 +40,11 @@ class Raised(ContractError):
     """The implementation raised where it should have answered; the exception is the cause."""
 
 
+#: How torch says that it has no code for a dtype: on the way to NumPy, of its own kernels, and of oneDNN's on a CPU that lacks the
+#: instructions. Some are a TypeError or a RuntimeError.
+_NO_CODE = ("Got unsupported ScalarType", "not implemented for '", "could not create a primitive descriptor")
+
+
 @dataclass(frozen=True)
 class Answer:
     """What an implementation gave back: ``raw`` as it came, and its tensors by name, time-major, batched and padded."""
@@ -214,7 +219,10 @@ class Trial:
 
     @contextmanager
     def blamed(self, action: str) -> Iterator[None]:
-        """What is raised inside is the implementation's doing. NotImplementedError and want of memory stay as they are."""
+        """What is raised inside is the implementation's doing. NotImplementedError and want of memory stay as they are.
+
+        What torch says of a dtype that there is no code for is a NotImplementedError, whichever exception it comes as.
+        """
         try:
             yield
         except (NotImplementedError, ContractError, MemoryError, torch.OutOfMemoryError):
@@ -222,6 +230,8 @@ class Trial:
         except (Exception, SystemExit) as error:  # an implementation may raise anything
             if lacks_memory(error):
                 raise MemoryError(said(error)) from error
+            if any(words in said(error) for words in _NO_CODE):
+                raise NotImplementedError(f"{action} raised {type(error).__name__}: {said(error)}") from error
             first = error.__context__
             after = ""
             if first is not None and not error.__suppress_context__:

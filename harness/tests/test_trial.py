@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from harness.trial import ContractError, Mismatch, Raised, may_refuse
+from harness.tests.samples import CASE, implementation
+from harness.trial import ContractError, Mismatch, Raised, Trial, may_refuse
 
 
 @pytest.mark.parametrize(
@@ -28,3 +29,21 @@ def test_a_capability_may_be_refused_but_not_answered_wrongly(error: Exception, 
     with pytest.raises(Exception, match=message) as caught, may_refuse("jvp"):
         raise error
     assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("Got unsupported ScalarType BFloat16"),
+        RuntimeError("\"addmm_impl_cpu_\" not implemented for 'Half'"),
+        RuntimeError("could not create a primitive descriptor for the LSTM forward propagation primitive"),
+    ],
+    ids=lambda error: str(error)[:16],
+)
+def test_what_torch_has_no_code_for_is_refused_and_not_wrong(error: Exception) -> None:
+    trial = Trial(implementation(torch.nn.GRU), CASE)
+    with pytest.raises(NotImplementedError, match="calling it raised") as caught, trial.blamed("calling it"):
+        raise error
+    assert caught.value.__cause__ is error
+    with pytest.raises(Raised, match="calling it raised RuntimeError: no"), trial.blamed("calling it"):
+        raise RuntimeError("no")

@@ -140,7 +140,7 @@ def saturation(trial: Trial) -> None:
 @contract(
     "invariance.nan_contained",
     "A NaN or an infinity in one step of one sequence leaves the other sequences, with their gradients, and the earlier steps of its own, "
-    "as they were.",
+    "as they were; a NaN is seen in its own.",
     MUST,
     "torch.nn.LSTM: equations; users mask what they do not want to see",
     [

@@ -11,7 +11,7 @@ import torch
 from harness.case import Array, Case
 from harness.contract import alternative
 from harness.reference import altered, answer, tensor
-from harness.trial import ContractError, Trial, where
+from harness.trial import ContractError, Raised, Trial, where
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, contract, in_docs
 
@@ -44,8 +44,14 @@ def default_is_zero(trial: Trial) -> None:
         # On a machine with one device the meta device stands for another that is torch's default.
         elsewhere: Any = torch.device("meta") if number == 11 and trial.case.lengths is None else nullcontext()
         input, hx = trial.form(trial.leaves())
-        with torch.set_grad_enabled(number % 3 == 1), elsewhere:
-            reply = trial.call(module, input, hx)
+        try:
+            with torch.set_grad_enabled(number % 3 == 1), elsewhere:
+                reply = trial.call(module, input, hx)
+        except (NotImplementedError, Raised) as error:
+            # What a layer counts with is a tensor there that has no number, which on another device it would have.
+            if number < 11 or "meta tensor" not in str(error):
+                raise
+            continue
         trial.agree(reply.arrays(), answer(trial.case))
     default = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32 if trial.case.dtype == "float64" else torch.float64)

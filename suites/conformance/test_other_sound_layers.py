@@ -163,6 +163,35 @@ def test_a_tensor_that_numpy_refuses_may_be_refused() -> None:
     assert _outcomes(ReadByNumpy, "layout.negated") == {"unsupported"}
 
 
+class AnsweredByNumpy(ReadByNumpy):
+    """Its answer has been in NumPy's hands: a trace keeps the numbers, and torch warns of that."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        output, state = super().forward(input, hx)
+        return torch.from_numpy(output.detach().numpy().copy()), state
+
+
+def test_a_trace_that_torch_warned_of_as_keeping_the_numbers_is_unsupported() -> None:
+    assert _outcomes(AnsweredByNumpy, "execution.traced") == {"unsupported"}
+
+
+def test_a_type_that_numpy_does_not_have_may_be_refused_by_its_own_exception() -> None:
+    assert _outcomes(AnsweredByNumpy, "numerics.bfloat16") == {"unsupported"}
+
+
+class CountsByTensor(nn.LSTM):
+    """It counts its steps with a tensor, which is made where torch's default device is."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        for _ in range(int(torch.tensor(1).item())):
+            answer = super().forward(input, hx)
+        return answer
+
+
+def test_a_counter_without_a_number_on_the_meta_device_is_no_fault_of_the_default_state() -> None:
+    assert _outcomes(CountsByTensor, "state.default_is_zero") == {"passed"}
+
+
 class _OfArrays(torch.autograd.Function):
     """A call whose backward pass makes it again from NumPy's copies of what was given."""
 
