@@ -22,12 +22,12 @@ _WHOLE = [
 ]
 
 
-def _given(trial: Trial, inputs: Mapping[str, Array], case: Case | None = None) -> dict[str, Array]:
-    """The answer to other inputs of the case's form."""
+def _given(trial: Trial, inputs: Mapping[str, Array], case: Case | None = None, train: bool = True) -> dict[str, Array]:
+    """The answer to other inputs of the case's form, in training or in eval mode."""
     case = case or trial.case
     leaves = {name: tensor(array, case) for name, array in inputs.items()}
     with torch.no_grad():
-        return trial.call(trial.module(), *trial.form(leaves, case), case).arrays()
+        return trial.call(trial.module().train(train), *trial.form(leaves, case), case).arrays()
 
 
 @contract(
@@ -156,9 +156,9 @@ def saturation(trial: Trial) -> None:
     ],
     demonstration="""
         with torch.no_grad():
-            started = layer(x, torch.utils._pytree.tree_map(lambda state: state * float("nan"), hx))[0].data.isnan().double()
+            started = layer.eval()(x, torch.utils._pytree.tree_map(lambda state: state * float("nan"), hx))[0].data.isnan().double()
             (x.data[0] if isinstance(x, tuple) else x[1, 3] if reference.batch_first else x[3, 1])[0] = float("nan")
-            output = layer(x, hx)[0].data
+            output = torch.cat([layer.train(mode)(x, hx)[0].data for mode in (False, True)])
         again = (lambda value: value[0] if isinstance(value, tuple) else value)(layer(x, hx)[0])
         found = [output, again.detach(), *torch.autograd.grad(again, leaves, 1 + 0 * again.detach())]
         return started, [(value.isnan().double(), value.nan_to_num()) for value in found]
@@ -170,7 +170,7 @@ def nan_contained(trial: Trial) -> None:
     for poison in (np.nan, np.inf):
         x = inputs["x"].copy()
         x[3, 1, 0] = poison
-        actual = _given(trial, {**inputs, "x": x})
+        actual = _given(trial, {**inputs, "x": x}, train=bool(np.isnan(poison)))
         trial.agree({name: value[:, others] for name, value in actual.items()}, _of_items(whole, others))
         if not layer.bidirectional:
             trial.agree({"output": actual["output"][:3]}, replace(whole, tensors={"output": whole.tensors["output"][:3]}))
@@ -181,7 +181,7 @@ def nan_contained(trial: Trial) -> None:
     for name in inputs:
         poisoned = inputs[name].copy()
         poisoned[(3 if name == "x" else 0), 1] = np.inf if name == "x" else np.nan
-        actual = _given(trial, {**inputs, name: poisoned})
+        actual = _given(trial, {**inputs, name: poisoned}, train=name == "x")
         trial.agree({name: value[:, others] for name, value in actual.items()}, _of_items(whole, others))
         if np.isfinite(actual["output"][:, 1]).all():
             raise ContractError(f"Expected an answer that is not finite to a {name} that is not, but all of the output is finite")

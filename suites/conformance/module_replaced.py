@@ -89,7 +89,7 @@ def _agree_by_factor(trial: Trial, originals: Mapping[str, Tensor], weights: Map
 @contract(
     "module.pruned",
     "Weights pruned by torch.nn.utils.prune are used with their masks, their originals get the gradient of what the masks leave, and "
-    "prune.remove() makes that the weight.",
+    "prune.remove() makes that the weight, which can then be changed like any.",
     SHOULD,
     "torch.nn.utils.prune: the weight becomes an attribute that a forward pre-hook sets",
     _CASES,
@@ -98,9 +98,9 @@ def _agree_by_factor(trial: Trial, originals: Mapping[str, Tensor], weights: Map
         for name in names:
             prune.custom_from_mask(layer, name, torch.arange(getattr(layer, name).numel()).view_as(getattr(layer, name)) % 3 > 0)
         output = layer(x, hx)[0]
-        output.sum().backward()
-        grads = [p.grad for _, p in sorted(layer.named_parameters())]
-        return output, grads, [prune.remove(layer, name) and None for name in names], layer(x, hx)
+        grads = torch.autograd.grad(output.sum(), [p for _, p in sorted(layer.named_parameters())])
+        removed = [prune.remove(layer, name) for name in names] and layer(x, hx)
+        return output, grads, removed, [p.data.mul_(2) for p in layer.parameters()] and layer(x, hx)
     """,
 )
 def pruned(trial: Trial) -> None:
@@ -124,6 +124,11 @@ def pruned(trial: Trial) -> None:
                 prune.remove(module, name)
         with where("after torch.nn.utils.prune.remove"):
             trial.agree(trial.answer(module).arrays(), altered(trial.case, weights=weights))
+            with torch.no_grad():
+                for name, parameter in trial.parameters(module).items():
+                    parameter.copy_(tensor(own[name], trial.case))
+            with where("and with the weights set anew"):
+                trial.agree(trial.answer(module).arrays(), answer(trial.case))
 
 
 @contract(

@@ -106,6 +106,16 @@ class RecurrentWeightGradientMissesFirstStep(Sound):
 
 
 @mutant("gradients.weight_hh")
+class RecurrentGradientOfTheStateAfterIt(Sound):
+    """A single step that begins at zero adds to the gradient of weight_hh as if it had begun where it ends."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        ys, h_n, c_n = super().direction(x, valid, h, c, slot, reverse)
+        hh = present(self.weights(slot)["weight_hh"])
+        return (ys + ys.detach().mean() * (hh - hh.detach()).sum() if len(x) == 1 and not h.any() else ys), h_n, c_n
+
+
+@mutant("gradients.weight_hh")
 class ReverseRecurrentWeightFrozen(Sound):
     """weight_hh of the reverse direction gets a zero gradient."""
 

@@ -131,6 +131,14 @@ class MaskedByMultiplication(Sound):
 
 
 @mutant("invariance.nan_contained")
+class InputsSumForgottenInEval(Sound):
+    """In eval mode all of the input is added up times zero: a NaN or an infinity of one sequence is in all of them."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return super().layers(x if self.training else x + 0 * x.sum(), valid, states)
+
+
+@mutant("invariance.nan_contained")
 class NanReplacedByZero(Sound):
     """NaN in the input is replaced by zero in silence."""
 

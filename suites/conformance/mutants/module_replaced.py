@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from harness.layer import Layer
-from suites.conformance.mutants.base import Sound, Weights, mutant
+from suites.conformance.mutants.base import Sound, Weights, mutant, present
 
 
 @mutant("module.parametrized")
@@ -120,6 +120,21 @@ class OriginalAfterRemoval(Sound):
         held.update({name: list_.original.detach().clone() for name, list_ in made.items()})
         suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
         return {name: held.get(name + suffix, value) if name + suffix not in made else value for name, value in w.items()}
+
+
+@mutant("module.pruned")
+class KeptAsItWasPruned(Sound):
+    """Once pruning is made permanent, the weights are used as they were at the first call after it."""
+
+    def weights(self, slot: int) -> Weights:
+        pruned, kept = self.__dict__.setdefault("_pruned", set()), self.__dict__.setdefault("_kept", {})
+        pruned.update(name.removesuffix("_orig") for name in self._parameters if name.endswith("_orig"))
+        suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
+        w = super().weights(slot)
+        for name, value in w.items():
+            if name + suffix in pruned and name + suffix in self._parameters:
+                w[name] = kept.setdefault(name + suffix, present(value).detach().clone())
+        return w
 
 
 @mutant("module.pruned")
