@@ -18,7 +18,7 @@ from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.module import doubled_weights
 
-_CASES = [*every(num_layers=2), *every(bidirectional=True), make(LSTM, proj_size=2)]
+_CASES = [*every(num_layers=2), *every(bidirectional=True, bias=False), make(LSTM, proj_size=2)]
 
 
 class _Doubled(nn.Module):

@@ -90,6 +90,16 @@ class MaskOfABiasForgotten(Sound):
 
 
 @mutant("module.weight_norm")
+class NoNormWithoutBiases(Sound):
+    """A layer without biases that is under weight_norm cannot be called."""
+
+    def weights(self, slot: int) -> Weights:
+        if not self.bias and any(name.endswith("_g") for name in self._parameters):
+            raise RuntimeError("expected as many weights as there are names")
+        return super().weights(slot)
+
+
+@mutant("module.weight_norm")
 class NormIgnored(Sound):
     """The hook of weight_norm is taken, and the weight's direction is used with its own norm."""
 
