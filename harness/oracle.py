@@ -31,11 +31,11 @@ from harness.layer import Layer, Mode
 class Rounding(Protocol):
     """What is done to every intermediate result: nothing, or what a narrower arithmetic would do to it."""
 
-    def __call__(self, a: Array, least: float | Array = 0.0) -> Array:
+    def __call__(self, a: Array, least: float | Array | None = None) -> Array:
         """``a`` as the arithmetic has it; errors are relative to each value, or to ``least`` where that is larger."""
 
 
-def exact(a: Array, least: float | Array = 0.0) -> Array:
+def exact(a: Array, least: float | Array | None = None) -> Array:
     """No rounding beyond float64's own."""
     return a
 

@@ -49,10 +49,10 @@ class Question:
         """x, h0 and c0 as they are asked about."""
         return {**self.case.arrays.inputs(), **(self.inputs or {})}
 
-    def answered(self, rounding: oracle.Rounding, copies: int) -> list[dict[str, Array]]:
-        """The oracle's answers to ``copies`` of the case that run side by side: they are the first axis of what ``rounding`` is given.
+    def answered(self, rounding: oracle.Rounding, copies: int) -> dict[str, Array]:
+        """The oracle's answers to ``copies`` of the case that run side by side: the first axis of each, and of what ``rounding`` is given.
 
-        With ``through`` each has the answer's own tensors and the gradients.
+        With ``through`` these are the answer's own tensors and the gradients.
 
         Most cases are small, and a step of three copies takes as long as a step of one.
         """
@@ -67,9 +67,7 @@ class Question:
         if self.through is not None:
             cotangents = {name: copied(array) for name, array in self.wanted().items()}
             tensors |= oracle.backward(self.case.layer, self.weights, reply, self.case.valid, cotangents, masks)
-        return [
-            {name: array[copy] if name in self.weights else array[:, copy] for name, array in tensors.items()} for copy in range(copies)
-        ]
+        return {name: array if name in self.weights else np.moveaxis(array, 1, 0) for name, array in tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -119,11 +117,12 @@ def _with_floors(
     inputs: Mapping[str, Array] | None = None,
 ) -> Expected:
     question = Question(case, through, weights, masks, cotangents, inputs)
-    expected, *answers = question.answered(_jitter(case.dtype), copies=1 + 2 * _draws(case))
-    answers.append(_plain_loop(question))
-    errors = {name: [scaled_error(reply[name], expected[name]) for reply in answers] for name in expected}
+    copies, plain = question.answered(_jitter(case.dtype), copies=1 + 2 * _draws(case)), _plain_loop(question)
+    expected = {name: np.ascontiguousarray(array[0]) for name, array in copies.items()}
+    others = {name: (array[1:], plain[name]) for name, array in copies.items()}
+    errors = {name: [scaled_error(other, expected[name]) for other in others[name]] for name in expected}
     floors = {name: floor_of(values, case.dtype, _terms(case, name)) for name, values in errors.items()}
-    typical = {name: max(typical_error(reply[name], expected[name]) for reply in answers) for name in expected}
+    typical = {name: max(typical_error(other, expected[name]) for other in others[name]) for name in expected}
 
     def of(names: Iterable[str], question: Question, forward: Expected | None = None) -> Expected:
         tensors = {name: expected[name] for name in names}
@@ -158,14 +157,14 @@ def _jitter(dtype: str) -> oracle.Rounding:
         place += size
         return pool[place - size : place].reshape(shape)
 
-    def jitter(a: Array, least: float | Array = 0.0) -> Array:
+    def jitter(a: Array, least: float | Array | None = None) -> Array:
         if a.shape not in drawn:
             drawn[a.shape] = noise(a.shape).copy()
             drawn[a.shape][0] = 0.0
         errors = drawn[a.shape]
         errors[1::2] = noise(errors[1::2].shape)
         # Errors have either sign alike, so that a's own does no harm.
-        return a + (np.maximum(np.abs(a), least) if np.any(least) else a) * errors
+        return a + (a if least is None else np.maximum(np.abs(a), least)) * errors
 
     return jitter
 
