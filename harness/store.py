@@ -68,7 +68,11 @@ class RunWriter:
 def encode(record: Record) -> str:
     """The record as one line of JSON, without the newline."""
     # In ASCII: other people's messages may hold what UTF-8 cannot, and a file may be cut short anywhere.
-    return json.dumps(_finite(to_json(record)), allow_nan=False)
+    plain = to_json(record)
+    try:
+        return json.dumps(plain, allow_nan=False)
+    except ValueError:
+        return json.dumps(_finite(plain), allow_nan=False)
 
 
 def decode(line: str) -> Record:

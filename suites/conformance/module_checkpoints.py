@@ -213,7 +213,7 @@ def loaded_in_another_dtype(trial: Trial) -> None:
 @contract(
     "module.parameters_stay",
     "Calls, train(), eval(), load_state_dict() and flatten_parameters() leave the parameters the same objects, by which an optimiser knows "
-    "them, and frozen where they are frozen; with assign=True they stay frozen too.",
+    "them, all of them in state_dict(), and frozen where they are frozen; with assign=True they stay frozen too.",
     MUST,
     "torch.nn.Module.load_state_dict: assign: requires_grad is preserved; torch.optim: Constructing it",
     _CASES,
@@ -221,7 +221,8 @@ def loaded_in_another_dtype(trial: Trial) -> None:
         next(layer.parameters()).requires_grad_(False)
         before, load = [(id(p), p.requires_grad) for p in layer.parameters()], layer.load_state_dict
         for act in (layer.eval, layer.train, getattr(layer, "flatten_parameters", lambda: None), lambda: load(layer.state_dict())):
-            assert act() is not layer(x, hx) and [(id(p), p.requires_grad) for p in layer.parameters()] == before, act
+            assert act() is not torch.no_grad()(layer)(x, hx) and len(layer.state_dict()) == len(reference.state_dict()), act
+            assert [(id(p), p.requires_grad) for p in layer.parameters()] == before, act
         load({name: p.clone() for name, p in layer.state_dict().items()}, assign=True)
         assert [p.requires_grad for p in layer.parameters()] == [was for _, was in before], "assign=True"
     """,
@@ -247,6 +248,8 @@ def parameters_stay(trial: Trial) -> None:
         replaced = [name for name, parameter in trial.parameters(module).items() if parameter is not before[name]]
         if replaced:
             raise ContractError(f"Expected {what} to leave every parameter the same object, but {', '.join(replaced)} is another")
+        if lost := before.keys() - module.state_dict().keys():
+            raise ContractError(f"Expected {what} to leave every parameter in state_dict(), but {', '.join(sorted(lost))} is missing")
         _require_frozen(trial, module, frozen, what)
     # A load_state_dict of its own may not know assign, and refuses it then by its signature.
     if "assign" in signature(module.load_state_dict).parameters:

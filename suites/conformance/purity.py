@@ -66,8 +66,8 @@ def bitwise_repeatable(trial: Trial) -> None:
 
 @contract(
     "purity.inputs_untouched",
-    "Input, state and parameters have the values and versions after a call and its backward pass that they had before, and want a gradient "
-    "where they wanted one; input and state lie in memory as they did.",
+    "Input, state and parameters have the values and versions after a call, in eval mode too, and its backward pass that they had before, "
+    "and want a gradient where they wanted one; input and state lie in memory as they did.",
     MUST,
     "torch.autograd: In-place correctness checks",
     [
@@ -79,7 +79,7 @@ def bitwise_repeatable(trial: Trial) -> None:
     demonstration="""
         given = [x[0] if isinstance(x, tuple) else x, *(hx if isinstance(hx, tuple) else [hx]), *layer.parameters()]
         [p.data.mul_(2) for p in layer.parameters()], given[0].data.view(-1)[:1].fill_(float("nan"))
-        before, _ = [(value._version, value.clone()) for value in given], torch.no_grad()(layer.__call__)(x, hx)
+        before, _ = [(value._version, value.clone()) for value in given], torch.no_grad()(layer.eval())(x, hx)
         cut = x.detach().mT.contiguous().mT if torch.is_tensor(x) else x._replace(data=x.data.detach())
         assert layer(cut) and not any(v.requires_grad for v in cut[:1]) and (isinstance(x, tuple) or not cut.is_contiguous()), "turned"
         (output := (lambda y: y[0] if isinstance(y, tuple) else y)(layer(x, hx)[0])).backward(ones := torch.ones_like(output))
@@ -88,7 +88,8 @@ def bitwise_repeatable(trial: Trial) -> None:
 )
 def inputs_untouched(trial: Trial) -> None:
     module = trial.module()
-    for grad, hole in ((False, False), (True, False), (False, True)):
+    # In eval mode without gradients, code for inference may prepare the weights for itself.
+    for grad, hole, train in ((False, False, True), (True, False, True), (False, True, True), (False, True, False)):
         leaves = trial.leaves()
         if hole:
             # What is not a number is nobody's to clean up.
@@ -97,6 +98,8 @@ def inputs_untouched(trial: Trial) -> None:
         if hole and isinstance(input, Tensor):
             # Another order of the same numbers in memory is nobody's to put straight.
             input = input.mT.contiguous().mT
+        with trial.blamed(f"train({train})"):
+            module.train(train)
         watched = {f"tensor {i} of the input and state": t for i, t in enumerate([*tensors_in(input), *tensors_in(hx)])}
         # Parameters may be moved: that is how torch's own layers flatten theirs for cuDNN.
         lay = {name: (value.data_ptr(), value.stride()) for name, value in watched.items()}

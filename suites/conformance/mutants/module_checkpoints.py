@@ -87,6 +87,21 @@ class FlattenedIntoNewParameters(Sound):
 
 
 @mutant("module.parameters_stay")
+class PreparedWeightsNotInTheStateDict(Sound):
+    """A call in eval mode without gradients prepares weight_ih for inference, and state_dict() does not have it any more."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if not self.training and not torch.is_grad_enabled():
+            self.__dict__["_prepared"] = True
+        return super().forward(input, hx)
+
+    def state_dict(self, *args: Any, **options: Any) -> Any:
+        found = super().state_dict(*args, **options)
+        prepared = self.__dict__.get("_prepared", False)
+        return OrderedDict((name, value) for name, value in found.items() if not prepared or "weight_ih" not in name)
+
+
+@mutant("module.parameters_stay")
 class TrainUnfreezes(Sound):
     """train() makes every parameter trainable."""
 

@@ -23,6 +23,20 @@ class NoiseInTheLastBit(Sound):
 
 
 @mutant("purity.inputs_untouched")
+class BiasesAddedUpForInference(Sound):
+    """A call in eval mode without gradients adds one bias to the other, where they are: the answers stay, a checkpoint differs."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if self.bias and not self.training and not torch.is_grad_enabled():
+            for name, parameter in self.named_parameters():
+                if name.startswith("bias_ih"):
+                    other = self.get_parameter(name.replace("_ih", "_hh"))
+                    parameter.data.add_(other.data)
+                    other.data.zero_()
+        return super().forward(input, hx)
+
+
+@mutant("purity.inputs_untouched")
 class StateUpdatedInPlace(Sound):
     """h_0 is overwritten with h_n, outside of gradients."""
 
