@@ -120,7 +120,7 @@ def _with_floors(
     copies, plain = question.answered(_jitter(case.dtype), copies=1 + 2 * _draws(case)), _plain_loop(question)
     expected = {name: np.ascontiguousarray(array[0]) for name, array in copies.items()}
     others = {name: (array[1:], plain[name]) for name, array in copies.items()}
-    errors = {name: [scaled_error(other, expected[name]) for other in others[name]] for name in expected}
+    errors = {name: [scaled_error(o, np.broadcast_to(expected[name], o.shape)) for o in others[name]] for name in expected}
     floors = {name: floor_of(values, case.dtype, _terms(case, name)) for name, values in errors.items()}
     typical = {name: max(typical_error(other, expected[name]) for other in others[name]) for name in expected}
 

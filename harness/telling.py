@@ -62,11 +62,8 @@ def told_whole(failures: Sequence[Conformance]) -> set[int]:
 def left_untold(failures: Sequence[Conformance]) -> list[str]:
     """One line where not every failure is told whole: how many are, and where the rest is."""
     whole, count = len(told_whole(failures)), len(failures)
-    return (
-        [f"told whole: {whole} of {count} failures, each unlike the others; -v tells all, and so does the run file"]
-        if whole < count
-        else []
-    )
+    told = f"told whole: {whole} of {count} failures, each unlike the others; -v tells all, and so does the run file"
+    return [told] if whole < count else []
 
 
 def likely_causes(hints: Sequence[str]) -> list[str]:

@@ -66,10 +66,9 @@ class Comparison:
 def scaled_error(actual: NDArray[Any], expected: Array) -> float:
     """max|actual - expected| / max|expected|; the plain maximum where everything expected is zero; NaN if any value is not finite.
 
-    ``actual`` may be several answers along an axis before those of ``expected``: then it is the largest of their errors. Raises ValueError
-    where there is nothing to compare: a comparison of nothing would pass whatever it is given.
+    Raises ValueError where there is nothing to compare: a comparison of nothing would pass whatever it is given.
     """
-    if actual.shape[actual.ndim - expected.ndim :] != expected.shape:
+    if actual.shape != expected.shape:
         raise ValueError(f"Expected the shape {expected.shape} but got shape={actual.shape}")
     if expected.size == 0:
         raise ValueError(f"Expected something to compare but the shape is {expected.shape}")
@@ -82,7 +81,7 @@ def scaled_error(actual: NDArray[Any], expected: Array) -> float:
 def typical_error(actual: NDArray[Any], expected: Array) -> float:
     """The root mean square of actual - expected over that of expected (1 where that is zero); NaN if any value is not finite.
 
-    ``actual`` may be several answers, as in :func:`scaled_error`.
+    ``actual`` may be several answers, along an axis before those of ``expected``: then it is the largest of their errors.
     """
     if not np.isfinite(actual).all():
         return math.nan
