@@ -186,7 +186,7 @@ def sizes(trial: Trial) -> None:
         make(RNN_RELU, 2, 2, steps=2100, batch=1, seed=1, weights="remembering"),
         *every(input_size=2, hidden_size=3, steps=70, batch=3, num_layers=3, lengths=(70, 33, 66), weights="remembering"),
         *every(input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, batch_first=True, weights="remembering"),
-        *every(input_size=2, hidden_size=3, steps=70, batch=1, bidirectional=True, weights="remembering"),
+        *every(input_size=2, hidden_size=3, steps=520, batch=1, bidirectional=True, weights="remembering"),
         make(LSTM, 2, 3, steps=70, batch=2, proj_size=2, weights="remembering"),
     ],
     demonstration=BACKWARD,

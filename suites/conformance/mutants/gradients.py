@@ -273,6 +273,16 @@ class GradientClippedInside(Sound):
         return super().step(x, scaled(h, 0.999) if t >= 100 else h, c, w, t, slot)
 
 
+@mutant("gradients.through_time")
+class LongReverseStartsFromAConstant(Sound):
+    """In the reverse direction of more than 512 steps the initial state gets a gradient of zero."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        if reverse and len(x) > 512:
+            h, c = cut(h), cut(c)
+        return super().direction(x, valid, h, c, slot, reverse)
+
+
 @mutant("gradients.numerical")
 class GradientAThousandthTooLarge(Sound):
     """The gradient of the recurrent weights is a thousandth too large."""
