@@ -40,9 +40,8 @@ class Raised(ContractError):
     """The implementation raised where it should have answered; the exception is the cause."""
 
 
-#: How torch says that it has no code for a dtype: on the way to NumPy, of its own kernels, and of oneDNN's on a CPU that lacks the
-#: instructions. Some are a TypeError or a RuntimeError.
-_NO_CODE = ("Got unsupported ScalarType", "not implemented for '", "could not create a primitive descriptor")
+#: How torch says that it has no code for a dtype, on the way to NumPy and of its own kernels: some come as a TypeError or a RuntimeError.
+_NO_CODE = ("Got unsupported ScalarType", "not implemented for '")
 
 
 @dataclass(frozen=True)

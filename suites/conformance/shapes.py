@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import torch
+from torch.nn.utils.rnn import PackedSequence
 
 from harness import oracle
 from harness.case import Array, Case
 from harness.reference import answer, to_array
 from harness.tolerance import allowance, compare
-from harness.trial import ContractError, Mismatch, Trial, may_refuse
+from harness.trial import ContractError, Mismatch, Trial, may_refuse, where
 from suites.conformance.cases import HEADLINE, LSTM, every
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 
@@ -175,19 +177,23 @@ def sequence_of_zero(trial: Trial) -> None:
         *every(steps=4, batch=2, lengths=(2, 4), dtype="float64", given_state=False),
     ],
     demonstration="""
-        output, state = layer(x, hx)
-        for value in (output[0] if isinstance(output, tuple) else output, *(state if isinstance(state, tuple) else [state])):
-            assert value.dtype == dtype and value.is_contiguous(), (value.dtype, value.shape, value.stride())
+        for output, state in (layer.train()(x, hx), torch.no_grad()(layer.train())(x, hx), torch.no_grad()(layer.eval())(x, hx)):
+            for value in (output[0] if isinstance(output, tuple) else output, *(state if isinstance(state, tuple) else [state])):
+                assert value.dtype == dtype and value.is_contiguous(), (value.dtype, value.shape, value.stride())
     """,
 )
 def dtype_device_layout(trial: Trial) -> None:
-    input, hx = trial.form(trial.leaves())
     module = trial.module()
-    with torch.no_grad():
-        raw = trial.call(module, input, hx).raw
+    for how, train, grad in (("without gradients", True, False), ("with gradients", True, True), ("in eval mode", False, False)):
+        input, hx = trial.form(trial.leaves())
+        with torch.set_grad_enabled(grad), where(how):
+            _require_like(input, trial.call(module.train(train), input, hx).raw)
+
+
+def _require_like(input: Any, raw: Any) -> None:
+    """Raises :class:`ContractError` unless all of the answer ``raw`` is of the input's dtype, device and layout, and contiguous."""
     states = raw[1] if isinstance(raw[1], tuple) else (raw[1],)
-    output = raw[0] if trial.case.lengths is None else raw[0].data
-    given = input if trial.case.lengths is None else input.data
+    output, given = (raw[0].data, input.data) if isinstance(input, PackedSequence) else (raw[0], input)
     for name, value in zip(("output", "h_n", "c_n"), (output, *states), strict=False):
         for what in ("dtype", "device", "layout"):
             if getattr(value, what) != getattr(given, what):

@@ -175,6 +175,15 @@ class CellStateInDouble(Sound):
         return super().write(output, [finals[0], finals[1].double()], form)
 
 
+@mutant("shapes.dtype_device_layout", Mode.LSTM)
+class CellStateOfHalfInFloatInEval(Sound):
+    """In eval mode c_n of half types is given in float32."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        half = output.dtype in (torch.float16, torch.bfloat16)
+        return super().write(output, [finals[0], finals[1].float()] if half and not self.training else finals, form)
+
+
 @mutant("shapes.dtype_device_layout")
 class OutputStrided(Sound):
     """The output is a transposed view of (B, T, features)."""
