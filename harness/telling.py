@@ -44,16 +44,18 @@ _WIDTH = 140
 def told_whole(failures: Sequence[Conformance]) -> set[int]:
     """Which of ``failures``, by their place, the terminal tells whole: of each implementation the first :data:`WHOLE` that are unlike.
 
-    Alike are those that have one likely cause, and those of one contract, unless two causes were recognised in it.
+    Alike are those that have one likely cause; and of one contract, those that ended in one way, or gave wrong values where the cause of
+    other wrong values was recognised.
     """
     explained = {(failure.implementation, failure.contract) for failure in failures if failure.hint}
-    unlike: dict[str, set[str]] = defaultdict(set)
+    unlike: dict[str, set[tuple[object, ...]]] = defaultdict(set)
     answer = set()
     for place, failure in enumerate(failures):
-        kind, seen = failure.hint or failure.contract, unlike[failure.implementation]
-        if not failure.hint and (failure.implementation, failure.contract) in explained:
-            continue
-        if kind not in seen and len(seen) < WHOLE:
+        # Where nothing was compared it raised, or crashed: that is another thing than a wrong value.
+        compared, seen = bool(failure.errors), unlike[failure.implementation]
+        kind = (failure.hint,) if failure.hint else (failure.contract, failure.outcome, compared)
+        known = not failure.hint and compared and (failure.implementation, failure.contract) in explained
+        if not known and kind not in seen and len(seen) < WHOLE:
             seen.add(kind)
             answer.add(place)
     return answer

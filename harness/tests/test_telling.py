@@ -24,7 +24,7 @@ def test_the_summary_counts_outcomes_and_names_each_broken_contract_once() -> No
     assert summary(results) == ["a      1 passed", "other  2 failed", "       breaks 1: x.y"]
 
 
-FAILED = replace(CONFORMANCE, implementation="x:a", contract="x.y", outcome="failed")
+FAILED = replace(CONFORMANCE, implementation="x:a", contract="x.y", outcome="failed", errors=[{"quantity": "output"}])
 
 
 def test_the_summary_sets_many_broken_contracts_in_lines_and_names_the_likely_causes() -> None:
@@ -48,6 +48,12 @@ def test_of_failures_that_are_alike_the_first_is_told() -> None:
     assert told_whole([*found, *(replace(failure, implementation="x:b") for failure in found)]) == {0, 3, 4, 6, 9, 10}
     assert left_untold(found) == ["told whole: 3 of 6 failures, each unlike the others; -v tells all, and so does the run file"]
     assert left_untold([zero, order]) == left_untold([]) == []
+
+
+def test_a_crash_and_an_exception_are_not_like_wrong_values_of_the_same_contract() -> None:
+    wrong = replace(FAILED, hint="h_0 taken for zero")
+    raised, crashed = replace(FAILED, errors=[]), replace(FAILED, errors=[], outcome="crashed")
+    assert told_whole([wrong, FAILED, raised, crashed, raised, crashed, FAILED]) == {0, 2, 3}
 
 
 def test_of_failures_that_are_unlike_some_are_told() -> None:

@@ -157,7 +157,9 @@ _PAIRS = [(contract, mutant) for contract in CATALOGUE if contract.topic in _TOP
 def _hints(contract: Contract, mutant: Implementation) -> list[str]:
     """The hints of the first failures, empty where there was none."""
     failed = (finding for check in checks([contract], [mutant], ["cpu"]) if (finding := run(check)).outcome == Outcome.FAILED)
-    return [finding.message.partition("\n  hint: ")[2] for finding in islice(failed, 3)]
+    found = list(islice(failed, 3))
+    assert all(finding.message.partition("\n  hint: ")[2] == finding.hint for finding in found), "the message ends with it"
+    return [finding.hint for finding in found]
 
 
 def _name(mutant: Implementation) -> str:
