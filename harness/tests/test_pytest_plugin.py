@@ -63,9 +63,10 @@ class Interrupted(nn.GRU):
 
     def forward(self, *arguments):
         # Of a stream, which is measured last, and within the rounds.
-        Interrupted.calls += len(arguments[0]) == 1 and "_take" in [frame.name for frame in traceback.extract_stack()]
-        if Interrupted.calls == int(os.environ.get("INTERRUPT_AT", -1)):
-            signal.raise_signal(signal.SIGINT)
+        if len(arguments[0]) == 1 and "_take" in [frame.name for frame in traceback.extract_stack()]:
+            Interrupted.calls += 1
+            if Interrupted.calls == int(os.environ.get("INTERRUPT_AT", -1)):
+                signal.raise_signal(signal.SIGINT)
         return super().forward(*arguments)
 """
 
