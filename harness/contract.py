@@ -281,19 +281,31 @@ def check(implementation: Implementation, contracts: Iterable[Contract], on: Seq
     return [run(one) for one in checks(contracts, [implementation], on or devices())]
 
 
-def prove(contract: Contract, mutant: Implementation, on: Sequence[str]) -> Mutation:
+@dataclass(frozen=True)
+class Proof:
+    """What came of proving a contract on a mutant, and the first check that rejected it with what was found there."""
+
+    mutation: Mutation
+    check: Check | None = None
+    finding: Conformance | None = None
+
+
+def prove(contract: Contract, mutant: Implementation, on: Sequence[str]) -> Proof:
     """Whether ``contract`` rejects ``mutant``: in each mode it is run until the first case that does."""
     modes: dict[str, str] = {}
-    first, started = None, time.perf_counter()
+    found: dict[str, Any] = {}
+    started = time.perf_counter()
     for check in checks([contract], [mutant], on, large=True):
         mode = check.case.layer.mode.value if check.case else ""
         if check.case is None or modes.get(mode) == "killed":
             continue
-        result = run(check, diagnose=False)
+        result = run(check, diagnose=not found)
         modes[mode] = "killed" if result.outcome == Outcome.FAILED else "survived"
-        first = first or (result if result.outcome == Outcome.FAILED else None)
+        if result.outcome == Outcome.FAILED and not found:
+            found = {"check": check, "finding": result}
+    first: Conformance | None = found.get("finding")
     survived = f"{mutant.id} ({mutant.description}) passed {contract.id} on every case: it survived"
-    return Mutation(
+    mutation = Mutation(
         contract=contract.id,
         mutant=mutant.id,
         outcome=(Outcome.PASSED if first else Outcome.FAILED).value,
@@ -303,6 +315,7 @@ def prove(contract: Contract, mutant: Implementation, on: Sequence[str]) -> Muta
         message=first.message if first else survived,
         seconds=time.perf_counter() - started,
     )
+    return Proof(mutation, **found)
 
 
 def alternative(case: Case, **changes: Any) -> dict[str, Array]:

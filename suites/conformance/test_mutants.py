@@ -7,15 +7,14 @@ from collections.abc import Callable
 
 import pytest
 
-from harness.contract import Contract, blind_spots, checks, devices, prove, run
+from harness.contract import Contract, blind_spots, checks, run
 from harness.implementation import Implementation
 from harness.outcome import Outcome
 from harness.pytest_session import Tested
 from suites.conformance import mutants
 from suites.conformance.__main__ import PAGE, page
 from suites.conformance.catalogue import CATALOGUE
-
-PAIRS = [(contract, mutant) for contract in CATALOGUE for mutant in mutants.registered()[contract.id]]
+from suites.conformance.proofs import PAIRS, of_every_mutant, proof, where
 
 
 @pytest.fixture
@@ -24,30 +23,21 @@ def large(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("large"))
 
 
-def _where(contract: Contract, large: bool) -> list[str]:
-    """The device on which a contract is proven."""
-    if missing := contract.missing(large):
-        pytest.skip(f"{contract.id}: {missing}")
-    device = contract.only_on or "cpu"
-    if device not in devices():
-        pytest.skip(f"{contract.id} is about {device}, which this machine does not have")
-    return [device]
-
-
-@pytest.mark.parametrize(("contract", "mutant"), PAIRS, ids=[f"{contract.id}-{mutant.id}" for contract, mutant in PAIRS])
+@of_every_mutant
 def test_rejects_mutant(contract: Contract, mutant: Implementation, large: bool, record_result: Callable[[Tested], None]) -> None:
-    result = prove(contract, mutant, _where(contract, large))
+    where(contract, large)
+    result = proof(contract, mutant).mutation
     record_result(result)
     assert result.outcome == Outcome.PASSED, result.message
 
 
-#: Contracts about what a Python loop cannot do, and a sound layer that can.
-ABLE = {"execution.compiled_for_any_length": mutants.FUSED}
+#: Contracts about what a Python loop cannot do, or takes a minute for, and a sound layer that can.
+ABLE = dict.fromkeys(("execution.compiled_for_any_length", "values.beyond_65535_steps"), mutants.FUSED)
 
 
 @pytest.mark.parametrize("contract", CATALOGUE, ids=lambda contract: contract.id)
 def test_lets_the_sound_layer_pass(contract: Contract, large: bool) -> None:
-    findings = [run(check) for check in checks([contract], [ABLE.get(contract.id, mutants.SOUND)], _where(contract, large), large)]
+    findings = [run(check) for check in checks([contract], [ABLE.get(contract.id, mutants.SOUND)], where(contract, large), large)]
     wrong = [f"{finding.case}: {finding.message}" for finding in findings if finding.outcome != Outcome.PASSED]
     assert not wrong, "\n".join(wrong)
 

@@ -1,8 +1,12 @@
-"""Every failure comes with a script that shows it: proven on every mutant, and on the sound layer, which no script may accuse."""
+"""Every failure comes with a script that shows it and, where the fault is a known one, a hint that names it.
+
+Proven on every mutant, and on the sound layer, which no script may accuse.
+"""
 
 from __future__ import annotations
 
 import ast
+import gc
 import subprocess
 import sys
 import warnings
@@ -13,17 +17,16 @@ import pytest
 import torch
 
 from harness.case import Case
-from harness.contract import Check, Contract, checks, reproduction, run
+from harness.contract import Check, Contract, reproduction, run
 from harness.implementation import Implementation
 from harness.layer import Mode
-from harness.outcome import Outcome
 from harness.registry import resolve
 from harness.reproduction import LINES
 from harness.switches import tf32, undisturbed
 from suites.conformance import mutants
 from suites.conformance.catalogue import CATALOGUE
-
-PAIRS = [(contract, mutant) for contract in CATALOGUE for mutant in mutants.registered()[contract.id]]
+from suites.conformance.mutants.hints import HINTS
+from suites.conformance.proofs import PAIRS, of_every_mutant, proof
 
 _TOO_FINE = "the fault is smaller than what a script without a noise floor can allow"
 _NO_CLASS = "the demonstration calls the class as nn's is called, and mutants are built from a Layer"
@@ -58,10 +61,15 @@ def _sound(contract: Contract, mode: Mode) -> Implementation:
 
 def _execute(script: str) -> None:
     torch._dynamo.reset()
-    # Some scripts allow TF32, and end where they show a fault.
-    with undisturbed(), tf32(allowed=False), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        exec(compile(script, "reproduction", "exec"), {"__name__": "reproduction"})
+    # Many scripts collect garbage, in a process of their own a tenth of what there is here.
+    gc.freeze()
+    try:
+        # Some scripts allow TF32, and end where they show a fault.
+        with undisturbed(), tf32(allowed=False), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            exec(compile(script, "reproduction", "exec"), {"__name__": "reproduction"})
+    finally:
+        gc.unfreeze()
 
 
 @cache
@@ -75,22 +83,38 @@ def _first_cases(contract: Contract) -> list[Case]:
     return list({case.layer.mode: case for case in reversed(contract.cases)}.values())
 
 
-@pytest.mark.parametrize(("contract", "mutant"), PAIRS, ids=[f"{contract.id}-{mutant.id}" for contract, mutant in PAIRS])
-def test_the_reproduction_of_a_mutant_raises_and_the_same_script_with_the_sound_layer_does_not(
+#: The topics whose mutants all get the hint that the table has, or none.
+_HINTED = ("values", "state", "packed", "gradients", "dropout")
+
+
+def _name(mutant: Implementation) -> str:
+    return str(getattr(mutant.build, "__name__", mutant.id))
+
+
+@of_every_mutant
+def test_a_mutant_gets_its_own_hint_or_none_and_a_script_that_raises_and_does_not_with_the_sound_layer(
     contract: Contract, mutant: Implementation
 ) -> None:
     if contract.only_on not in ("", "cpu") or contract.missing():
         pytest.skip(f"{contract.id}: {contract.missing() or f'it is about {contract.only_on}'}")
-    found = ((check, run(check, diagnose=False)) for check in checks([contract], [mutant], ["cpu"]))
-    rejected, result = next((check, result) for check, result in found if result.outcome == Outcome.FAILED)
-    script = result.reproduction
-    assert rejected.case is not None
+    proven = proof(contract, mutant)
+    assert proven.check is not None and proven.check.case is not None and proven.finding is not None
+    if contract.topic in _HINTED:
+        hint, expected = proven.finding.hint, HINTS.get(_name(mutant), "")
+        assert proven.finding.message.partition("\n  hint: ")[2] == hint, "the message ends with it"
+        words = (expected,) if isinstance(expected, str) else expected
+        assert bool(hint) == bool(expected) and any(word in hint for word in words), f"{mutant.id}: {mutant.description}"
+    script, case = proven.finding.reproduction, proven.check.case
     assert len(script.splitlines()) <= LINES, script
     if mutant.id not in NOT_SHOWN:
         with pytest.raises(Exception):  # noqa: B017, PT011 -- the implementation's own exception shows a fault as well
             _execute(script)
-    if rejected.case.steps < _LONG:
-        _accuses_nobody(reproduction(Check(contract, _sound(contract, rejected.case.layer.mode), rejected.case)))
+    if case.steps < _LONG:
+        _accuses_nobody(reproduction(Check(contract, _sound(contract, case.layer.mode), case)))
+
+
+def test_the_table_of_hints_names_mutants_that_exist() -> None:
+    assert set(HINTS) <= {_name(mutant) for contract, mutant in PAIRS if contract.topic in _HINTED}
 
 
 def test_few_mutants_are_not_shown() -> None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Form, Sound, Weights, mutant
+from suites.conformance.mutants.base import Form, Fused, Sound, Weights, mutant
 
 _LSTM = Mode.LSTM
 
@@ -272,21 +272,22 @@ class WholeNumbersTakenForTokens(Sound):
         return super().layers(0.5 * x if bool((x == x.round()).all()) else x, valid, states)
 
 
-@mutant("values.beyond_65535_steps", Mode.RNN_RELU)
-class CounterOf16Bits(Sound):
+@mutant("values.beyond_65535_steps", Mode.LSTM)
+class CounterOf16Bits(Fused):
     """Steps are counted in 16 bits: what comes after step 65,535 is the beginning again."""
 
-    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
-        x, valid, form = super().read(input)
-        return x[torch.arange(len(x)) % 65_536], valid, form
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        return super().forward(input[torch.arange(len(input)) % 65_536] if isinstance(input, Tensor) else input, hx)
 
 
-@mutant("values.beyond_65535_steps")
-class BatchesEndAt32768(Sound):
+@mutant("values.beyond_65535_steps", Mode.LSTM)
+class BatchesEndAt32768(Fused):
     """Of several sequences the steps past the 32,768th are not read: their offsets are counted in 16 bits with a sign."""
 
-    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        return super().step(0 * x if t >= 32_768 and len(x) > 1 else x, h, c, w, t, slot)
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, Tensor) and input.dim() == 3 and input.shape[1] > 1:
+            input = torch.cat([input[:32_768], 0 * input[32_768:]])
+        return super().forward(input, hx)
 
 
 @mutant("values.long_sequence")

@@ -1,16 +1,6 @@
-"""The hint under a failure names the fault that the mutant has, and no mutant is given another's."""
+"""What the hint under a failure is to say of each mutant whose fault has one."""
 
 from __future__ import annotations
-
-from itertools import islice
-
-import pytest
-
-from harness.contract import Contract, checks, run
-from harness.implementation import Implementation
-from harness.outcome import Outcome
-from suites.conformance import mutants
-from suites.conformance.catalogue import CATALOGUE
 
 #: What every hint given for a mutant says, by the name of its class: one of several where cases differ in what they can tell.
 HINTS: dict[str, str | tuple[str, ...]] = {
@@ -149,34 +139,3 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "DropoutOfPacksFixedAtConstruction": "dropout left out",
     "DropoutFixedAtConstruction": ("dropout left out", "everything between the layers dropped"),
 }
-
-_TOPICS = ("values", "state", "packed", "gradients", "dropout")
-_PAIRS = [(contract, mutant) for contract in CATALOGUE if contract.topic in _TOPICS for mutant in mutants.registered()[contract.id]]
-
-
-def _hints(contract: Contract, mutant: Implementation) -> list[str]:
-    """The hints of the first failures, empty where there was none."""
-    failed = (finding for check in checks([contract], [mutant], ["cpu"]) if (finding := run(check)).outcome == Outcome.FAILED)
-    found = list(islice(failed, 3))
-    assert all(finding.message.partition("\n  hint: ")[2] == finding.hint for finding in found), "the message ends with it"
-    return [finding.hint for finding in found]
-
-
-def _name(mutant: Implementation) -> str:
-    return str(getattr(mutant.build, "__name__", mutant.id))
-
-
-@pytest.mark.parametrize(("contract", "mutant"), _PAIRS, ids=[f"{contract.id}-{mutant.id}" for contract, mutant in _PAIRS])
-def test_a_mutant_gets_the_hint_that_is_its_own_or_none(contract: Contract, mutant: Implementation) -> None:
-    hints = [hint for hint in _hints(contract, mutant) if hint]
-    expected = HINTS.get(_name(mutant), ())
-    expected = (expected,) if isinstance(expected, str) else expected
-    if not expected:
-        assert hints == [], f"{mutant.id} ({mutant.description}) is not in the table"
-    else:
-        assert hints, f"{mutant.id} got no hint"
-        assert all(any(words in hint for words in expected) for hint in hints), f"{mutant.id} ({mutant.description})"
-
-
-def test_the_table_names_mutants_that_exist() -> None:
-    assert set(HINTS) <= {_name(mutant) for _, mutant in _PAIRS}
