@@ -61,7 +61,7 @@ def _sound(contract: Contract, mode: Mode) -> Implementation:
 
 def _execute(script: str) -> None:
     torch._dynamo.reset()
-    # Many scripts collect garbage, in a process of their own a tenth of what there is here.
+    # Many scripts collect garbage, some for each of 30 calls: what other tests have left is not to be looked through every time.
     gc.freeze()
     try:
         # Some scripts allow TF32, and end where they show a fault.
