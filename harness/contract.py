@@ -283,27 +283,25 @@ def check(implementation: Implementation, contracts: Iterable[Contract], on: Seq
 
 @dataclass(frozen=True)
 class Proof:
-    """What came of proving a contract on a mutant, and the first check that rejected it with what was found there."""
+    """What came of proving a contract on a mutant, and the first check that rejected it with what was found there; None: it survived."""
 
     mutation: Mutation
-    check: Check | None = None
-    finding: Conformance | None = None
+    rejection: tuple[Check, Conformance] | None
 
 
 def prove(contract: Contract, mutant: Implementation, on: Sequence[str]) -> Proof:
     """Whether ``contract`` rejects ``mutant``: in each mode it is run until the first case that does."""
     modes: dict[str, str] = {}
-    found: dict[str, Any] = {}
-    started = time.perf_counter()
+    rejection, started = None, time.perf_counter()
     for check in checks([contract], [mutant], on, large=True):
         mode = check.case.layer.mode.value if check.case else ""
         if check.case is None or modes.get(mode) == "killed":
             continue
-        result = run(check, diagnose=not found)
+        result = run(check, diagnose=rejection is None)
         modes[mode] = "killed" if result.outcome == Outcome.FAILED else "survived"
-        if result.outcome == Outcome.FAILED and not found:
-            found = {"check": check, "finding": result}
-    first: Conformance | None = found.get("finding")
+        if result.outcome == Outcome.FAILED:
+            rejection = rejection or (check, result)
+    first = rejection[1] if rejection else None
     survived = f"{mutant.id} ({mutant.description}) passed {contract.id} on every case: it survived"
     mutation = Mutation(
         contract=contract.id,
@@ -315,7 +313,7 @@ def prove(contract: Contract, mutant: Implementation, on: Sequence[str]) -> Proo
         message=first.message if first else survived,
         seconds=time.perf_counter() - started,
     )
-    return Proof(mutation, **found)
+    return Proof(mutation, rejection)
 
 
 def alternative(case: Case, **changes: Any) -> dict[str, Array]:

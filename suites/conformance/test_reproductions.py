@@ -97,14 +97,17 @@ def test_a_mutant_gets_its_own_hint_or_none_and_a_script_that_raises_and_does_no
 ) -> None:
     if contract.only_on not in ("", "cpu") or contract.missing():
         pytest.skip(f"{contract.id}: {contract.missing() or f'it is about {contract.only_on}'}")
-    proven = proof(contract, mutant)
-    assert proven.check is not None and proven.check.case is not None and proven.finding is not None
+    rejection = proof(contract, mutant).rejection
+    assert rejection is not None, "it survived"
+    rejected, finding = rejection
+    case = rejected.case
+    assert case is not None
     if contract.topic in _HINTED:
-        hint, expected = proven.finding.hint, HINTS.get(_name(mutant), "")
-        assert proven.finding.message.partition("\n  hint: ")[2] == hint, "the message ends with it"
+        hint, expected = finding.hint, HINTS.get(_name(mutant), "")
+        assert finding.message.partition("\n  hint: ")[2] == hint, "the message ends with it"
         words = (expected,) if isinstance(expected, str) else expected
         assert bool(hint) == bool(expected) and any(word in hint for word in words), f"{mutant.id}: {mutant.description}"
-    script, case = proven.finding.reproduction, proven.check.case
+    script = finding.reproduction
     assert len(script.splitlines()) <= LINES, script
     if mutant.id not in NOT_SHOWN:
         with pytest.raises(Exception):  # noqa: B017, PT011 -- the implementation's own exception shows a fault as well
