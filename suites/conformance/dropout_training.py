@@ -13,7 +13,7 @@ from suites.conformance.cases import GRU, LSTM, RNN_TANH, every
 from suites.conformance.declare import MAY, MUST, contract
 from suites.conformance.dropout import READABLE, in_training, mask_given, require_share
 from suites.conformance.gradients import as_function
-from suites.conformance.gradients_higher import second_derivatives_agree
+from suites.conformance.gradients_higher import second_derivatives_agree, with_graph
 
 #: How far the values are moved along the gradient, and how much of its length a difference may be off: a relu has kinks.
 _STEP: dict[str, float] = {"float64": 1e-6, "float32": 2.0**-8}
@@ -89,14 +89,7 @@ def _loss(trial: Trial, module: nn.Module, leaves: Mapping[str, Tensor]) -> Tens
 )
 def gradients_of_gradients(trial: Trial) -> None:
     function, values = as_function(trial)
-    output = function(*values)[0]
-    # A cotangent that needs a gradient itself: only then does torch ask a backward pass of one's own to be differentiable.
-    cotangent = torch.ones_like(output).requires_grad_()
-    with may_refuse("double backward"):
-        first = torch.autograd.grad(output, values, cotangent, create_graph=True, allow_unused=True)
-        # backward(), because once_differentiable lets autograd.grad() pass by the node that raises.
-        (output.sum() + torch.stack([g.square().sum() for g in first if g is not None]).sum()).backward()
-    second_derivatives_agree(trial, function, values)
+    second_derivatives_agree(trial, function, with_graph(trial, function, values))
 
 
 @contract(

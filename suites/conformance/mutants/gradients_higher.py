@@ -47,6 +47,29 @@ class _WithoutGraph(torch.autograd.Function):
         return given[0].detach().clone()
 
 
+class _OffALittle(torch.autograd.Function):
+    """The identity, whose gradient's own gradient is off by 3e-5 of the value's."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor) -> Tensor:
+        ctx.save_for_backward(value)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor) -> Tensor:
+        (value,) = ctx.saved_tensors
+        off: Tensor = given[0] * (1 + 3e-5 * (value - value.detach()))
+        return off
+
+
+@mutant("gradients.of_gradients")
+class SecondDerivativeOffALittle(Sound):
+    """The gradient is right, its own gradient is off by some parts in a hundred thousand."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        return super().direction(_OffALittle.apply(x), valid, h, c, slot, reverse)
+
+
 @mutant("gradients.of_gradients")
 class GradientsWithoutGraph(Sound):
     """The gradients carry no graph: a penalty on them is lost in silence."""
