@@ -227,10 +227,10 @@ def require_share(trial: Trial, reply: Answer) -> None:
     [*CASES, *every(RNN_TANH, GRU, LSTM, dropout=0.4, **NO_BIAS)],
     demonstration="""
         names = "weight_ih_l1", *(("bias_ih_l0", "bias_ih_l1") if reference.bias else ("weight_ih_l0",))
-        def call(*w, p=reference.dropout):
-            layer.train().dropout = torch.manual_seed(2) and p
-            return [torch.func.functional_call(layer, dict(zip(names, w)), (x, hx))[0][0], layer(x), setattr(layer.eval(), "dropout", 0)][0]
-        torch.autograd.gradcheck(call, [(getattr(layer, name).detach() + 0.1).requires_grad_() for name in names], fast_mode=True)
+        def call(shift, p=reference.dropout):
+            moved, layer.train().dropout = {name: getattr(layer, name).detach() + shift for name in names}, torch.manual_seed(2) and p
+            return [torch.func.functional_call(layer, moved, (x, hx))[0][0], layer(x), setattr(layer.eval(), "dropout", 0)][0]
+        torch.autograd.gradcheck(call, torch.tensor(0.1, dtype=dtype, requires_grad=True), fast_mode=True)
     """,
 )
 def same_mask_in_backward(trial: Trial) -> None:
