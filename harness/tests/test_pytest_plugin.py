@@ -208,7 +208,7 @@ def test_an_interrupted_benchmark_is_gone_on_from_without_losing_a_sample(tmp_pa
     named = ["--benchmark-only", "--implementation=torch:onednn", *_implementations(tmp_path / "layers.py", "Interrupted")]
     named += ["-W", "ignore:Benchmark fixture was not used"]
     monkeypatch.setenv("INTERRUPT_AT", "40")
-    status, output = _pytest(tmp_path, *named, "--sampling-time=1")
+    status, output = _pytest(tmp_path, *named, "--sampling-time=0.2")
     assert status == pytest.ExitCode.INTERRUPTED, output
     first = _run(tmp_path / "results")
     assert f"to go on from it: the same command with --resume {Path('results', first.path.name)}" in output
@@ -217,7 +217,7 @@ def test_an_interrupted_benchmark_is_gone_on_from_without_losing_a_sample(tmp_pa
     assert cut and all(r.agreement["after"] for r in cut.values()) and first.complete
     monkeypatch.delenv("INTERRUPT_AT")
     (tmp_path / "results").rename(tmp_path / "before")
-    status, output = _pytest(tmp_path, *named, "--sampling-time=1", "--resume", str(tmp_path / "before" / first.path.name))
+    status, output = _pytest(tmp_path, *named, "--sampling-time=0.2", "--resume", str(tmp_path / "before" / first.path.name))
     assert status == 0, output
     again = {(r.workload, r.implementation): r for r in _run(tmp_path / "results").results if isinstance(r, Throughput)}
     assert len(again) == 2 * len(Pass) and not any(r.stopped == "interrupted" for r in again.values())
@@ -225,7 +225,7 @@ def test_an_interrupted_benchmark_is_gone_on_from_without_losing_a_sample(tmp_pa
         assert again[key].samples[: len(record.samples)] == record.samples
         assert key in cut or again[key] == record
     status, output = _pytest(tmp_path, *named, "--sampling-time=2", "--resume", str(tmp_path / "before" / first.path.name))
-    assert status == pytest.ExitCode.USAGE_ERROR and "its policy of sampling_time was 1.0 and is 2.0 now" in output
+    assert status == pytest.ExitCode.USAGE_ERROR and "its policy of sampling_time was 0.2 and is 2.0 now" in output
 
 
 def test_throughput_hands_the_same_samples_to_the_benchmark_file_and_the_run_file(tmp_path: Path) -> None:
