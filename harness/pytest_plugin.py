@@ -230,7 +230,9 @@ def conclude(result: Tested) -> None:
     elif outcome is Outcome.EXPECTED_FAILURE:
         pytest.xfail(result.message)
     elif outcome is not Outcome.PASSED:
-        pytest.skip(f"{outcome.value}: {result.message}")
+        # One line for each reason; the run file has all of it.
+        first, *_ = [*result.message.splitlines(), ""]
+        pytest.skip(f"{outcome.value}: {first}")
 
 
 def _reproduced(result: Tested) -> str:

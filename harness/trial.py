@@ -272,11 +272,15 @@ def lacks_memory(error: BaseException) -> bool:
 
 
 def said(error: BaseException) -> str:
-    """The message of an exception, even of one that cannot say it."""
+    """The message of an exception, even of one that cannot say it; TorchScript's with what happened before where it did."""
     try:
-        return str(error)
+        message = str(error)
     except Exception as worse:  # somebody's __str__
         return f"(its message cannot be read: {type(worse).__name__})"
+    if "Traceback of TorchScript" not in message:
+        return message
+    *_, last = message.rstrip().splitlines()
+    return f"{last}\n{message}"
 
 
 def canonical(raw: Any, input: Any, case: Case) -> dict[str, Tensor]:

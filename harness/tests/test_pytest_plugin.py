@@ -328,14 +328,16 @@ def test_what_one_row_alone_offers_is_not_timed_beside_rows_that_are_compared_an
 
 @pytest.mark.parametrize("outcome", Outcome)
 def test_a_test_ends_as_its_result_says(outcome: Outcome) -> None:
-    result = Conformance("a.b", "c", "d", outcome.value, "MAY", "gru", "cpu", "float32", message="because")
+    result = Conformance("a.b", "c", "d", outcome.value, "MAY", "gru", "cpu", "float32", message="because\nof this")
     if outcome is Outcome.PASSED:
         pytest_plugin.conclude(result)
         return
     kinds = {True: pytest.fail.Exception, False: pytest.skip.Exception}
     expected = pytest.xfail.Exception if outcome is Outcome.EXPECTED_FAILURE else kinds[outcome.fails_run]
-    with pytest.raises(expected, match="because"):
+    with pytest.raises(expected, match="because") as caught:
         pytest_plugin.conclude(result)
+    # A reason to skip stands in one line of the summary.
+    assert ("of this" in str(caught.value)) == (expected is not pytest.skip.Exception)
 
 
 def test_reseeding_draws_other_numbers_for_the_same_cases() -> None:
