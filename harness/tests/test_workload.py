@@ -6,12 +6,15 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness.layer import Mode
-from harness.workload import Pass, Workload, WorkloadError, baseline_of, chosen, read
+from harness.tests.samples import CASE
+from harness.workload import Pass, Workload, WorkloadError, baseline_of, chosen, read, work_of
 
 LEAST = 'mode = "gru"\nT = 4\nB = 2\nH = 8\n'
 
@@ -258,3 +261,41 @@ def test_comes_back_from_json_as_it_was(tmp_path: Path) -> None:
     for workload in read(_file(tmp_path, LEAST, table)):
         on = workload.on("cuda")
         assert Workload.from_json(json.loads(json.dumps(on.as_json()))) == on
+
+
+def test_flops_are_those_of_the_formula() -> None:
+    # 2 * T * B * gates * H * (I + H): 2 * 4 * 2 * 3 * 4 * (3 + 4), and twice as much again to go back.
+    of_pass = {timed: work_of(Workload("tests", CASE, timed)).flops for timed in Pass}
+    assert of_pass == {timed: share * 1344 for timed, share in zip(Pass, (1, 1, 2, 3, 1), strict=True)}
+    lstm = replace(CASE.layer, mode=Mode.LSTM, num_layers=2, bidirectional=True, proj_size=2)
+    first, second = 2 * 4 * 4 * (3 + 2) + 2 * 4 * 2, 2 * 4 * 4 * (4 + 2) + 2 * 4 * 2
+    assert work_of(Workload("tests", replace(CASE, layer=lstm), Pass.INFERENCE)).flops == 8 * 2 * (first + second)
+
+
+INFERENCE, TRAINING = (Workload("tests", CASE, timed) for timed in (Pass.INFERENCE, Pass.TRAINING))
+
+
+def test_workloads_are_chosen_by_name_each_once() -> None:
+    sets = {"a": (INFERENCE, TRAINING), "b": (INFERENCE,)}
+    assert chosen(sets, ["b", "a", "b"]) == [INFERENCE, TRAINING]
+    with pytest.raises(WorkloadError, match=r"no set of this name\. Known sets: a, b"):
+        chosen(sets, ["c"])
+
+
+@pytest.mark.parametrize(
+    "change", [{"lengths": (2, 4)}, {"batch": 1, "batched": False}, {"layer": replace(CASE.layer, batch_first=True)}], ids=str
+)
+def test_a_form_that_cannot_be_checked_while_it_is_timed_is_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="padded, batched and time-major"):
+        Workload("tests", replace(CASE, **change), Pass.INFERENCE)
+
+
+def test_a_layer_that_begins_at_the_end_cannot_be_streamed() -> None:
+    with pytest.raises(ValueError, match="cannot be streamed"):
+        Workload("tests", replace(CASE, layer=replace(CASE.layer, bidirectional=True)), Pass.STREAMING)
+
+
+def test_workloads_that_differ_have_different_ids() -> None:
+    both = [INFERENCE, TRAINING, INFERENCE.on("cuda"), replace(INFERENCE, set="other"), replace(INFERENCE, case=replace(CASE, steps=9))]
+    assert len({workload.id for workload in both}) == 5
+    assert INFERENCE.id == "tests/gru-I3-H4-T4-B2-float32-cpu-inference"
