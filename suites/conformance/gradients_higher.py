@@ -39,6 +39,9 @@ _SLOPE = 1e-6
         make(LSTM, steps=2, batch=1, batched=False, num_layers=3, bidirectional=True, bias=False, proj_size=1, **_SMALL),
         *every(steps=2, batch=2, lengths=(1, 2), bidirectional=True, **_SMALL),
         make(LSTM, steps=2, batch=2, lengths=(1, 2), proj_size=1, **_SMALL),
+        # More steps than a chunk has, more sequences and units than a tile.
+        *every(steps=66, batch=2, bidirectional=True, **_SMALL),
+        *every(steps=3, batch=34, input_size=3, hidden_size=34, dtype="float64"),
     ],
     demonstration="""
         output, state = layer(x, hx)

@@ -182,7 +182,13 @@ def no_state_between_calls(trial: Trial) -> None:
     "other or with the input.",
     MUST,
     "torch.nn.LSTM: Outputs",
-    [*_CASES, *every(steps=1, batch=2), *every(steps=1, batch=2, batch_first=True), *every(steps=4, batch=1, batched=False)],
+    [
+        *_CASES,
+        *every(steps=1, batch=2),
+        *every(steps=1, batch=2, batch_first=True),
+        *every(steps=4, batch=1, batched=False),
+        *every(steps=4, batch=3, lengths=(4, 4, 4), enforce_sorted=True),
+    ],
     demonstration="""
         for mode, train in ((torch.inference_mode, True), (torch.no_grad, False)):
             with mode(): other = x._replace(data=2 * x.data) if isinstance(x, tuple) else 2 * x

@@ -289,6 +289,24 @@ class SecondDerivativeOfFourSteps(Sound):
         return super().step(x, _StepsOf.apply(h) if t > 3 and h.requires_grad else h, c, w, t, slot)
 
 
+@mutant("gradients.of_gradients")
+class SecondDerivativeOfTheStateOfLongSequencesEnds(Sound):
+    """Of more than 64 steps the gradient of the initial state carries no graph of its own way through time."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        begun = _StepsOf.apply(h) if len(x) > 64 and h.requires_grad else h
+        return super().direction(x, valid, begun, c, slot, reverse)
+
+
+@mutant("gradients.of_gradients")
+class SecondDerivativePastATile(Sound):
+    """Of the sequences past the 32nd the gradient is right, its own gradient is not."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        given = x if x.shape[1] <= 32 else torch.cat([x[:, :32], _OnceOnly.apply(x[:, 32:])], 1)
+        return super().direction(given, valid, h, c, slot, reverse)
+
+
 @mutant("gradients.functional")
 class StateConstantUnderGrad(Sound):
     """Under torch.func.grad the initial state gets no gradient."""

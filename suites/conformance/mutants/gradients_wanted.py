@@ -94,6 +94,14 @@ class CellGradientOnlyWithHidden(Sound):
         return [h, c if h.requires_grad else cut(c)]
 
 
+@mutant("gradients.one_input_alone")
+class InputOfOneStepGetsNone(Sound):
+    """The input of a single step gets a zero gradient where the state that was given wants none."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        return super().layers(cut(x) if len(x) == 1 and not states[0].requires_grad else x, valid, states)
+
+
 @mutant("gradients.some_frozen")
 class FrozenReverseCutsTheInput(Sound):
     """With every weight frozen the reverse direction passes nothing back to the input."""

@@ -101,6 +101,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "HiddenBiasConstantUnderGrad": "that of every bias_hh zero",
     "FrozenRecurrentWeightCutsTime": "h detached at every step but the first",
     "WeightsFrozenWithTheInput": ("that of weight_ih_l0 zero", "that of every weight_ih zero"),
+    "InputOfOneStepGetsNone": "that of x zero",
     "StateGradientOnlyWithTheInput": "that of h0 zero",
     "CellGradientOnlyWithHidden": "that of c0 zero",
     "PackedStateGradientOnlyWithTheInput": "that of h0 zero",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
-from harness.layer import Layer
+from harness.layer import Layer, Mode
 from suites.conformance.mutants.base import Form, Sound, mutant
 
 
@@ -163,6 +163,18 @@ class FinalStateOfOneUnbatchedIsAView(Sound):
         if form.batched or torch.is_grad_enabled() or isinstance(state, tuple) or len(state) > 1:
             return result, state
         return result, result[-1:]
+
+
+@mutant("purity.answers_are_new", Mode.RNN_TANH, Mode.RNN_RELU, Mode.GRU)
+class FinalStateOfEqualLengthsIsAView(Sound):
+    """The h_n of a sorted pack of equal lengths is a view of the output's data."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        result, state = super().write(output, finals, form)
+        pack = form.packed
+        if pack is None or pack.sorted_indices is not None or pack.batch_sizes[0] != pack.batch_sizes[-1] or len(state) > 1:
+            return result, state
+        return result, result.data[-int(pack.batch_sizes[-1]) :][None]
 
 
 @mutant("purity.random_state_untouched")
