@@ -168,6 +168,7 @@ def sequence_of_zero(trial: Trial) -> None:
     [
         *every(),
         *every(dtype="float64", num_layers=2, bidirectional=True),
+        *every(LSTM, num_layers=2, bidirectional=True, proj_size=2),
         *every(dtype="bfloat16"),
         *every(dtype="bfloat16", given_state=False, batch=1, batched=False),
         *every(dtype="float16", batch=1, batched=False),

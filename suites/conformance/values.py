@@ -274,9 +274,13 @@ def options_combined(trial: Trial) -> None:
 def _relit(case: Case) -> dict[str, Array]:
     """The case's input as data of other kinds."""
     x = case.arrays.x
+    # What stands for padding elsewhere, of each sequence another number.
+    filled = np.broadcast_to(np.resize([0.0, -1.0, 1.0], case.batch)[:, None], x[:2].shape)
     return {
         "whole numbers": np.round(2 * x),
         "steps of zeros": x * (np.arange(case.steps) % 3 != 1)[:, None, None],
+        "steps of one number at the end": np.concatenate([x[:-2], filled]),
+        "steps of one number at the beginning": np.concatenate([filled, x[2:]]),
         "zeros and minus ones": -1.0 * (x < 0),
         "zeros": 0 * x,
     }
@@ -284,7 +288,8 @@ def _relit(case: Case) -> dict[str, Array]:
 
 @contract(
     "values.kinds_of_data",
-    "Whole numbers, steps of zeros and an input of zeros are data like any other, and get their gradients: no value stands for padding.",
+    "Whole numbers, steps of zeros, wherever they are, and an input of zeros are data like any other, and get their gradients: no value "
+    "stands for padding.",
     MUST,
     "torch.nn.LSTM: Inputs: input; keras masks steps of zeros, torch does not",
     [
@@ -294,7 +299,7 @@ def _relit(case: Case) -> dict[str, Array]:
     ],
     demonstration="""
         slopes, outputs = [], []
-        for given in ((2 * x).round(), 0 * x, -(x < 0).to(dtype), x.relu()):
+        for given in ((2 * x).round(), 0 * x, -(x < 0).to(dtype), x.relu(), torch.cat([x[:-2], 0 * x[-2:]])):
             outputs.append(layer(given.requires_grad_(), hx)[0])
             slopes += torch.autograd.grad(outputs[-1].sum(), given, retain_graph=True)
         return outputs, slopes

@@ -195,6 +195,17 @@ class OutputStrided(Sound):
         return result, state
 
 
+@mutant("shapes.dtype_device_layout", Mode.LSTM)
+class ProjectedOutputStrided(Sound):
+    """Where a layer projects, the outputs of two directions come with their features strided."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        result, state = super().write(output, finals, form)
+        if form.packed is None and self.bidirectional and self.proj_size:
+            result = result.mT.contiguous().mT
+        return result, state
+
+
 @mutant("shapes.change_between_calls")
 class BuffersOfTheFirstCall(Sound):
     """The default of the padding mask is kept from the first call of each length."""

@@ -265,6 +265,16 @@ class ZerosTakenForPadding(Sound):
 
 
 @mutant("values.kinds_of_data")
+class ZerosAtTheEndTakenForPadding(Sound):
+    """A sequence ends where the steps begin that are zero to its end."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        if slot < self.layer.directions:
+            valid = valid & (x != 0).any(2).flip(0).cummax(0).values.flip(0)
+        return super().direction(x, valid, h, c, slot, reverse)
+
+
+@mutant("values.kinds_of_data")
 class WholeNumbersTakenForTokens(Sound):
     """An input of whole numbers is halved."""
 
