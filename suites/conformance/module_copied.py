@@ -19,7 +19,7 @@ from suites.conformance.dropout import could_set_dropout, in_training
 from suites.conformance.module import CASES, doubled_weights, load
 
 _CASES = [*CASES, *every(num_layers=2, bidirectional=True, dropout=0.5, steps=3), *every(steps=2, batch=2, dtype="float64")]
-_CASES += every(steps=2, batch=2, dtype="bfloat16")
+_CASES += [*every(steps=2, batch=2, dtype="bfloat16"), *every(steps=4, batch=3, lengths=(2, 4, 1))]
 
 #: Makes a copy of a module.
 Copying = Callable[[nn.Module], nn.Module]
@@ -169,7 +169,7 @@ def _saved_and_loaded(module: nn.Module) -> nn.Module:
         layer.eval().dropout, layer.note, _ = layer.dropout / 2, 1, layer.register_forward_pre_hook(torch._assert)
         [setattr(layer, name, layer.bias_ih_l0) for name in ("bias_ih_l0", "bias_hh_l0") if reference.bias]
         kept = [p.requires_grad_(number % 2 > 0).requires_grad for number, p in enumerate(layer.parameters())]
-        twin = pickle.loads(pickle.dumps(layer))
+        twin = layer(x, hx) and pickle.loads(pickle.dumps(layer))
         assert not twin.training and twin.dropout == layer.dropout and twin.note and twin._forward_pre_hooks
         assert [p.requires_grad for p in twin.parameters()] == kept
         return layer(x, hx), twin(x, hx)

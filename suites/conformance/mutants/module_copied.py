@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 from torch.nn.functional import dropout
+from torch.nn.utils.rnn import PackedSequence
 
 from suites.conformance.mutants.base import Sound, mutant
 
@@ -106,6 +107,15 @@ class PickledWithItsOwnAttributes(Sound):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return _built_anew, (type(self), self.layer, self.__dict__)
+
+
+@mutant("module.pickle")
+class KeepsAFunctionOfAPack(Sound):
+    """From the first packed call on it keeps a local function, which cannot be pickled."""
+
+    def repack(self, output: Tensor, like: PackedSequence) -> PackedSequence:
+        self._alive = lambda t: int(like.batch_sizes[t])
+        return super().repack(output, like)
 
 
 @mutant("module.pickle")
