@@ -47,7 +47,7 @@ _SIZES = (
 
 @cache
 def combined(mode: Mode) -> tuple[Case, ...]:
-    """Cases for ``mode`` in which every pair of options meets, and of those that shape the computation every four.
+    """Cases for ``mode`` in which every pair of options meets, and of those that shape the computation every four, in one step every three.
 
     The options: form of the call, batch_first, layers, directions, bias, given state, projection, weights, sizes, dtype.
     """
@@ -77,6 +77,10 @@ def _rows(projecting: bool) -> tuple[Row, ...]:
             "dtype": others["dtype"][number // 2 % 2],
         }
         rows.append({**row, **turn})
+    # A decoder calls with one step at a time, for which kernels have a path of its own. Of one step all packs are alike.
+    for number, row in enumerate(covering({**shaping, "form": ["padded", "unbatched", "packed"]}, _fits, strength=3)):
+        fitting = [sizes for sizes in _SIZES if sizes[2] == 1 and _fits({**row, "sizes": sizes})]
+        rows.append({**row, "sizes": fitting[0], "weights": "plain", "dtype": others["dtype"][number % 2]})
     return tuple(rows)
 
 

@@ -38,6 +38,7 @@ _SURE = [
     make(LSTM, num_layers=2, dropout=1.0, batch_first=True, dtype="float64", proj_size=2),
     *every(num_layers=3, dropout=1.0, bias=False, bidirectional=True, lengths=(2, 5, 3), given_state=False),
     *every(num_layers=3, dropout=1.0, bias=False, bidirectional=True, batch=1, batched=False, steps=3),
+    *every(num_layers=3, dropout=1.0, lengths=(2, 5, 3)),
 ]
 #: How far a factor that is read back may be off, and the smallest undropped value from which one is read.
 _READ_ERROR: dict[str, tuple[float, float]] = {

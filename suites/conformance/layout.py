@@ -60,6 +60,11 @@ def _expanded(value: Tensor) -> Tensor:
     return value[(slice(1),) * (value.dim() - 1)].expand_as(value)
 
 
+def _repeated(axis: int) -> Callable[[Tensor], Tensor]:
+    """What is first along ``axis``, one step or one sequence, in place of all that is there, with stride zero."""
+    return lambda value: value.narrow(axis, 0, 1).expand_as(value)
+
+
 def _windows(value: Tensor) -> Tensor:
     """Windows of a signal, each begun one number after the last, that overlap in memory; of the shape of ``value``."""
     *leading, windows, width = value.shape
@@ -101,7 +106,7 @@ def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Call
         data, pack = (x.data, lambda v: x._replace(data=v)) if isinstance(x, tuple) else (x, lambda v: v)
         laid = [torch.stack([data, data + 1], -1).flatten(-2)[..., ::2], torch.stack([data, data + 1], 1)[:, 0]]
         laid += [data.transpose(0, 1).contiguous().transpose(0, 1), data[(slice(1),) * (data.dim() - 1)].expand_as(data)]
-        laid += [data.flatten(-2)[..., :data.shape[-2] + data.shape[-1] - 1].unfold(-1, data.shape[-1], 1)]
+        laid += [data.flatten(-2)[..., :data.shape[-2] + data.shape[-1] - 1].unfold(-1, data.shape[-1], 1), data[:1].expand_as(data)]
         bare, outputs = ([f(pack(v), hx)[0] for v in laid] for f in (torch.no_grad()(layer.__call__), layer))
         sum((output[0] if isinstance(output, tuple) else output).square().sum() for output in outputs).backward()
         return [output[0] for output in bare], [leaf.grad for leaf in leaves]
@@ -112,8 +117,9 @@ def strided_input(trial: Trial) -> None:
         _relaid(trial, lay, lambda state: state)
     case, module = trial.case, trial.module()
     input, hx = trial.form(trial.leaves())
-    for lay in (_expanded, _windows):
-        given = _packed(lay, input)
+    shared: list[Callable[[Tensor], Tensor]] = [_expanded, _windows, *map(_repeated, range(input.data.dim() - 1))]
+    for sharing in shared:
+        given = _packed(sharing, input)
         with torch.no_grad():
             trial.agree(trial.call(module, given, hx).arrays(), altered(case, inputs={"x": _time_major(trial, given)}))
 

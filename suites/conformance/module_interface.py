@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import nn
 
-from harness.layer import Mode
+from harness.layer import Layer, Mode
 from harness.reference import answer
 from harness.trial import ContractError, Trial, may_refuse
 from suites.conformance.cases import LSTM, RNN_RELU, RNN_TANH, every, make
@@ -44,7 +45,8 @@ def printable(trial: Trial) -> None:
 
 @contract(
     "module.attributes",
-    "The attributes input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional (and proj_size) say what was asked for.",
+    "The attributes input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional (and proj_size) say what was asked for; "
+    "that of an option which the layer does not have may be missing.",
     SHOULD,
     in_docs("LSTM: Args"),
     [*every(num_layers=2, bidirectional=True, dropout=0.5), *every(batch_first=True, bias=False), *every(LSTM, proj_size=2)],
@@ -60,7 +62,11 @@ def attributes(trial: Trial) -> None:
     module, layer = trial.module(), trial.case.layer
     names = ["input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional"]
     names += ["proj_size"] if layer.has_cell_state else []
-    wrong = [f"{name}={getattr(module, name, 'missing')!r}" for name in names if getattr(module, name, None) != getattr(layer, name)]
+    wrong = [
+        f"{name}={getattr(module, name, 'missing')!r}"
+        for name in names
+        if (getattr(module, name) != getattr(layer, name) if hasattr(module, name) else _offers(trial, name))
+    ]
     if wrong:
         raise ContractError(f"Expected the attributes of nn.{layer.expression()} but got {', '.join(wrong)}")
     # These are not among the arguments of nn.LSTM: who has them not is asked nothing, and who has them says the truth.
@@ -70,6 +76,17 @@ def attributes(trial: Trial) -> None:
     own = {id(parameter) for parameter in trial.parameters(module).values()}
     if listed is not None and {id(weight) for weights in listed for weight in weights} != own:
         raise ContractError("Expected all_weights to hold the parameters themselves, all of them, but it does not")
+
+
+def _offers(trial: Trial, option: str) -> bool:
+    """Whether the implementation builds a layer with another value of ``option`` than nn's default."""
+    other: dict[str, Any] = {"num_layers": 2, "bias": False, "batch_first": True, "bidirectional": True, "proj_size": 1}
+    other["dropout"] = 0.5
+    try:
+        trial.implementation.build(replace(Layer(trial.case.layer.mode, 3, 5, num_layers=2), **{option: other.get(option, 4)}))
+    except Exception:  # whatever a refusal is, to that implementation
+        return False
+    return True
 
 
 @contract(

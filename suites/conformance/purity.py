@@ -228,6 +228,39 @@ def answers_are_new(trial: Trial) -> None:
 
 
 @contract(
+    "purity.inputs_read_anew",
+    "An input and a state that were written over in place since the last call are read anew: nothing of them is kept by what they are, "
+    "where they lie or how often they were written to.",
+    MUST,
+    "torch.Tensor.copy_; static input buffers, as of CUDA graphs and data loaders",
+    [*_CASES, *every(steps=1, batch=2)],
+    demonstration="""
+        states, answers = hx if isinstance(hx, tuple) else (hx,), []
+        for mode, train in ((torch.no_grad, False), (torch.no_grad, True), (torch.enable_grad, True), (torch.inference_mode, False)):
+            for scale in (1.0, 1.5, 0.5):
+                for value in (x.data, *states): value.data.mul_(scale)
+                with mode(): answers.append(layer.train(train)(x, hx)[0])
+        return answers
+    """,
+)
+def inputs_read_anew(trial: Trial) -> None:
+    module, others = trial.module(), [replace(trial.case, inputs_seed=seed) for seed in (1, 2)]
+    for mode, train in itertools.product((torch.no_grad, torch.enable_grad, torch.inference_mode), (True, False)):
+        module.train(train)
+        with mode():
+            input, hx = trial.form(trial.leaves())
+            trial.call(module, input, hx)
+            # The second time as nobody is told of: data is not counted as a version.
+            for other, data in zip(others, (False, True), strict=True):
+                for kept, new in zip(*(tensors_in(given) for given in ((input, hx), trial.form(trial.leaves(case=other)))), strict=True):
+                    (kept.data if data else kept).copy_(new)
+                with where(
+                    f"written over{' through .data' if data else ''}, {'in training' if train else 'in eval mode'} under {mode.__name__}"
+                ):
+                    trial.agree(trial.call(module, input, hx).arrays(), answer(other))
+
+
+@contract(
     "purity.random_state_untouched",
     "A call and its backward pass leave the random states of torch, Python and NumPy as they were, but that a call in training with "
     "dropout between layers draws from torch's.",

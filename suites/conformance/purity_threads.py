@@ -56,18 +56,20 @@ _LINES, _SECONDS = 64, 0.2
     """,
 )
 def two_threads(trial: Trial) -> None:
-    cases = [trial.case, replace(trial.case, inputs_seed=1)]
+    lengths = trial.case.lengths
+    # Of a pack other sequences are the short ones.
+    cases = [trial.case, replace(trial.case, inputs_seed=1, lengths=lengths and (*lengths[1:], lengths[0]))]
     slopes = {case: _slopes(trial, case) for case in cases}
     if trial.case.device == "cpu":
         # What Python code shares it shares on every device, and on others no call may be made while another is recorded.
         for train in (False, True):
             _held_up(trial, trial.module().train(train), slopes)
     module = trial.module().eval()
-    inputs = [trial.form(trial.leaves(case=case)) for case in cases]
+    inputs = [trial.form(trial.leaves(case=case), case) for case in cases]
 
     def answers(index: int) -> None:
         with torch.no_grad():
-            replies[index].extend(trial.call(module, *inputs[index]).arrays() for _ in range(20))
+            replies[index].extend(trial.call(module, *inputs[index], cases[index]).arrays() for _ in range(20))
 
     replies: list[list[Any]] = [[], []]
     _at_once(trial, answers)
@@ -82,7 +84,7 @@ def two_threads(trial: Trial) -> None:
     def trained(index: int) -> None:
         for last in [False] * 5 + [True]:
             leaves = trial.leaves(requires_grad=True, case=cases[index])
-            reply = trial.call(module, *trial.form(leaves))
+            reply = trial.call(module, *trial.form(leaves, cases[index]), cases[index])
             if last:
                 left[index].append((reply, leaves))
             else:

@@ -50,6 +50,7 @@ NOT_SHOWN = {
     "mutant:logs-no-warnings": "a script of so few lines does not look at every switch",
     "mutant:rounded-after-autocast-in-eval": "a script of so few lines calls it under autocast in training alone",
     "mutant:scratch-state-shared": "left to themselves, two threads take turns too seldom to be sure of it",
+    "mutant:lengths-shared": "a script of so few lines gives both threads the same lengths",
     **{mutant.id: _NO_CLASS for contract, mutant in PAIRS if contract.needs_constructor},
 }
 

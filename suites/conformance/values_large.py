@@ -53,6 +53,8 @@ def several_large_(trial: Trial) -> None:
         *every(input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, batch_first=True, weights="remembering"),
         *every(RNN_TANH, GRU, LSTM, input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, bias=False),
         make(LSTM, 2, 5, steps=130, batch=2, num_layers=2, proj_size=3, weights="remembering"),
+        # Widths for which kernels keep their weights where they are from step to step.
+        *every(input_size=32, hidden_size=64, steps=260, batch=2),
         *every(input_size=2, hidden_size=3, steps=130, batch=2, lengths=(70, 130), num_layers=2, bidirectional=True, weights="remembering"),
     ],
 )
@@ -89,7 +91,7 @@ def beyond_65535_sequences(trial: Trial) -> None:
     trial.agree(trial.answer().arrays(), answer(trial.case))
 
 
-#: Where counters of 16 bits end, with what is needed on either side to see it.
+#: Where counters of 16 bits end, with what is needed on either side to see it; with a sign they end at half of it.
 _BEYOND = 65_536 + 600
 #: Steps after which the quarter-sized weights have forgotten the state that they began with, and those that are then compared.
 _FORGOTTEN, _SEEN = 300, 100
@@ -97,7 +99,7 @@ _FORGOTTEN, _SEEN = 300, 100
 
 @contract(
     "values.beyond_65535_steps",
-    "A sequence of more than 65,535 steps is right at its beginning, around step 65,536 and at its end.",
+    "A sequence of more than 65,535 steps is right at its beginning, around the steps 32,768 and 65,536, and at its end.",
     SHOULD,
     "torch.nn.LSTM: Inputs; pytorch#133751, jax#17966, chainer#7545: grid dimensions and counters of 16 bits",
     every(input_size=1, hidden_size=2, steps=_BEYOND, batch=2),
@@ -110,7 +112,7 @@ def beyond_65535_steps(trial: Trial) -> None:
     # Small weights forget within a window, so that each window can be worked out alone and not from the first step on.
     weights = {name: value / 4 for name, value in case.arrays.weights.items()}
     found = trial.answer(trial.module(weights=weights)).arrays()
-    for start in (0, 65_536 - _FORGOTTEN - _SEEN // 2, case.steps - length):
+    for start in (0, *(end - _FORGOTTEN - _SEEN // 2 for end in (32_768, 65_536)), case.steps - length):
         seen = slice(_FORGOTTEN if start else 0, length)
         expected = altered(window, weights=weights, inputs={**case.arrays.inputs(), "x": x[start : start + length]})
         right = replace(expected, tensors={**expected.tensors, "output": expected.tensors["output"][seen]})

@@ -74,6 +74,18 @@ class SingleLayerDropped(Sound):
         return (dropout(output, self.dropout, self.training) if self.layer.num_layers == 1 else output), finals
 
 
+@mutant("dropout.one_drops_all", Mode.LSTM)
+class CellStateOfAPackSortedTwice(Sound):
+    """In training with dropout, c_0 beside an unsorted pack is brought into the pack's order twice."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        order = None if form.packed is None else form.packed.sorted_indices
+        if order is None or not (self.training and self.dropout):
+            return states
+        return [states[0], states[1].index_select(1, order)]
+
+
 @mutant("dropout.one_drops_all")
 class DropsAllButOneInAThousand(Sound):
     """p is capped at 0.999."""

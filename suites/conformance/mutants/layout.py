@@ -33,6 +33,16 @@ class FeatureStrideIgnored(Sound):
 
 
 @mutant("layout.strided_input")
+class OneStepForAllSequences(Sound):
+    """Of an input that is expanded over time, the step of the first sequence is taken for every one."""
+
+    def forward(self, input: object, hx: object = None) -> object:
+        if isinstance(input, Tensor) and input.dim() == 3 and input.stride(0) == 0 and not self.batch_first:
+            input = input[:, :1].expand_as(input)
+        return super().forward(input, hx)
+
+
+@mutant("layout.strided_input")
 class ExpandedInputHalved(Sound):
     """An input expanded over time, with stride zero, is taken for one step shared out."""
 

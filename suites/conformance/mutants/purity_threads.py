@@ -59,6 +59,17 @@ class PackShared(Sound):
         return super().read(self.__dict__["_packed"])
 
 
+@mutant("purity.two_threads")
+class LengthsShared(Sound):
+    """Which steps of a pack exist passes through an attribute of the module."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        self.__dict__["_valid"] = valid
+        x = x.clone()
+        kept = self.__dict__["_valid"]
+        return super().layers(x, kept if kept.shape == valid.shape else valid, states)
+
+
 class _OfOneThread(torch.autograd.Function):
     """The identity, whose gradient is zero in another thread than the call's."""
 

@@ -232,6 +232,15 @@ class WrongBatchFirstInThreeLayers(Sound):
 
 
 @mutant("values.options_combined")
+class StatesOfOneStepRolled(Sound):
+    """With batch_first, a single step of three layers starts each from the state of the layer below."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        rolled = len(x) == 1 and self.batch_first and self.num_layers == 3
+        return super().layers(x, valid, [state.roll(1, 0) for state in states] if rolled else states)
+
+
+@mutant("values.options_combined")
 class Float64InFloat32(Sound):
     """float64 worked out in float32."""
 
@@ -298,6 +307,18 @@ class BatchesEndAt32768(Fused):
         if isinstance(input, Tensor) and input.dim() == 3 and input.shape[1] > 1:
             input = torch.cat([input[:32_768], 0 * input[32_768:]])
         return super().forward(input, hx)
+
+
+@mutant("values.beyond_65535_steps", Mode.LSTM)
+class RestartsAt32768(Fused):
+    """A sequence starts from zero again at step 32,768."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if not isinstance(input, Tensor) or input.dim() != 3 or len(input) <= 32_768:
+            return super().forward(input, hx)
+        before, states = super().forward(input[:32_768], hx)
+        after, states = super().forward(input[32_768:], tuple(0 * state for state in states))
+        return torch.cat([before, after]), states
 
 
 @mutant("values.long_sequence")

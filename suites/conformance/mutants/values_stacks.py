@@ -202,6 +202,14 @@ class BatchFirstRestartsAt512(Sound):
         return super().step(x, 0 * h if t == 512 and self.batch_first else h, c, w, t, slot)
 
 
+@mutant("values.long_sequence")
+class WholeTilesRestartAt128(Sound):
+    """Where there is a multiple of 32 units, a sequence starts from zero again at step 128."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, 0 * h if t == 128 and self.hidden_size % 32 == 0 else h, c, w, t, slot)
+
+
 @mutant("values.long_sequence", Mode.GRU)
 class RestartsWithoutBiasAt64(Sound):
     """Without biases a sequence starts from zero again at step 64."""
