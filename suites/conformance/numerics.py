@@ -22,7 +22,8 @@ def _cases(dtype: str) -> list[Case]:
     half = dtype in ("bfloat16", "float16")
     return [
         *every(dtype=dtype, num_layers=3 if half else 2),
-        *every(dtype=dtype, bidirectional=True, batch_first=True, hidden_size=17),
+        # As many sequences as directions: what a layer takes for what by its sizes shows here.
+        *every(dtype=dtype, bidirectional=True, batch_first=True, hidden_size=17, batch=2),
         *every(dtype=dtype, num_layers=2, bidirectional=True, steps=3),
         *every(dtype=dtype, steps=32, hidden_size=9, weights="remembering"),
         # Gradients of weights are sums over many steps and sequences.

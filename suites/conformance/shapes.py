@@ -205,22 +205,24 @@ def _require_like(input: Any, raw: Any) -> None:
 
 @contract(
     "shapes.change_between_calls",
-    "One layer answers inputs of changing T and B, call after call.",
+    "One layer answers inputs of changing T and B, call after call, in training and in eval mode.",
     MUST,
     in_docs("LSTM: Shape"),
     [*every(steps=6, batch=3), *every(steps=6, batch=2, num_layers=2, bidirectional=True, given_state=False)],
     demonstration="""
         found = []
-        for steps, batch in ((6, 3), (2, 5), (9, 1), (1, 4)):
-            found.append(layer(torch.randn(steps, batch, x.shape[-1]).to(dtype)))
+        for train in (True, False):
+            for steps, batch in ((6, 3), (2, 5), (9, 1), (1, 4)):
+                with torch.set_grad_enabled(train): found.append(layer.train(train)(torch.randn(steps, batch, x.shape[-1]).to(dtype)))
         return found
     """,
 )
 def change_between_calls(trial: Trial) -> None:
-    module = trial.module()
-    for steps, batch in ((6, 3), (2, 5), (9, 1), (1, 4), (6, 2)):
-        # The weights of a case depend on its seed and layer alone, so these share them.
-        case = replace(trial.case, steps=steps, batch=batch)
-        with torch.no_grad():
-            reply = trial.call(module, *trial.form(trial.leaves(case=case), case), case)
-        trial.agree(reply.arrays(), answer(case))
+    # The weights of a case depend on its seed and layer alone, so these share them.
+    cases = [replace(trial.case, steps=steps, batch=batch) for steps, batch in ((6, 3), (2, 5), (9, 1), (1, 4), (6, 2))]
+    for how, train, grad in (("without gradients", True, False), ("with gradients", True, True), ("in eval mode", False, False)):
+        module = trial.module().train(train)
+        for case in cases:
+            with torch.set_grad_enabled(grad), where(how):
+                reply = trial.call(module, *trial.form(trial.leaves(case=case), case), case)
+                trial.agree(reply.arrays(), answer(case))

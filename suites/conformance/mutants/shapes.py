@@ -207,6 +207,16 @@ class ProjectedOutputStrided(Sound):
 
 
 @mutant("shapes.change_between_calls")
+class ReverseOfShorterLengthsInEval(Sound):
+    """In eval mode, of a shorter sequence than the first was, the reverse direction ends with the state that it began with."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        ys, final, cell = super().direction(x, valid, h, c, slot, reverse)
+        first = self.__dict__.setdefault("_first", len(x))
+        return ys, h if reverse and not self.training and len(x) < first else final, cell
+
+
+@mutant("shapes.change_between_calls")
 class BuffersOfTheFirstCall(Sound):
     """The default of the padding mask is kept from the first call of each length."""
 

@@ -202,6 +202,14 @@ class BatchFirstRestartsAt512(Sound):
         return super().step(x, 0 * h if t == 512 and self.batch_first else h, c, w, t, slot)
 
 
+@mutant("values.long_sequence", Mode.LSTM)
+class HalfForgetsAt512(Sound):
+    """In float16 the cell state starts from zero again at step 512."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, h, 0 * c if t == 512 and x.dtype == torch.float16 else c, w, t, slot)
+
+
 @mutant("values.long_sequence")
 class WholeTilesRestartAt128(Sound):
     """Where there is a multiple of 32 units, a sequence starts from zero again at step 128."""
