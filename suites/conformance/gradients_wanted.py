@@ -26,8 +26,9 @@ PLAIN = [
     *every(steps=4, batch=3, lengths=(2, 4, 1)),
     *every(GRU, RNN_TANH, RNN_RELU, steps=4, batch=1, batched=False),
     make(LSTM, steps=4, batch=1, batched=False, proj_size=2),
-    # A decoder's step.
+    # A decoder's step, of several sequences and of one.
     *every(steps=1, batch=3),
+    *every(steps=1, batch=1),
 ]
 #: The same in the dtypes for which layers have other kernels.
 IN_EVERY_DTYPE = [

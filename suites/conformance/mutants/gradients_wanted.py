@@ -94,6 +94,20 @@ class CellGradientOnlyWithHidden(Sound):
         return [h, c if h.requires_grad else cut(c)]
 
 
+@mutant("gradients.input_without_grad")
+class OneStepOfOneSequenceTrainsNoFeedback(Sound):
+    """Of a single step of a single sequence W_hh gets a zero gradient where the state that was given wants none."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        if self.steps == 1 and len(x) == 1 and not h.requires_grad:
+            w = w | {"weight_hh": cut(present(w["weight_hh"]))}
+        return super().step(x, h, c, w, t, slot)
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        self.steps = len(x)
+        return super().layers(x, valid, states)
+
+
 @mutant("gradients.one_input_alone")
 class InputOfOneStepGetsNone(Sound):
     """The input of a single step gets a zero gradient where the state that was given wants none."""

@@ -102,6 +102,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "FrozenRecurrentWeightCutsTime": "h detached at every step but the first",
     "WeightsFrozenWithTheInput": ("that of weight_ih_l0 zero", "that of every weight_ih zero"),
     "InputOfOneStepGetsNone": "that of x zero",
+    "OneStepOfOneSequenceTrainsNoFeedback": "that of weight_hh_l0 zero",
     "StateGradientOnlyWithTheInput": "that of h0 zero",
     "CellGradientOnlyWithHidden": "that of c0 zero",
     "PackedStateGradientOnlyWithTheInput": "that of h0 zero",
