@@ -261,7 +261,8 @@ def several_large(mode: Mode) -> tuple[Case, ...]:
     if mode is not LSTM:
         return cases
     packed = {"steps": 34, "batch": 34, "lengths": tuple(1 + (5 * k) % 34 for k in range(34))}
-    return (*cases, make(mode, 3, 130, proj_size=66, bidirectional=True, steps=2, batch=65), make(mode, 3, 9, proj_size=4, **packed))
+    wide = (make(mode, 3, 130, proj_size=66, bidirectional=True, steps=2, batch=65), make(mode, 3, 262, proj_size=258, steps=2, batch=2))
+    return (*cases, *wide, make(mode, 3, 9, proj_size=4, **packed))
 
 
 def widths(mode: Mode) -> tuple[Case, ...]:

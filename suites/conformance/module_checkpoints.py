@@ -30,22 +30,23 @@ def _given(trial: Trial, weights: Mapping[str, Array], prefix: str = "") -> dict
     "torch.nn.Module.state_dict: Saving and Loading Models",
     _CASES,
     demonstration="""
-        model = torch.nn.ModuleDict({"first": layer, "second": copy.deepcopy(layer)})
+        model = torch.nn.Sequential(torch.nn.ModuleDict({"first": layer, "second": copy.deepcopy(layer)}))
         saved, refused = {name: p.clone() for name, p in model.state_dict().items()}, 0
-        for wrong in ({**saved, "first.extra": x}, dict([*saved.items()][:-1])):
+        for wrong in ({**saved, "0.first.extra": x}, dict([*saved.items()][:-1])):
             try: model.load_state_dict(wrong)
             except Exception: refused += 1
         model.load_state_dict({name: (2 if "first" in name else 3) * p for name, p in saved.items()})
-        return [p for _, p in sorted(saved.items())], [each(x, hx) for each in model.values()], refused
+        return [p for _, p in sorted(saved.items())], [each(x, hx) for each in model[0].values()], refused
     """,
 )
 def part_of_a_model(trial: Trial) -> None:
     plain, doubled = dict(trial.case.arrays.weights), doubled_weights(trial)
     first, second = trial.module(weights=plain), trial.module(weights=doubled)
-    model = nn.ModuleDict({"first": first, "second": second})
+    # Two levels down, as most layers are.
+    model = nn.Sequential(nn.ModuleDict({"first": first, "second": second}))
     with trial.blamed("state_dict() of a model with two of it"):
         saved = model.state_dict()
-    wanted = {**_given(trial, plain, "first."), **_given(trial, doubled, "second.")}
+    wanted = {**_given(trial, plain, "0.first."), **_given(trial, doubled, "0.second.")}
     if saved.keys() != wanted.keys():
         missing, surplus = sorted(wanted.keys() - saved.keys()), sorted(saved.keys() - wanted.keys())
         raise ContractError(
@@ -56,7 +57,7 @@ def part_of_a_model(trial: Trial) -> None:
     if wrong:
         raise ContractError(f"Expected a model's state_dict() to hold its layers' weights, but {', '.join(wrong)} is another")
     with trial.blamed("load_state_dict() of a model with two of it"):
-        told = model.load_state_dict({**_given(trial, doubled, "first."), **_given(trial, plain, "second.")})
+        told = model.load_state_dict({**_given(trial, doubled, "0.first."), **_given(trial, plain, "0.second.")})
         if told.missing_keys or told.unexpected_keys:
             raise ContractError(f"Expected the model's load_state_dict() to find every key, but it says {told}")
     trial.agree(trial.answer(first).arrays(), altered(trial.case, weights=doubled))
@@ -64,7 +65,7 @@ def part_of_a_model(trial: Trial) -> None:
     last = list(wanted)[-1]
     for what, given in {
         f"{last} missing": {name: value for name, value in wanted.items() if name != last},
-        "first.extra in it": {**wanted, "first.extra": torch.zeros(1)},
+        "0.first.extra in it": {**wanted, "0.first.extra": torch.zeros(1)},
         f"{last} of another shape": {**wanted, last: wanted[last][:-1]},
     }.items():
         try:

@@ -10,7 +10,7 @@ from harness.reference import Expected, altered, answer, gradients
 from harness.reproduction import BACKWARD
 from harness.tolerance import floor_of
 from harness.trial import Trial
-from suites.conformance.cases import GRU, LSTM, RNN_TANH, every, make, several_large, stacks
+from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make, several_large, stacks
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.values import agrees
 
@@ -69,7 +69,10 @@ def long_sequence(trial: Trial) -> None:
     "More units than a block of threads has, 1024, are all computed, and get their gradients.",
     MUST,
     "torch.nn.LSTM: hidden_size; CUDA: at most 1024 threads in a block",
-    every(input_size=2, hidden_size=1027, steps=2, batch=2),
+    [
+        *every(RNN_RELU, LSTM, input_size=2, hidden_size=1027, steps=2, batch=2),
+        *every(RNN_TANH, GRU, input_size=2, hidden_size=1027, bidirectional=True, steps=2, batch=2),
+    ],
     demonstration=BACKWARD,
 )
 def beyond_1024_units(trial: Trial) -> None:

@@ -20,6 +20,15 @@ class StateDictKnowsNoPrefix(Sound):
 
 
 @mutant("module.part_of_a_model")
+class PrefixOfOneLevel(Sound):
+    """More than one level down in a model, the names of its weights have underscores for dots."""
+
+    def state_dict(self, *arguments: Any, **options: Any) -> Any:
+        prefix = str(options.get("prefix", ""))
+        return super().state_dict(*arguments, **{**options, "prefix": prefix[:-1].replace(".", "_") + prefix[-1:]})
+
+
+@mutant("module.part_of_a_model")
 class LoadedByItsOwnMethodAlone(Sound):
     """What a model loads does not reach the layer, whose own load_state_dict() does the work."""
 

@@ -243,6 +243,15 @@ class UnitsPast1024(Sound):
         return torch.cat([new_h[:, :1024], h[:, 1024:]], 1), new_c
 
 
+@mutant("values.beyond_1024_units", Mode.GRU)
+class ReverseUnitsPast1024(Sound):
+    """In the reverse direction units past the 1024th keep the state that they began with."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        new_h, new_c = super().step(x, h, c, w, t, slot)
+        return torch.cat([new_h[:, :1024], h[:, 1024:]], 1) if slot == 1 else new_h, new_c
+
+
 @mutant("values.beyond_1024_units")
 class FeedbackOfUnitsPast1024Untrained(Sound):
     """Recurrent weights of units past the 1024th get no gradient."""
@@ -251,6 +260,15 @@ class FeedbackOfUnitsPast1024Untrained(Sound):
         w = super().weights(slot)
         hh = present(w["weight_hh"])
         return {**w, "weight_hh": torch.cat([hh[:, :1024], cut(hh[:, 1024:])], 1)} if hh.shape[1] > 1024 else w
+
+
+@mutant("values.several_large", Mode.LSTM)
+class ProjectionPast256(Sound):
+    """Projected features past the 256th are zero."""
+
+    def project(self, m: Tensor, weight_hr: Tensor | None) -> Tensor:
+        h = super().project(m, weight_hr)
+        return h if weight_hr is None else torch.cat([h[:, :256], 0 * h[:, 256:]], 1)
 
 
 @mutant("values.beyond_65535_sequences")
