@@ -34,10 +34,21 @@ class Rounding(Protocol):
     def __call__(self, a: Array, least: float | Array | None = None) -> Array:
         """``a`` as the arithmetic has it; errors are relative to each value, or to ``least`` where that is larger."""
 
+    def either(self, a: Array, least: Array) -> Array:
+        """``a`` as far off as the arithmetic may have it, above in one copy and below in the next: its sign is both where it is open."""
 
-def exact(a: Array, least: float | Array | None = None) -> Array:
+
+class _Exact:
     """No rounding beyond float64's own."""
-    return a
+
+    def __call__(self, a: Array, least: float | Array | None = None) -> Array:
+        return a
+
+    def either(self, a: Array, least: Array) -> Array:
+        return a
+
+
+exact = _Exact()
 
 
 #: tanh(a) is often computed as 2 sigmoid(2a) - 1, whose error near zero is that of a number near one half.
@@ -228,10 +239,13 @@ def _step(
     if layer.bias:
         from_x = from_x + weights[f"bias_ih{suffix}"]
         from_h = from_h + weights[f"bias_hh{suffix}"]
+    terms: Array | float = 0.0
     if rounding is not exact:
         # Where the terms of a product cancel, the error is of their size and not of the sum's.
-        from_x = rounding(from_x, np.sqrt((x * x) @ (weights[f"weight_ih{suffix}"] ** 2).T))
-        from_h = rounding(from_h, np.sqrt((h * h) @ (weights[f"weight_hh{suffix}"] ** 2).T))
+        of_x = np.sqrt((x * x) @ (weights[f"weight_ih{suffix}"] ** 2).T)
+        of_h = np.sqrt((h * h) @ (weights[f"weight_hh{suffix}"] ** 2).T)
+        terms = of_x + of_h
+        from_x, from_h = rounding(from_x, of_x), rounding(from_h, of_h)
     if layer.mode is Mode.LSTM:
         assert c is not None
         i, f, g, o = _gates(from_x + from_h, 4)
@@ -247,8 +261,11 @@ def _step(
         n = rounding(np.tanh(x_n + r * h_n), _TANH_LEAST)
         return rounding((1.0 - z) * n + z * h), None, (h, r, z, n, h_n)
     a = from_x + from_h
-    new_h = rounding(np.tanh(a), _TANH_LEAST) if layer.mode is Mode.RNN_TANH else rounding(np.maximum(a, 0.0))
-    return new_h, None, (h, new_h)
+    if layer.mode is Mode.RNN_TANH:
+        new_h = rounding(np.tanh(a), _TANH_LEAST)
+        return new_h, None, (h, 1.0 - new_h**2)
+    # A relu near its kink passes a gradient on or not as rounding has it: an error of rounding that is as large as the gradient.
+    return rounding(np.maximum(a, 0.0)), None, (h, rounding.either(a, terms + np.abs(from_x) + np.abs(from_h)) > 0)
 
 
 def _step_backward(
@@ -293,8 +310,8 @@ def _step_backward(
         d_from_h = rounding(np.concatenate([d_r, d_z, d_n * r], axis=-1))
         direct_h = d_h * z
     else:
-        h, new_h = slot.steps[t]
-        d_from_x = d_from_h = rounding(d_h * (1.0 - new_h**2) if layer.mode is Mode.RNN_TANH else d_h * (new_h > 0))
+        h, slope = slot.steps[t]
+        d_from_x = d_from_h = rounding(d_h * slope)
     add("weight_ih", d_from_x.swapaxes(-1, -2) @ slot.x[t])
     add("weight_hh", d_from_h.swapaxes(-1, -2) @ h)
     if layer.bias:

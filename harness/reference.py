@@ -117,7 +117,7 @@ def _with_floors(
     inputs: Mapping[str, Array] | None = None,
 ) -> Expected:
     question = Question(case, through, weights, masks, cotangents, inputs)
-    copies, plain = question.answered(_jitter(case.dtype), copies=1 + 2 * _draws(case)), _plain_loop(question)
+    copies, plain = question.answered(_Jitter(case.dtype), copies=1 + 2 * _draws(case)), _plain_loop(question)
     expected = {name: np.ascontiguousarray(array[0]) for name, array in copies.items()}
     others = {name: (array[1:], plain[name]) for name, array in copies.items()}
     errors = {name: [scaled_error(o, np.broadcast_to(expected[name], o.shape)) for o in others[name]] for name in expected}
@@ -138,36 +138,43 @@ def _draws(case: Case) -> int:
     return max(1, min(8, 64 // max(1, case.batch * case.layer.hidden_size)))
 
 
-def _jitter(dtype: str) -> oracle.Rounding:
+class _Jitter:
     """Random errors of up to one eps of ``dtype``: none for the first copy, for the rest in turn drawn anew each time or alike at each.
 
     Rounding is both: where a state changes little from step to step, it errs the same way at each, and the errors add up.
     """
-    generator, eps = np.random.Generator(np.random.PCG64(0)), EPS[dtype]
-    drawn: dict[tuple[int, ...], Array] = {}
-    pool = np.empty(0)
-    place = 0
 
-    def noise(shape: tuple[int, ...]) -> Array:
-        nonlocal pool, place
-        size = math.prod(shape)
-        if place + size > len(pool):
-            # Drawn in bulk: most arrays are small, and a draw costs more than what is done with it.
-            pool, place = generator.uniform(-eps, eps, max(size, _DRAWN_AT_ONCE)), 0
-        place += size
-        return pool[place - size : place].reshape(shape)
+    def __init__(self, dtype: str) -> None:
+        self._generator, self._eps = np.random.Generator(np.random.PCG64(0)), EPS[dtype]
+        self._drawn: dict[tuple[int, ...], Array] = {}
+        self._pool, self._place = np.empty(0), 0
 
-    def jitter(a: Array, least: float | Array | None = None) -> Array:
-        if a.shape not in drawn:
-            drawn[a.shape] = noise(a.shape).copy()
-            drawn[a.shape][0] = 0.0
-        errors = drawn[a.shape]
-        errors[1::2] = noise(errors[1::2].shape)
+    def __call__(self, a: Array, least: float | Array | None = None) -> Array:
+        if a.shape not in self._drawn:
+            self._drawn[a.shape] = self._noise(a.shape).copy()
+            self._drawn[a.shape][0] = 0.0
+        errors = self._drawn[a.shape]
+        errors[1::2] = self._noise(errors[1::2].shape)
         # Errors have either sign alike, so that a's own does no harm.
         return a + (a if least is None else np.maximum(np.abs(a), least)) * errors
 
-    return jitter
+    def either(self, a: Array, least: Array) -> Array:
+        moved = a.copy()
+        moved[1::2] += _UNDECIDED * self._eps * least[1::2]
+        moved[2::2] -= _UNDECIDED * self._eps * least[2::2]
+        return moved
 
+    def _noise(self, shape: tuple[int, ...]) -> Array:
+        size = math.prod(shape)
+        if self._place + size > len(self._pool):
+            # Drawn in bulk: most arrays are small, and a draw costs more than what is done with it.
+            self._pool, self._place = self._generator.uniform(-self._eps, self._eps, max(size, _DRAWN_AT_ONCE)), 0
+        self._place += size
+        return self._pool[self._place - size : self._place].reshape(shape)
+
+
+#: How many eps of its terms a sum may be off, at the least: those of its two products, of their sum and of the state that one is of.
+_UNDECIDED = 2.0
 
 #: Random numbers that are drawn together.
 _DRAWN_AT_ONCE = 1 << 14

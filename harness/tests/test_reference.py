@@ -74,3 +74,13 @@ def test_the_plain_loop_answers_the_question_that_was_asked(through: tuple[str, 
     assert set(found) == set(expected)
     for name, array in expected.items():
         np.testing.assert_allclose(found[name], array, rtol=0, atol=2e-6 * np.abs(array).max())
+
+
+@pytest.mark.parametrize(("bias", "open_question"), [(-1 + 3 * 2**-11, True), (-0.5, False)])
+def test_either_slope_of_a_relu_passes_where_rounding_decides_its_sign(bias: float, open_question: bool) -> None:
+    layer = Layer(Mode.RNN_RELU, 1, 1)
+    one, none = np.ones((1, 1)), np.zeros((1, 1))
+    weights = {"weight_ih_l0": one, "weight_hh_l0": none, "bias_ih_l0": np.full(1, bias), "bias_hh_l0": np.zeros(1)}
+    case = Case(layer, steps=1, batch=1, given_state=False, dtype="float16")
+    expected = altered(case, weights=weights, through=("output",), inputs={"x": np.ones((1, 1, 1))})
+    assert (expected.floors["x"] >= 1) == open_question, "all of the gradient, or nothing, is right"

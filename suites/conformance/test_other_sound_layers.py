@@ -15,7 +15,7 @@ from harness.layer import Mode
 from suites.conformance.catalogue import CATALOGUE
 from suites.conformance.drop_in import findings
 from suites.conformance.mutants import SOUND
-from suites.conformance.mutants.base import Sound
+from suites.conformance.mutants.base import Sound, Weights, present
 from suites.conformance.search import EXAMPLES
 
 
@@ -54,6 +54,22 @@ def test_a_relu_may_have_any_of_its_slopes_at_zero() -> None:
         if contract.topic in ("dropout", "gradients") and not contract.needs_constructor:
             found = check(layer, [contract], on=["cpu"])
             assert {result.outcome for result in found} <= {"passed", "unsupported", "does-not-apply"}, contract.id
+
+
+class ReluOfAnotherOrder(Sound):
+    """It adds up its pre-activations in an order of its own, and in half types a relu near zero is open where another's is shut."""
+
+    def step(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, w: Weights, t: int, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
+        a = torch.nn.functional.linear(x, present(w["weight_ih"]), w["bias_ih"]) + h @ present(w["weight_hh"]).t()
+        return self.activation(a if w["bias_hh"] is None else a + w["bias_hh"]), c
+
+
+def test_the_sign_of_a_relu_that_rounding_decides_may_be_either() -> None:
+    layer = replace(
+        SOUND, id="sample:relu-of-another-order", build=ReluOfAnotherOrder, capabilities=Capabilities(modes=frozenset({Mode.RNN_RELU}))
+    )
+    found = check(layer, [contract for contract in CATALOGUE if contract.id in ("numerics.float16", "numerics.bfloat16")], on=["cpu"])
+    assert {result.outcome for result in found} == {"passed"}
 
 
 class WithReadOnlyDropout(nn.GRU):
