@@ -12,7 +12,7 @@ from torch import nn
 
 from harness.layer import Layer, Mode
 from harness.reference import answer
-from harness.trial import ContractError, Trial, may_refuse
+from harness.trial import ContractError, Trial, may_refuse, where
 from suites.conformance.cases import LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MAY, SHOULD, contract, in_docs
 from suites.conformance.module import CASES, load
@@ -177,8 +177,8 @@ def positional_arguments(trial: Trial) -> None:
             for name, p in twin.named_parameters():
                 assert p.dtype == torch.float64 and p.device.type == device, (name, p.dtype, p.device)
                 assert device == "meta" or 0 < p.abs().max() <= reference.hidden_size**-0.5, f"{name} is drawn from another law"
-        assert all(p.device.type == "cpu" for p in twin.to_empty(device="cpu").parameters())
-        return layer(x, hx)
+        plain = type(reference)(reference.input_size, reference.hidden_size).double()
+        return twin.to_empty(device="cpu").load_state_dict(plain.state_dict()) and twin(x.double())[0] - plain(x.double())[0]
     """,
 )
 def device_and_dtype_arguments(trial: Trial) -> None:
@@ -209,7 +209,8 @@ def device_and_dtype_arguments(trial: Trial) -> None:
         if far and is_drawn:
             raise ContractError(f"Expected {', '.join(far)} to be drawn within ±1/√H in {wanted} too, but it was not")
         load(trial, module, trial.case.arrays.weights)
-        trial.agree(trial.answer(module).arrays(), answer(trial.case))
+        with where(f"built on {device}{', taken from there by to_empty() and loaded' if device == 'meta' else ''}"):
+            trial.agree(trial.answer(module).arrays(), answer(trial.case))
 
 
 #: Options that mean nothing. Not here: those to which a plain loop gives a meaning that nobody would call wrong (proj_size >= hidden_size).

@@ -182,6 +182,33 @@ class ReprOfTheDefaults(Sound):
         return f"{self.layer.input_size}, {self.layer.hidden_size}, num_layers={self.layer.num_layers}, batch_first=False"
 
 
+@mutant("module.device_and_dtype_arguments")
+class BufferLostOnMeta(Sound):
+    """It multiplies with a buffer of ones that is not saved: once taken from the meta device, that holds something else."""
+
+    ones: Tensor
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self.register_buffer("ones", torch.ones(layer.hidden_size), persistent=False)
+
+    def to_empty(self, **options: Any) -> Any:
+        module = super().to_empty(**options)
+        # Memory that nobody has written to can hold ones by chance.
+        module.ones.fill_(0.5)
+        return module
+
+    def activation(self, a: Tensor) -> Tensor:
+        return super().activation(a) * self.ones
+
+    def lstm(self, gates: Tensor, c: Tensor) -> tuple[Tensor, Tensor]:
+        h, c = super().lstm(gates, c)
+        return h * self.ones, c
+
+    def gru(self, from_x: Tensor, from_h: Tensor, h: Tensor) -> Tensor:
+        return super().gru(from_x, from_h, h) * self.ones
+
+
 @mutant("module.attributes")
 class DetachedAllWeights(Sound):
     """all_weights gives detached tensors."""
