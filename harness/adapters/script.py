@@ -16,11 +16,11 @@ from harness.adapters import loop
 
 
 @cache
-def _compiled(recording: bool) -> loop.Direction:
+def _compiled(recorded: tuple[bool, ...]) -> loop.Direction:
     """The compiled loop; made at the first call, so that listing the implementations compiles nothing.
 
-    One for calls that record gradients and one for the others: a graph that has met frozen weights and free ones saves tensors for a
-    backward pass at every call, which raises under inference_mode.
+    One for each choice of arguments that want a gradient recorded: a graph that has met frozen weights and free ones saves tensors for a
+    backward pass at every call, which raises under inference_mode, and its answers require grad where nothing does.
     """
     copy = FunctionType(loop.direction.__code__, loop.direction.__globals__)
     copy.__annotations__ = loop.direction.__annotations__
@@ -38,7 +38,9 @@ def _direction(mode: str, *arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
         bias_hh = weight_hh.new_zeros(weight_hh.size(0))
     arguments = (*others, weight_hh, bias_ih, bias_hh, weight_hr)
     # Its fused kernels for a GPU read memory as it lies there, and do not see that a tensor is negated lazily.
-    output, h, c = _compiled(torch.is_grad_enabled())(mode, *(one.resolve_neg() if isinstance(one, Tensor) else one for one in arguments))
+    arguments = tuple(one.resolve_neg() if isinstance(one, Tensor) else one for one in arguments)
+    recorded = (torch.is_grad_enabled() and isinstance(one, Tensor) and one.requires_grad for one in arguments)
+    output, h, c = _compiled(tuple(recorded))(mode, *arguments)
     if c.requires_grad and c.numel():
         # Nothing is added, but h gets a gradient where c alone has one. Else that of the output gate is missing, and the backward pass that
         # TorchScript derives of chunk() puts the three others together as if they were all, or passes: it depends on the calls before.
