@@ -12,18 +12,18 @@ from suites.conformance.mutants.base import Form, Sound, Weights, mutant
 
 
 class _OnceOnly(torch.autograd.Function):
-    """The square, whose gradient cannot be differentiated again, and does not say so."""
+    """The identity, whose gradient's own gradient is off by ``share`` of the value's, and does not say so."""
 
     @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
+    def forward(ctx: Any, value: Tensor, share: float = 0.1) -> Tensor:
         ctx.save_for_backward(value)
+        ctx.share = share
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+    def backward(ctx: Any, *given: Tensor) -> Any:
         (value,) = ctx.saved_tensors
-        wrong: Tensor = gradient * (1 + 0.1 * (value.detach() - value))
-        return wrong
+        return given[0] * (1 + ctx.share * (value.detach() - value)), None
 
 
 @mutant("gradients.of_gradients")
@@ -47,27 +47,12 @@ class _WithoutGraph(torch.autograd.Function):
         return given[0].detach().clone()
 
 
-class _OffALittle(torch.autograd.Function):
-    """The identity, whose gradient's own gradient is off by 3e-5 of the value's."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor) -> Tensor:
-        ctx.save_for_backward(value)
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> Tensor:
-        (value,) = ctx.saved_tensors
-        off: Tensor = given[0] * (1 + 3e-5 * (value - value.detach()))
-        return off
-
-
 @mutant("gradients.of_gradients")
 class SecondDerivativeOffALittle(Sound):
     """The gradient is right, its own gradient is off by some parts in a hundred thousand."""
 
     def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
-        return super().direction(_OffALittle.apply(x), valid, h, c, slot, reverse)
+        return super().direction(_OnceOnly.apply(x, 3e-5), valid, h, c, slot, reverse)
 
 
 @mutant("gradients.of_gradients")
