@@ -58,15 +58,8 @@ def of_gradients(trial: Trial) -> None:
         # Of a call of its own: torch.compile has buffers that a first pass gives away unless it knows of a second.
         torch.autograd.grad(function(*values), values, cotangents, allow_unused=True)
     first = with_graph(trial, function, values)
-    names = [*trial.leaves(), *trial.case.arrays.weights]
     # All at once: the second derivatives are held against differences of the first ones, which may miss the same part.
-    trial.agree(dict(zip(names, map(to_array, first.filled()), strict=True)), gradients(trial.case, through))
-    # Each of them: all depend on the cotangents.
-    if bare := [name for name, g in zip(names, first.gradients, strict=True) if g is not None and not g.requires_grad]:
-        raise ContractError(
-            f"Expected the gradients to carry a graph, or an error, but that of {', '.join(bare)} does not: a penalty on it would be "
-            "dropped in silence"
-        )
+    trial.agree(dict(zip(_names(trial), map(to_array, first.filled()), strict=True)), gradients(trial.case, through))
     second_derivatives_agree(trial, function, first)
 
 
@@ -101,19 +94,25 @@ def second_derivatives_agree(trial: Trial, function: Callable[..., Any], first: 
     values, where H is the matrix of second derivatives of L, and in the cotangents J u, where J is the answers' Jacobian. H is symmetric,
     so both are slopes along u: of the gradients and of the answers (Pearlmutter 1994: Fast exact multiplication by the Hessian).
     """
+    names = _names(trial)
+    # Each of them: all depend on the cotangents.
+    if bare := [name for name, g in zip(names, first.gradients, strict=True) if g is not None and not g.requires_grad]:
+        raise ContractError(
+            f"Expected the gradients to carry a graph, or an error, but that of {', '.join(bare)} does not: a penalty on it would be "
+            "dropped in silence"
+        )
     generator = torch.Generator().manual_seed(0)
     direction = [torch.randn(value.shape, generator=generator, dtype=value.dtype).to(value.device) for value in first.values]
     leaves = [*first.values, *first.cotangents]
     for leaf in leaves:
         leaf.grad = None
-    passed = [(g, u) for g, u in zip(first.gradients, direction, strict=True) if g is not None and g.requires_grad]
+    passed = [(g, u) for g, u in zip(first.gradients, direction, strict=True) if g is not None]
     with may_refuse("double backward"):
         # backward(), because once_differentiable lets autograd.grad() pass by the node that raises.
         torch.autograd.backward([g for g, _ in passed], [u for _, u in passed])
     found = [torch.zeros_like(leaf) if leaf.grad is None else leaf.grad for leaf in leaves]
     ahead, behind = (_moved(trial, function, first, direction, step) for step in (_STEP, -_STEP))
-    answers = every_output(trial)
-    names = [*trial.leaves(), *trial.case.arrays.weights, *(f"the cotangent of {name}" for name in answers)]
+    names += [f"the cotangent of {name}" for name in every_output(trial)]
     for name, got, after, before in zip(names, found, ahead, behind, strict=True):
         right = (after - before) / (2 * _STEP)
         error = (got - right).abs().max()
@@ -122,6 +121,11 @@ def second_derivatives_agree(trial: Trial, function: Callable[..., Any], first: 
                 f"Expected what a second backward pass gives in {name} to be the limit of differences, up to {right.abs().max():.2g}, but "
                 f"it is off by up to {error:.2g}"
             )
+
+
+def _names(trial: Trial) -> list[str]:
+    """The names of the values that :func:`as_function` gives."""
+    return [*trial.leaves(), *trial.case.arrays.weights]
 
 
 def _moved(trial: Trial, function: Callable[..., Any], first: WithGraph, direction: Sequence[Tensor], step: float) -> list[Tensor]:
