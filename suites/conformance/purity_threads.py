@@ -56,9 +56,11 @@ _LINES, _SECONDS = 64, 0.2
     """,
 )
 def two_threads(trial: Trial) -> None:
-    lengths = trial.case.lengths
-    # Of a pack other sequences are the short ones.
-    cases = [trial.case, replace(trial.case, inputs_seed=1, lengths=lengths and (*lengths[1:], lengths[0]))]
+    cases = [trial.case, replace(trial.case, inputs_seed=1)]
+    if trial.case.lengths is not None:
+        # Of a pack other sequences are the short ones, and they are shorter.
+        rotated = (*trial.case.lengths[1:], trial.case.lengths[0])
+        cases[1] = replace(cases[1], lengths=tuple(n if n == trial.case.steps else max(1, n - 1) for n in rotated))
     slopes = {case: _slopes(trial, case) for case in cases}
     if trial.case.device == "cpu":
         # What Python code shares it shares on every device, and on others no call may be made while another is recorded.
