@@ -103,8 +103,8 @@ def called_by_keyword(trial: Trial) -> None:
 
 @contract(
     "module.hooks_called",
-    "Forward hooks and full backward hooks on the module are called, in training and in eval mode, and what they return takes the place of "
-    "what they were given.",
+    "Forward hooks and full backward hooks on the module are called at each call, in training and in eval mode, also where it calls itself "
+    "with an input in another form, and what they return takes the place of what they were given.",
     SHOULD,
     "torch.nn.Module.register_forward_hook, register_full_backward_hook",
     [*every(num_layers=2), *every(batch=1, batched=False, bidirectional=True), *every(steps=5, batch=3, lengths=(2, 5, 3))],
@@ -129,24 +129,25 @@ def hooks_called(trial: Trial) -> None:
     def twice_as_steep(module: nn.Module, grads: Any, given: Any) -> Any:
         return noted("full backward hook", (2 * grads[0], *grads[1:]))
 
-    doubled = {"x": 2 * trial.case.arrays.x}
     with trial.blamed("registering hooks"):
         module.register_forward_pre_hook(lambda _, given: noted("forward pre-hook", (_twice(given[0]), *given[1:])))
     found = trial.answer(module).arrays()
-    if not (trial.case.batched and trial.case.lengths is None) and called == ["forward pre-hook"] * 2:
-        # It calls itself with the input in another form, and that is a call too.
-        return
-    if called != ["forward pre-hook"]:
+    # A layer that hands an unbatched or packed input to itself in another form makes two calls of one.
+    other_form = not trial.case.batched or trial.case.lengths is not None
+    calls = 2 if other_form and called == ["forward pre-hook"] * 2 else 1
+    if called != ["forward pre-hook"] * calls:
         raise ContractError(f"Expected a forward pre-hook alone to be called once, but called were {called or 'none'}")
-    trial.agree(found, altered(trial.case, inputs=doubled))
+    times = 2**calls
+    larger = {"x": times * trial.case.arrays.x}
+    trial.agree(found, altered(trial.case, inputs=larger))
     called.clear()
     with trial.blamed("registering hooks"):
         module.register_forward_hook(lambda _, given, reply: noted("forward hook", (_twice(reply[0]), reply[1])))
     for train in (False, True):
         found = trial.answer(module.train(train)).arrays()
-        if called != ["forward pre-hook", "forward hook"]:
+        if called != ["forward pre-hook"] * calls + ["forward hook"] * calls:
             raise ContractError(f"Expected the forward pre-hook and the forward hook to be called once each, but called were {called}")
-        trial.agree({**found, "output": found["output"] / 2}, altered(trial.case, inputs=doubled))
+        trial.agree({**found, "output": found["output"] / times}, altered(trial.case, inputs=larger))
         called.clear()
     if trial.case.lengths is not None:
         # Full backward hooks are for tensors, and a PackedSequence is none.
@@ -155,10 +156,10 @@ def hooks_called(trial: Trial) -> None:
         module.register_full_backward_hook(twice_as_steep)
     leaves = trial.leaves(requires_grad=True)
     trial.backward(trial.call(module, *trial.form(leaves)), ("output",))
-    if called[2:] != ["full backward hook"]:
+    if called[2 * calls :] != ["full backward hook"] * calls:
         raise ContractError(f"Expected the full backward hook to be called once, after the forward hooks, but called were {called}")
     # The hooks double on the way in, on the way out and on the way back.
-    _agree_doubled(trial, leaves["x"], 8)
+    _agree_doubled(trial, leaves["x"], times**3, times)
 
 
 @contract(
@@ -254,9 +255,9 @@ def _twice(given: Any) -> Any:
     return given._replace(data=2 * given.data) if isinstance(given, PackedSequence) else 2 * given
 
 
-def _agree_doubled(trial: Trial, x: torch.Tensor, times: int) -> None:
-    """Holds the gradient of x against what hooks make of it that double on every way."""
-    right = altered(trial.case, through=("output",), inputs={"x": 2 * trial.case.arrays.x})
+def _agree_doubled(trial: Trial, x: torch.Tensor, times: int, larger: int = 2) -> None:
+    """Holds the gradient of x against what hooks make of it: so many ``times`` as much, of an input so many times ``larger``."""
+    right = altered(trial.case, through=("output",), inputs={"x": larger * trial.case.arrays.x})
     trial.agree({"x": trial.collect({"x": x})["x"] / times}, right, only=["x"])
 
 

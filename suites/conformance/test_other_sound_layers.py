@@ -72,6 +72,38 @@ def test_the_sign_of_a_relu_that_rounding_decides_may_be_either() -> None:
     assert {result.outcome for result in found} == {"passed"}
 
 
+class CallsItself(nn.GRU):
+    """An input without a batch axis, or packed, it hands to itself in another form, and its hooks are called at both calls."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, PackedSequence) or input.dim() != 2:
+            return super().forward(input, hx)
+        axis = 0 if self.batch_first else 1
+        output, state = self(input.unsqueeze(axis), None if hx is None else hx.unsqueeze(1))
+        return output.squeeze(axis), state.squeeze(1)
+
+
+def test_a_layer_may_call_itself_with_an_input_in_another_form() -> None:
+    assert _outcomes(CallsItself, "module.hooks_called") == {"passed"}
+
+
+class OfFewOptions(nn.Module):
+    """It has one layer and one direction, and no attribute that says so."""
+
+    def __init__(self, input_size: int, hidden_size: int, bias: bool = True, batch_first: bool = False) -> None:
+        super().__init__()
+        self.input_size, self.hidden_size, self.bias, self.batch_first, self.num_layers = input_size, hidden_size, bias, batch_first, 1
+        self.inner = [nn.GRU(input_size, hidden_size, bias=bias, batch_first=batch_first)]
+        for name, parameter in self.inner[0].named_parameters():
+            self.register_parameter(name, parameter)
+
+
+def test_the_attribute_of_an_option_that_a_layer_does_not_have_may_be_missing() -> None:
+    (contract,) = [c for c in CATALOGUE if c.id == "module.attributes"]
+    found = {result.outcome for result in findings(OfFewOptions, "gru", contracts=[contract], on=["cpu"])}
+    assert found == {"passed", "unsupported"}
+
+
 class WithReadOnlyDropout(nn.GRU):
     """Its options are fixed when it is built, and say so to whoever sets them."""
 

@@ -29,6 +29,15 @@ class HiddenSizeIsTheOutputs(Sound):
         self.hidden_size = layer.hidden_size * layer.directions
 
 
+@mutant("module.attributes")
+class DirectionsNotRemembered(Sound):
+    """It can be bidirectional, and has no attribute that says whether it is."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        del self.bidirectional
+
+
 @mutant("module.attributes", Mode.LSTM)
 class BatchFirstForgotten(Sound):
     """batch_first is acted on, and not remembered."""
