@@ -74,8 +74,11 @@ def _same_process() -> Iterator[None]:
         (gc.enable if collects else gc.disable)()
         sys.setrecursionlimit(depth)
         sys.setswitchinterval(interval)
-        logging.getLogger().setLevel(level)
-        logging.disable(silenced)
+        # Only then: each forgets what every logger of the process has found out, and there are hundreds of them.
+        if logging.getLogger().level != level:
+            logging.getLogger().setLevel(level)
+        if logging.root.manager.disable != silenced:
+            logging.disable(silenced)
         if cores() != own:
             os.sched_setaffinity(0, own)
         if dict(os.environ) != environment:

@@ -8,17 +8,19 @@ import numpy as np
 import torch
 
 from harness.case import Array, Case, rounded
+from harness.layer import Mode
 from harness.reference import altered, answer, gradients, tensor
 from harness.reproduction import BACKWARD
 from harness.switches import tf32
 from harness.trial import Trial, where
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, every, make
+from suites.conformance.cases_at_size import in_half
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 from suites.conformance.gradients import every_output
 
 
 def _cases(dtype: str) -> list[Case]:
-    # Half types have kernels of their own and no covering array: more options meet there.
+    # Half types have kernels of their own: more options meet there.
     half = dtype in ("bfloat16", "float16")
     return [
         *every(dtype=dtype, num_layers=3 if half else 2),
@@ -36,6 +38,7 @@ def _cases(dtype: str) -> list[Case]:
         # A relu that nothing bounds overflows unless its weights remember.
         *(every(dtype=dtype, steps=130, batch=2, bias=False, given_state=False, batch_first=True, weights="remembering") if half else ()),
         *(every(dtype=dtype, batch=1, batched=False) if half else ()),
+        *(case for mode in Mode if half for case in in_half(mode, dtype)),
     ]
 
 

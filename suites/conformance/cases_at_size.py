@@ -1,0 +1,93 @@
+"""Cases past the widths of vectors and tiles in which options meet: of float32 and float64 every three of them, of half types every two.
+
+The rows of :func:`suites.conformance.cases.combined` are small, and what is large there has options of its own. What is wrong only in a
+deep stack of long sequences, or only in wide layers without biases in eval mode, shows in neither.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from harness.case import Case
+from harness.layer import Mode
+from suites.conformance.cases import make
+from suites.conformance.covering import Row, covering
+
+_OPTIONS: dict[str, list[Any]] = {
+    "form": ["padded", "unbatched", "packed"],
+    "batch_first": [False, True],
+    "num_layers": [1, 3],
+    "bidirectional": [False, True],
+    "bias": [True, False],
+    "given_state": [True, False],
+}
+
+#: Sizes are small, or past a vector of 16 or a tile of 32 or 64.
+_SIZES: dict[str, list[Any]] = {
+    "steps": [1, 33],
+    "batch": [1, 18],
+    "hidden_size": [4, 40, 67],
+    "input_size": [3, 67],
+    "proj_size": [0, 17],
+}
+
+#: What a plain loop in a half type is still quick at.
+_HALF_SIZES: dict[str, list[Any]] = {
+    "steps": [1, 18],
+    "batch": [1, 9],
+    "hidden_size": [4, 24],
+    "input_size": [3, 20],
+    "proj_size": [0, 3],
+}
+
+
+def at_size(mode: Mode, ways: tuple[str, ...]) -> tuple[Case, ...]:
+    """Cases for ``mode`` in which every three options, sizes, dtypes and ``ways`` to call it meet; a case has its way for a name.
+
+    Dropout, which shall do nothing, is an option of those that are called in the way "dropout".
+    """
+    return tuple(_case(mode, row, seed) for seed, row in enumerate(_rows(ways), start=1))
+
+
+def in_half(mode: Mode, dtype: str) -> tuple[Case, ...]:
+    """Cases for ``mode`` in ``dtype`` in which every two options and sizes meet."""
+    rows = covering({**_OPTIONS, **_HALF_SIZES}, _fits)
+    return tuple(_case(mode, {**row, "dtype": dtype}, seed) for seed, row in enumerate(rows, start=1))
+
+
+@cache
+def _rows(ways: tuple[str, ...]) -> tuple[Row, ...]:
+    """The rows of :func:`at_size`, which are the same for all modes: it takes half a second to find them."""
+    return tuple(covering({**_OPTIONS, **_SIZES, "way": ways, "dtype": ["float32", "float64"]}, _fits, strength=3))
+
+
+def _fits(row: Row) -> bool:
+    """Whether the options of a row, or of a part of one, can meet."""
+    batch, hidden, form = row.get("batch"), row.get("hidden_size", 99), row.get("form")
+    return not (
+        (form == "unbatched" and batch not in (None, 1))
+        or (form == "packed" and batch == 1)
+        or row.get("proj_size", 0) >= hidden
+        or (row.get("way") == "dropout" and row.get("num_layers") == 1)
+    )
+
+
+def _case(mode: Mode, row: Row, seed: int) -> Case:
+    options = dict(row)
+    form, way, steps, batch = options.pop("form"), options.pop("way", ""), row["steps"], row["batch"]
+    if mode is not Mode.LSTM:
+        del options["proj_size"]
+    if form == "packed":
+        # Of all lengths, the longest neither first nor last.
+        options["lengths"] = tuple(steps if k == 1 else 1 + (5 * k + 3) % steps for k in range(batch))
+    return make(
+        mode,
+        **options,
+        dropout=0.5 if way == "dropout" else 0.0,
+        batched=form != "unbatched",
+        # What a layer forgets within a long sequence shows no fault at its beginning.
+        weights="remembering" if steps > 9 else "plain",
+        name=way,
+        seed=seed,
+    )

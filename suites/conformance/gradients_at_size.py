@@ -1,0 +1,95 @@
+"""Gradients: values and gradients where many options meet at sizes past a vector or a tile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+from harness.layer import Mode
+from harness.reference import gradients
+from harness.trial import Answer, Trial, where
+from suites.conformance.cases_at_size import at_size
+from suites.conformance.declare import MUST, contract
+from suites.conformance.gradients import every_output
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a layer is called: ``bare`` turns gradients off, and both calls say whether they are made in training mode.
+
+    ``wanted``: of what gradients are asked, the weights, the data (x, h_0, c_0), or of all. ``transposed``: input and states lie otherwise
+    in memory, in both calls.
+    """
+
+    bare: Callable[[], AbstractContextManager[Any]]
+    bare_trains: bool
+    trains: bool
+    wanted: str = "all"
+    transposed: bool = False
+
+
+#: Every way makes two calls of one layer, one without gradients and one with them.
+WAYS = {
+    "served": Way(torch.no_grad, bare_trains=False, trains=True, transposed=True),
+    "tuned": Way(torch.no_grad, bare_trains=True, trains=False, wanted="data", transposed=True),
+    "inference": Way(torch.inference_mode, bare_trains=False, trains=True, wanted="weights"),
+    "dropout": Way(torch.no_grad, bare_trains=False, trains=False),
+}
+
+
+def _transposed(value: Tensor) -> Tensor:
+    """``value`` with its first two axes the other way round in memory."""
+    return value.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+def _laid(given: Any) -> Any:
+    """An input or states of any form, each tensor transposed in memory."""
+    if isinstance(given, PackedSequence):
+        return given._replace(data=_transposed(given.data))
+    return tuple(map(_transposed, given)) if isinstance(given, tuple) else None if given is None else _transposed(given)
+
+
+@contract(
+    "gradients.options_at_size",
+    "Values and gradients are right where any three options and sizes past a tile meet: in training and eval mode, under no_grad and "
+    "inference_mode, of strided inputs, with frozen weights.",
+    MUST,
+    "torch.nn.LSTM: Args; Inputs; kernels are chosen by options and sizes together",
+    [case for mode in Mode for case in at_size(mode, tuple(WAYS))],
+    demonstration="""
+        laid = torch.utils._pytree.tree_map(lambda v: v.mT.contiguous().mT if torch.is_tensor(v) and v.dim() > 1 else v, (x, hx))
+        bare, trains = (torch.no_grad(), torch.inference_mode()), (False, True)[:1 + (reference.dropout == 0)]
+        found = [off(layer.train(train).__call__)(*laid) for train in trains for off in bare]
+        for outputs in [layer.requires_grad_(wanted)(*laid)[0] for wanted in (False, True)]:
+            (outputs[0] if isinstance(outputs, tuple) else outputs).sum().backward()
+        return found, [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
+    """,
+)
+def options_at_size(trial: Trial) -> None:
+    case, way, module = trial.case, WAYS[trial.case.name], trial.module()
+    through = every_output(trial)
+    expected = gradients(case, through)
+    answered = expected.forward
+    assert answered is not None
+
+    def call(leaves: dict[str, Tensor], train: bool) -> Answer:
+        input, hx = trial.form(leaves)
+        reply = trial.call(module.train(train), *((_laid(input), _laid(hx)) if way.transposed else (input, hx)))
+        with where("in training mode" if train else "in eval mode"):
+            trial.agree(reply.arrays(), answered)
+        return reply
+
+    with where(f"under {way.bare.__name__}"), way.bare():
+        call(trial.leaves(), way.bare_trains)
+    leaves = trial.leaves(requires_grad=way.wanted != "weights")
+    parameters = trial.parameters(module.requires_grad_(way.wanted != "data"))
+    trial.backward(call(leaves, way.trains), through)
+    data = leaves if case.given_state else {"x": leaves["x"]}
+    asked = {**(data if way.wanted != "weights" else {}), **(parameters if way.wanted != "data" else {})}
+    trial.agree(trial.collect(asked), expected, only=list(asked))
