@@ -134,7 +134,13 @@ def _with_floors(
 
 
 def _draws(case: Case) -> int:
-    """How often either kind of random errors is drawn: a state of one or two numbers can be lucky in one draw."""
+    """How often either kind of random errors is drawn: a state of one or two numbers can be lucky in one draw.
+
+    So can a relu in a half type, near zero at many steps of several layers: which of them are open is another answer each time. With two
+    draws in all, two orders of summation that are as good as any were rejected on one of 168 cases, and with sixteen on none of 3360.
+    """
+    if case.layer.mode is Mode.RNN_RELU and case.dtype in ("float16", "bfloat16"):
+        return 8
     return max(1, min(8, 64 // max(1, case.batch * case.layer.hidden_size)))
 
 

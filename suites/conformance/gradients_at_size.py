@@ -66,8 +66,8 @@ def _laid(given: Any) -> Any:
         laid = torch.utils._pytree.tree_map(lambda v: v.mT.contiguous().mT if torch.is_tensor(v) and v.dim() > 1 else v, (x, hx))
         bare, trains = (torch.no_grad(), torch.inference_mode()), (False, True)[:1 + (reference.dropout == 0)]
         found = [off(layer.train(train).__call__)(*laid) for train in trains for off in bare]
-        for outputs in [layer.requires_grad_(wanted)(*laid)[0] for wanted in (False, True)]:
-            (outputs[0] if isinstance(outputs, tuple) else outputs).sum().backward()
+        outputs = [layer.requires_grad_(wanted)(*laid)[0] for wanted in (False, True)]
+        sum((output[0] if isinstance(output, tuple) else output).sum() for output in outputs).backward()
         return found, [leaf.grad for leaf in leaves], [p.grad for _, p in sorted(layer.named_parameters())]
     """,
 )

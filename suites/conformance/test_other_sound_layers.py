@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 from torch import nn
 from torch.nn.utils.rnn import PackedSequence
@@ -64,10 +65,19 @@ class ReluOfAnotherOrder(Sound):
         return self.activation(a if w["bias_hh"] is None else a + w["bias_hh"]), c
 
 
-def test_the_sign_of_a_relu_that_rounding_decides_may_be_either() -> None:
-    layer = replace(
-        SOUND, id="sample:relu-of-another-order", build=ReluOfAnotherOrder, capabilities=Capabilities(modes=frozenset({Mode.RNN_RELU}))
-    )
+class ReluStateFirst(Sound):
+    """It begins with what the state adds, and rounds after each of four terms."""
+
+    def step(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, w: Weights, t: int, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
+        a = h @ present(w["weight_hh"]).t() + x @ present(w["weight_ih"]).t()
+        for bias in (w["bias_ih"], w["bias_hh"]):
+            a = a if bias is None else a + bias
+        return self.activation(a), c
+
+
+@pytest.mark.parametrize("order", [ReluOfAnotherOrder, ReluStateFirst])
+def test_the_sign_of_a_relu_that_rounding_decides_may_be_either(order: type[Sound]) -> None:
+    layer = replace(SOUND, id="sample:relu-of-another-order", build=order, capabilities=Capabilities(modes=frozenset({Mode.RNN_RELU})))
     found = check(layer, [contract for contract in CATALOGUE if contract.id in ("numerics.float16", "numerics.bfloat16")], on=["cpu"])
     assert {result.outcome for result in found} == {"passed"}
 
