@@ -23,23 +23,24 @@ from suites.conformance.gradients import every_output
 class Way:
     """How a layer is called: ``bare`` turns gradients off, and both calls say whether they are made in training mode.
 
-    ``wanted``: of what gradients are asked, the weights, the data (x, h_0, c_0), or of all. ``transposed``: input and states lie otherwise
-    in memory, in both calls.
+    ``data``: whether gradients are asked of x, h_0 and c_0. ``frozen``: of which parameters they are not, by how their names begin.
+    ``transposed``: input and states lie otherwise in memory, in both calls.
     """
 
     bare: Callable[[], AbstractContextManager[Any]]
     bare_trains: bool
     trains: bool
-    wanted: str = "all"
+    data: bool = True
+    frozen: tuple[str, ...] = ()
     transposed: bool = False
 
 
 #: Every way makes two calls of one layer, one without gradients and one with them.
 WAYS = {
     "served": Way(torch.no_grad, bare_trains=False, trains=True, transposed=True),
-    "tuned": Way(torch.no_grad, bare_trains=True, trains=False, wanted="data", transposed=True),
-    "inference": Way(torch.inference_mode, bare_trains=False, trains=True, wanted="weights"),
-    "dropout": Way(torch.no_grad, bare_trains=False, trains=False),
+    "tuned": Way(torch.no_grad, bare_trains=True, trains=False, frozen=("weight", "bias"), transposed=True),
+    "inference": Way(torch.inference_mode, bare_trains=False, trains=True, data=False),
+    "dropout": Way(torch.no_grad, bare_trains=False, trains=False, frozen=("weight_hh",)),
 }
 
 
@@ -87,9 +88,10 @@ def options_at_size(trial: Trial) -> None:
 
     with where(f"under {way.bare.__name__}"), way.bare():
         call(trial.leaves(), way.bare_trains)
-    leaves = trial.leaves(requires_grad=way.wanted != "weights")
-    parameters = trial.parameters(module.requires_grad_(way.wanted != "data"))
+    leaves, parameters = trial.leaves(requires_grad=way.data), trial.parameters(module)
+    for name, parameter in parameters.items():
+        parameter.requires_grad_(not name.startswith(way.frozen))
     trial.backward(call(leaves, way.trains), through)
     data = leaves if case.given_state else {"x": leaves["x"]}
-    asked = {**(data if way.wanted != "weights" else {}), **(parameters if way.wanted != "data" else {})}
+    asked = {name: leaf for name, leaf in {**data, **parameters}.items() if leaf.requires_grad}
     trial.agree(trial.collect(asked), expected, only=list(asked))
