@@ -67,11 +67,9 @@ def _rows(ways: tuple[str, ...]) -> tuple[Row, ...]:
 
 def _fits(row: Row) -> bool:
     """Whether the options of a row, or of a part of one, can meet."""
-    batch, hidden, form = row.get("batch"), row.get("hidden_size", 99), row.get("form")
     return not (
-        (form == "unbatched" and batch not in (None, 1))
-        or (form == "packed" and batch == 1)
-        or row.get("proj_size", 0) >= hidden
+        (row.get("form") == "unbatched" and row.get("batch", 1) > 1)
+        or row.get("proj_size", 0) >= row.get("hidden_size", 99)
         or (row.get("way") == "dropout" and row.get("num_layers") == 1)
         or _costs(row)
     )
@@ -88,8 +86,8 @@ def _case(mode: Mode, row: Row, seed: int) -> Case:
     if mode is not Mode.LSTM:
         del options["proj_size"]
     if form == "packed":
-        # Of all lengths, the longest neither first nor last.
-        options["lengths"] = tuple(steps if k == 1 else 1 + (5 * k + 3) % steps for k in range(batch))
+        # Of all lengths, the longest neither first nor last where there is room.
+        options["lengths"] = tuple(steps if k == min(1, batch - 1) else 1 + (5 * k + 3) % steps for k in range(batch))
     return make(
         mode,
         **options,

@@ -40,7 +40,7 @@ WAYS = {
     "served": Way(torch.no_grad, bare_trains=False, trains=True, transposed=True),
     "tuned": Way(torch.no_grad, bare_trains=True, trains=False, frozen=("weight", "bias"), transposed=True),
     "inference": Way(torch.inference_mode, bare_trains=False, trains=True, data=False),
-    "dropout": Way(torch.no_grad, bare_trains=False, trains=False, frozen=("weight_hh",)),
+    "dropout": Way(torch.no_grad, bare_trains=False, trains=False, frozen=("weight_hh",), transposed=True),
 }
 
 
@@ -86,11 +86,12 @@ def options_at_size(trial: Trial) -> None:
             trial.agree(reply.arrays(), answered)
         return reply
 
-    with where(f"under {way.bare.__name__}"), way.bare():
-        call(trial.leaves(), way.bare_trains)
-    leaves, parameters = trial.leaves(requires_grad=way.data), trial.parameters(module)
+    parameters = trial.parameters(module)
     for name, parameter in parameters.items():
         parameter.requires_grad_(not name.startswith(way.frozen))
+    with where(f"under {way.bare.__name__}"), way.bare():
+        call(trial.leaves(), way.bare_trains)
+    leaves = trial.leaves(requires_grad=way.data)
     trial.backward(call(leaves, way.trains), through)
     data = leaves if case.given_state else {"x": leaves["x"]}
     asked = {name: leaf for name, leaf in {**data, **parameters}.items() if leaf.requires_grad}

@@ -115,7 +115,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "NoGradientInEvalOfAPack": "that of weight_hh_l0 zero",
     "NoGradientInEvalWithoutState": "that of every weight_hh zero",
     "ThirdLayerUntrainedInEval": "that of weight_hh_l2 zero",
-    "WideWithoutBiasesOneStep": "that of every weight_hh doubled",
+    "WideWithoutBiasesOneStep": "that of weight_hh_l0 doubled",
     "LastCallAloneLearnsInEval": "that of every weight_hh halved",
     "EvalWithoutBiasForgets": "every step starting from a zero state",
     "HiddenBiasConstantPerSample": "that of every bias_hh zero",
