@@ -45,7 +45,7 @@ _HALF_SIZES: dict[str, list[Any]] = {
 def at_size(mode: Mode, ways: tuple[str, ...]) -> tuple[Case, ...]:
     """Cases for ``mode`` in which every three options, sizes, dtypes and ``ways`` to call it meet; a case has its way for a name.
 
-    Dropout, which shall do nothing, is an option of those that are called in the way "dropout".
+    One of ``ways`` is "dropout": what is called that way has it, and it shall do nothing.
     """
     return tuple(_case(mode, row, seed) for seed, row in enumerate(_rows(ways), start=1))
 
@@ -60,9 +60,9 @@ def in_half(mode: Mode, dtype: str) -> tuple[Case, ...]:
 def _rows(ways: tuple[str, ...]) -> tuple[Row, ...]:
     """The rows of :func:`at_size`, which are the same for all modes: it takes half a second to find them."""
     rows = covering({**_OPTIONS, **_SIZES, "way": ways, "dtype": ["float32", "float64"]}, _fits, strength=3)
-    # The first of the long ones in both directions, once in three layers.
-    deep = next(row for row in rows if _costs({**row, "num_layers": 3}))
-    return (*rows, {**deep, "num_layers": 3})
+    # The first of the long ones in both directions, once in three layers, between which there is dropout.
+    long = next(row for row in rows if _has_most_steps({**row, "num_layers": 3}))
+    return (*rows, {**long, "num_layers": 3, "way": "dropout"})
 
 
 def _fits(row: Row) -> bool:
@@ -71,12 +71,12 @@ def _fits(row: Row) -> bool:
         (row.get("form") == "unbatched" and row.get("batch", 1) > 1)
         or row.get("proj_size", 0) >= row.get("hidden_size", 99)
         or (row.get("way") == "dropout" and row.get("num_layers") == 1)
-        or _costs(row)
+        or _has_most_steps(row)
     )
 
 
-def _costs(row: Row) -> bool:
-    """Whether a row is three layers in both directions over a long sequence: a half of all steps would be theirs."""
+def _has_most_steps(row: Row) -> bool:
+    """Whether a row is three layers in both directions over a long sequence: a half of all steps would be of these rows."""
     return row.get("steps") == 33 and row.get("num_layers") == 3 and row.get("bidirectional") is True
 
 

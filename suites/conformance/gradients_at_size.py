@@ -81,7 +81,9 @@ def options_at_size(trial: Trial) -> None:
 
     def call(leaves: dict[str, Tensor], train: bool) -> Answer:
         input, hx = trial.form(leaves)
-        reply = trial.call(module.train(train), *((_laid(input), _laid(hx)) if way.transposed else (input, hx)))
+        with trial.blamed(f"train({train})"):
+            module.train(train)
+        reply = trial.call(module, *((_laid(input), _laid(hx)) if way.transposed else (input, hx)))
         with where("in training mode" if train else "in eval mode"):
             trial.agree(reply.arrays(), answered)
         return reply
