@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Mode
 from harness.reference import gradients
@@ -17,6 +16,7 @@ from harness.trial import Answer, Trial, where
 from suites.conformance.cases_at_size import at_size
 from suites.conformance.declare import MUST, contract
 from suites.conformance.gradients import every_output
+from suites.conformance.layout import laid, swapped
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Way:
     """How a layer is called: ``bare`` turns gradients off, and both calls say whether they are made in training mode.
 
     ``data``: whether gradients are asked of x, h_0 and c_0. ``frozen``: of which parameters they are not, by how their names begin.
-    ``transposed``: input and states lie otherwise in memory, in both calls.
+    ``swapped``: input and states have their first two axes the other way round in memory, in both calls.
     """
 
     bare: Callable[[], AbstractContextManager[Any]]
@@ -32,28 +32,16 @@ class Way:
     trains: bool
     data: bool = True
     frozen: tuple[str, ...] = ()
-    transposed: bool = False
+    swapped: bool = False
 
 
 #: Every way makes two calls of one layer, one without gradients and one with them.
 WAYS = {
-    "served": Way(torch.no_grad, bare_trains=False, trains=True, transposed=True),
-    "tuned": Way(torch.no_grad, bare_trains=True, trains=False, frozen=("weight", "bias"), transposed=True),
+    "served": Way(torch.no_grad, bare_trains=False, trains=True, swapped=True),
+    "tuned": Way(torch.no_grad, bare_trains=True, trains=False, frozen=("weight", "bias"), swapped=True),
     "inference": Way(torch.inference_mode, bare_trains=False, trains=True, data=False),
-    "dropout": Way(torch.no_grad, bare_trains=False, trains=False, frozen=("weight_hh",), transposed=True),
+    "dropout": Way(torch.no_grad, bare_trains=False, trains=False, frozen=("weight_hh",), swapped=True),
 }
-
-
-def _transposed(value: Tensor) -> Tensor:
-    """``value`` with its first two axes the other way round in memory."""
-    return value.transpose(0, 1).contiguous().transpose(0, 1)
-
-
-def _laid(given: Any) -> Any:
-    """An input or states of any form, each tensor transposed in memory."""
-    if isinstance(given, PackedSequence):
-        return given._replace(data=_transposed(given.data))
-    return tuple(map(_transposed, given)) if isinstance(given, tuple) else None if given is None else _transposed(given)
 
 
 @contract(
@@ -83,7 +71,7 @@ def options_at_size(trial: Trial) -> None:
         input, hx = trial.form(leaves)
         with trial.blamed(f"train({train})"):
             module.train(train)
-        reply = trial.call(module, *((_laid(input), _laid(hx)) if way.transposed else (input, hx)))
+        reply = trial.call(module, *((laid(swapped, input), laid(swapped, hx)) if way.swapped else (input, hx)))
         with where("in training mode" if train else "in eval mode"):
             trial.agree(reply.arrays(), answered)
         return reply

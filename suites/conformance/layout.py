@@ -38,7 +38,7 @@ def _spread(value: Tensor) -> Tensor:
     return wide[..., ::2]
 
 
-def _swapped(value: Tensor) -> Tensor:
+def swapped(value: Tensor) -> Tensor:
     """``value`` with its first two axes the other way round in memory."""
     return value.transpose(0, 1).contiguous().transpose(0, 1)
 
@@ -72,22 +72,24 @@ def _windows(value: Tensor) -> Tensor:
     return signals.unfold(-1, width, 1)
 
 
-def _packed(lay: Callable[[Tensor], Tensor], input: Any) -> Any:
-    """``input`` laid out otherwise, or a packed sequence whose data are."""
-    if isinstance(input, Tensor):
-        return lay(input)
-    return PackedSequence(lay(input.data), input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+def laid(lay: Callable[[Tensor], Tensor], given: Any) -> Any:
+    """An input of any form, or the states, with each tensor of numbers laid out otherwise."""
+    if isinstance(given, Tensor):
+        return lay(given)
+    if isinstance(given, PackedSequence):
+        return given._replace(data=lay(given.data))
+    return None if given is None else tuple(map(lay, given))
 
 
 def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Callable[[Tensor], Tensor]) -> None:
     """The answer, without gradients and with, and all gradients with input and states laid out otherwise."""
     leaves = trial.leaves(requires_grad=True)
     input, hx = trial.form(leaves)
-    states: Any = tuple(lay_state(state) for state in hx) if isinstance(hx, tuple) else lay_state(hx)
+    states = laid(lay_state, hx)
     module = trial.module()
     with torch.no_grad():
-        trial.agree(trial.call(module, _packed(lay_input, input), states).arrays(), answer(trial.case))
-    reply = trial.call(module, _packed(lay_input, input), states)
+        trial.agree(trial.call(module, laid(lay_input, input), states).arrays(), answer(trial.case))
+    reply = trial.call(module, laid(lay_input, input), states)
     trial.agree(reply.arrays(), answer(trial.case))
     with trial.blamed("backward"):
         torch.autograd.backward([reply.tensors["output"]], [tensor(trial.case.arrays.cotangents["output"], trial.case)])
@@ -113,13 +115,13 @@ def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Call
     """,
 )
 def strided_input(trial: Trial) -> None:
-    for lay in (_spread, _swapped, _sliced):
+    for lay in (_spread, swapped, _sliced):
         _relaid(trial, lay, lambda state: state)
     case, module = trial.case, trial.module()
     input, hx = trial.form(trial.leaves())
     shared: list[Callable[[Tensor], Tensor]] = [_expanded, _windows, *map(_repeated, range(input.data.dim() - 1))]
     for sharing in shared:
-        given = _packed(sharing, input)
+        given = laid(sharing, input)
         with torch.no_grad():
             trial.agree(trial.call(module, given, hx).arrays(), altered(case, inputs={"x": _time_major(trial, given)}))
 
@@ -148,12 +150,12 @@ def _time_major(trial: Trial, input: Any) -> Array:
     """,
 )
 def strided_state(trial: Trial) -> None:
-    for lay in (_spread, _swapped, _sliced):
+    for lay in (_spread, swapped, _sliced):
         _relaid(trial, lambda given: given, lay)
     module = trial.module()
     # A layer may look at one of a pair for both.
     for alone in ("h0", "c0") if trial.case.layer.has_cell_state else ():
-        for lay in (_spread, _swapped, _sliced):
+        for lay in (_spread, swapped, _sliced):
             leaves = {name: lay(value) if name == alone else value for name, value in trial.leaves().items()}
             trial.agree(trial.answer(module, leaves).arrays(), answer(trial.case))
 
@@ -250,7 +252,7 @@ def negated(trial: Trial) -> None:
 def expanded_cotangent(trial: Trial) -> None:
     for name in every_output(trial):
         right, cotangent = gradients(trial.case, (name,)), tensor(trial.case.arrays.cotangents[name], trial.case)
-        for given in (_swapped(cotangent), _spread(cotangent), _shifted(cotangent)):
+        for given in (swapped(cotangent), _spread(cotangent), _shifted(cotangent)):
             module, leaves = trial.module(), trial.leaves(requires_grad=True)
             reply = trial.call(module, *trial.form(leaves))
             with trial.blamed("backward"):
