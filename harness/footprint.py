@@ -41,9 +41,6 @@ def require_memory(workload: Workload) -> None:
 def peak(cell: Cell, seconds: float) -> dict[str, Any]:
     """The peak memory of a call that takes about ``seconds``, as :class:`harness.record.Throughput` has it."""
     device = cell.workload.case.device
-    reason = memory.unavailable(device)
-    if reason is not None:
-        return {"unavailable": reason}
     calls = max(1, min(memory.CALLS, int(_SECONDS / seconds)))
 
     def call() -> Any:
@@ -57,14 +54,14 @@ def peak(cell: Cell, seconds: float) -> dict[str, Any]:
         for _ in range(calls + 1):
             with cell.subject.context():
                 given.append(cell.subject.given())
-        found = memory.peak(call, device, calls)
+        return asdict(memory.peak(call, device, calls))
+    except memory.UnmeasurableError as error:
+        return {"unavailable": str(error)}
     except (Exception, SystemExit) as error:  # other people's code may raise anything
         if not lacks_memory(error):
             raise
         release(device)
         return {"unavailable": "there was not enough memory for several calls"}
-    assert found is not None
-    return asdict(found)
 
 
 def fitting(workload: Workload, build: Callable[[Workload], Cell]) -> tuple[int, str]:

@@ -75,73 +75,66 @@ class Peak:
     resolution: int
 
 
-def peak(call: Callable[[], Any], device: str, calls: int = CALLS) -> Peak | None:
-    """The peak memory of ``call`` on ``device``, or None where it cannot be measured: :func:`unavailable` says why.
+class UnmeasurableError(RuntimeError):
+    """The peak memory of a call cannot be had here and now; the message says why."""
 
-    It is called once more than ``calls`` times: the first call allocates what stays. Raises what ``call`` raises.
+
+def peak(call: Callable[[], Any], device: str, calls: int = CALLS) -> Peak:
+    """The peak memory of ``call`` on ``device``.
+
+    It is called once more than ``calls`` times: the first call allocates what stays. Raises UnmeasurableError where there is no count
+    that can be believed, and what ``call`` raises.
     """
     if calls < 1:
         raise ValueError(f"Expected at least one call but got calls={calls}")
-    if unavailable(device) is not None:
-        return None
-    return _peak(call, device, calls)
-
-
-@cache
-def unavailable(device: str) -> str | None:
-    """Why the peak memory of a call cannot be measured on ``device``; None where it can.
-
-    The whole way of measuring is tried on a call that touches a known number of bytes: an allocator that keeps freed memory to itself
-    hands it out again unseen, and nothing else shows that it does.
-    """
-    kind = torch.device(device).type
-    if kind == "cuda":
-        if not torch.cuda.is_available():
-            return "there is no CUDA device here"
-    elif kind == "cpu":
-        reason = _not_resident()
-        if reason is not None:
-            return reason
-    else:
-        return f"peak memory is measured on cpu and cuda, not on {kind}"
-    # What is missing on all cores together, which a measurement takes into account and this one does not.
-    tolerance = _BLOCK if kind == "cuda" else _batch() * (os.cpu_count() or 1)
-    known = max(_KNOWN, 8 * tolerance)
-    with _only_new_garbage(), _small_pages(kind == "cuda"):
-        for _ in range(2):
-            # The first may be mapped for itself, and teach the C library to take the next from its heap, which it keeps.
-            _touch(known, device)
-        found = max(_grown(lambda: _touch(known, device), device) for _ in range(CALLS))
-    if abs(found - known) > tolerance:
-        seen = f"{known / 2**20:.1f} MiB was seen to take {max(0, found) / 2**20:.1f} MiB"
-        return f"a call that touches {seen}; where it is less, the allocator keeps freed memory and hands it out again unseen"
-    return None
-
-
-def _touch(size: int, device: str) -> None:
-    torch.ones(size, dtype=torch.uint8, device=device)
-
-
-def _peak(call: Callable[[], Any], device: str, calls: int) -> Peak:
     on_cuda = torch.device(device).type == "cuda"
+    _require_count(device)
     with _only_new_garbage(), _small_pages(on_cuda):
         call()
         with nullcontext() if on_cuda else _on_one_core():
-            missing = 0 if on_cuda else _missing(device)
+            missing = _missing(device)
             sizes = [_grown(call, device) + missing for _ in range(calls)]
     method = Method.ALLOCATOR if on_cuda else Method.RESIDENT
     # Negative where memory from before went away meanwhile, which is nothing that the call took.
     return Peak(max(0, *sizes), method, max(_resolution(device), max(sizes) - min(sizes)))
 
 
-def _missing(device: str) -> int:
-    """Bytes that the kernel has not added up as yet: what is missing of a known number, and no more than there can be.
+def _require_count(device: str) -> None:
+    """Raises UnmeasurableError where nothing here counts the memory of ``device``."""
+    kind = torch.device(device).type
+    if kind not in ("cpu", "cuda"):
+        raise UnmeasurableError(f"peak memory is measured on cpu and cuda, not on {kind}")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise UnmeasurableError("there is no CUDA device here")
+    if kind == "cpu":
+        _require_resident()
 
-    On sixteen cores 40 MiB were seen to take 564 KiB less without that. What goes away meanwhile is missing too: the least of several.
+
+def _touch(size: int, device: str) -> None:
+    torch.ones(size, dtype=torch.uint8, device=device)
+
+
+def _missing(device: str) -> int:
+    """Bytes that the count falls short by: what is missing of a call that touches a known number.
+
+    On sixteen cores 40 MiB were seen to take 564 KiB less than that. What goes away meanwhile is missing too: the least of several.
+    Raises UnmeasurableError where it is more than the kernel can have failed to add up: an allocator that keeps freed memory to itself
+    hands it out again unseen, and nothing else shows that it does. It is tried at each measurement, because an allocator may change
+    its ways: glibc serves a thread that once ran out of memory from another heap.
     """
-    most = _batch() * (os.cpu_count() or 1)
-    found = min(_KNOWN - _grown(lambda: _touch(_KNOWN, device), device) for _ in range(CALLS))
-    return max(-most, min(most, found))
+    # What is not added up on all cores together.
+    most = _BLOCK if torch.device(device).type == "cuda" else _batch() * (os.cpu_count() or 1)
+    known = max(_KNOWN, 2 * most)
+    for _ in range(2):
+        # The first may be mapped for itself, and teach the C library to take the next from its heap, which it keeps.
+        _touch(known, device)
+    missing = min(known - _grown(lambda: _touch(known, device), device) for _ in range(CALLS))
+    if abs(missing) > most:
+        seen = f"{known / 2**20:.1f} MiB was seen to take {max(0, known - missing) / 2**20:.1f} MiB"
+        raise UnmeasurableError(
+            f"a call that touches {seen}; where it is less, the allocator keeps freed memory and hands it out again unseen"
+        )
+    return missing
 
 
 def _resolution(device: str) -> int:
@@ -196,18 +189,17 @@ def _now_and_peak(status: str) -> tuple[int, int]:
     return int(found[0][1]) * 1024, int(found[1][1]) * 1024
 
 
-def _not_resident() -> str | None:
-    """Why the kernel and the C library here cannot be asked for a resident peak; None where they can."""
+def _require_resident() -> None:
+    """Raises UnmeasurableError where the kernel and the C library here cannot be asked for a resident peak."""
     if not sys.platform.startswith("linux"):
-        return f"the resident peak of a call can be had on Linux alone, not on {sys.platform}"
+        raise UnmeasurableError(f"the resident peak of a call can be had on Linux alone, not on {sys.platform}")
     if not hasattr(_c_library(), "malloc_trim"):
-        return "the C library here has no malloc_trim, so that memory freed before a call would be used again unseen"
+        raise UnmeasurableError("the C library here has no malloc_trim, so that memory freed before a call would be used again unseen")
     try:
         _CLEAR.write_text(_RESET_PEAK)
         _now_and_peak(_STATUS.read_text())
     except (OSError, ValueError) as error:
-        return f"the kernel does not set the resident peak back and tell it: {error}"
-    return None
+        raise UnmeasurableError(f"the kernel does not set the resident peak back and tell it: {error}") from error
 
 
 @cache
