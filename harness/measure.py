@@ -264,6 +264,7 @@ def empty(workload: Workload, implementation: Implementation, cold: bool) -> Thr
         num_layers=layer.num_layers,
         bidirectional=layer.bidirectional,
         proj_size=layer.proj_size,
+        bias=layer.bias,
         settings={"tf32": case.dtype == "tf32", "grad": workload.timed.records, "caches": "cold" if cold else "hot"},
         threads=torch.get_num_threads(),
     )

@@ -111,6 +111,7 @@ class Throughput:
     num_layers: int = 1
     bidirectional: bool = False
     proj_size: int = 0
+    bias: bool = True
     message: str = ""
     samples: list[float] = field(default_factory=list)
     rounds: list[int] = field(default_factory=list)

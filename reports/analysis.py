@@ -311,12 +311,19 @@ def _judge(
 def _gaps(frames: Frames, lines: pd.DataFrame) -> str:
     """Why the results of one implementation are not all that there should be; empty if they are."""
     runs = frames.runs[frames.runs["run"].isin(lines["run"].unique())]
-    # A contract that no implementation was given in a run was left out of that run; one that others were given and
-    # this one was not did not concern it.
-    given = frames.conformance.loc[frames.conformance["run"].isin(runs["run"]), "contract"].nunique()
+    catalogues = [set(catalogue) for catalogue in frames.runs["catalogue"] if catalogue]
+    # The newest: what is no contract any more is owed by nobody.
+    catalogue = catalogues[-1] if catalogues else set()
+
+    def missing(of: pd.DataFrame) -> int:
+        # A contract that no implementation was given in a run was left out of that run; one that others were given and this one was not
+        # did not concern it. In a run that was cut short its turn may not have come.
+        return len(catalogue.difference(frames.conformance.loc[frames.conformance["run"].isin(of["run"]), "contract"]))
+
     reasons = []
-    if not runs["complete"].any():
-        reasons.append("the run was cut short")
-    if given < len(frames.contracts):
-        reasons.append(f"only {given} of {counted(len(frames.contracts), 'contract')} were run")
+    if missing(runs[runs["complete"]]) or not runs["complete"].any():
+        if not runs["complete"].all():
+            reasons.append("the run was cut short" if len(runs) == 1 else "a run was cut short")
+        if left := missing(runs):
+            reasons.append(f"only {len(catalogue) - left} of {counted(len(catalogue), 'contract')} were run")
     return "; ".join(reasons)

@@ -134,7 +134,7 @@ def _outcomes(findings: Findings) -> _Outcomes:
         (row.contract, row.implementation, f"{row.case} on {row.device}" if row.device else row.case, row.outcome)
         for row in rows(findings.current.conformance)
     ]
-    timed = [(row.workload, row.implementation, f"{row.place}, {row.configuration}", row.outcome) for row in rows(findings.newest_cells)]
+    timed = [(row.workload, row.implementation, f"{row.device}, {row.configuration}", row.outcome) for row in rows(findings.newest_cells)]
     answer: _Outcomes = {}
     for what, implementation, case, outcome in checked + timed:
         if outcome not in _NOTHING:

@@ -18,6 +18,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "machine": ("str", "name of the machine, numbered if an earlier run is of another machine of this name"),
         "environment": ("object", "dict: system, cpu, cores, memory in bytes, gpus, versions, settings, load, as far as the file says"),
         "workloads": ("object", "dict: workload -> its parameters"),
+        "catalogue": ("object", "list: the contracts that there were, given to an implementation or not"),
         "policy": ("object", "dict: what counts as close, and how samples were taken"),
     },
     "implementations": {
@@ -161,6 +162,7 @@ COLUMNS: dict[str, dict[str, tuple[str, str]]] = {
         "tokens": ("int64", "T * B, of one call"),
         "flops": ("int64", "floating-point operations of one call, from the formula"),
         "bidirectional": ("bool", "whether it runs both ways"),
+        "bias": ("bool", "whether it has biases; true where the file does not say"),
         "threads": ("int64", "intra-op threads; 0 where the file does not say"),
         "calls": ("int64", "consecutive calls of which each sample is the mean"),
         "untimed": ("int64", "calls before these that were not timed, to bring their data into the caches"),
@@ -223,7 +225,10 @@ CELLS: dict[str, tuple[str, str]] = {
     "place": ("str", "device, with the machine where there are several"),
     "sizes": ("str", "B, I and H, in words; empty where the file does not say"),
     "rest": ("str", "everything else but T that a time depends on, in words; likewise"),
-    "configuration": ("str", "both: everything but T that a time depends on; empty where the file does not say"),
+    "configuration": (
+        "str",
+        "both: everything but T that a time depends on; where the file says nothing of sizes the workload, or empty if it says T",
+    ),
     "samples": ("int64", "how many there are"),
     "seconds": ("float64", "s per call, the median of the samples"),
     "seconds_low": ("float64", "s per call, their lower quartile"),

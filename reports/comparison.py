@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from harness.outcome import Outcome
 from harness.statistics import Effect, Verdict, verdicts
 from reports import environments, speed
 from reports.load import Frames
@@ -80,7 +81,8 @@ def _pairs(frames: Frames, baseline: str) -> list[_Pair]:
     # A workload may have been timed in several ways, with cold caches or more threads; what is timed in another way is not beside it.
     for (workload, *_), group in timed.groupby(["workload", "place", "configuration"], sort=False):
         own = {row.implementation: row for row in rows(group)}
-        base = own.get(chosen[group["mode"].iloc[0], group["place"].iloc[0]])
+        first = next(iter(own.values()))
+        base = own.get(chosen[first.run, first.mode, first.place])
         for name, row in own.items():
             if base is None or name == base.implementation or baseline not in ("", base.implementation):
                 continue
@@ -127,12 +129,14 @@ class Change:
 class Difference:
     """What became of the comparisons of one set of runs in another. ``appeared`` and ``vanished``: those that only one of them has.
 
+    ``broke``: of those that vanished, what has no right answer in HEAD any more, or no answer at all, in sentences.
     ``mismatches``: what differs between the environments, in sentences; where there are any, no verdict is to be relied on.
     """
 
     changes: list[Change]
     appeared: list[str]
     vanished: list[str]
+    broke: list[str]
     mismatches: list[str]
 
     @property
@@ -167,8 +171,19 @@ def difference(base: Frames, head: Frames, control: str = "") -> Difference:
         changes,
         [_name(key) for key in after if key not in before],
         [_name(key) for key in before if key not in after],
+        _broke([before[key].fields for key in before if key not in after], head),
         _mismatches(base, head),
     )
+
+
+def _broke(vanished: list[dict[str, Any]], head: Frames) -> list[str]:
+    """What became in ``head`` of the implementations, and of their controls, that had a time in comparisons that ``vanished``."""
+    cells = speed.newest(speed.cells(head), head.runs)
+    without = {
+        (row.workload, row.implementation, row.caches or "hot"): row.outcome for row in rows(cells) if Outcome(row.outcome).fails_run
+    }
+    timed = [(one["workload"], one[who], one["caches"]) for one in vanished for who in ("implementation", "baseline")]
+    return [f"{key[1]} on {key[0]}{told(key[2])}: {without[key]} in HEAD" for key in dict.fromkeys(timed) if key in without]
 
 
 _KEY = ("workload", "implementation", "baseline", "caches")

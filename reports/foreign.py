@@ -34,6 +34,7 @@ def from_benchmark(benchmark: Any) -> Throughput:
         rounds=[count(value) for value in rounds] if isinstance(rounds, list) else [],
         calls=count(stats.get("iterations")) or 1,
         bidirectional=bool(extra.get("bidirectional", False)),
+        bias=bool(extra.get("bias", True)),
         first_call=number(extra.get("first_call")),
         tokens_per_second=number(extra.get("tokens_per_second")),
         flops_per_second=number(extra.get("flops_per_second")),

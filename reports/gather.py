@@ -24,6 +24,14 @@ from reports.machines import told_apart
 from reports.timed import versus_row
 
 
+def reader(path: Path) -> store.RunReader:
+    """The run file at ``path``, of which the header is read. Raises LoadError if it is none."""
+    try:
+        return store.RunReader(path)
+    except store.StoreError as error:
+        raise LoadError(str(error)) from error
+
+
 class Gatherer:
     """Gathers rows, file by file."""
 
@@ -46,15 +54,15 @@ class Gatherer:
         frames["errors"] = self.compared.frame(frames["conformance"])
         return told_apart(Frames(**frames, problems=tuple(self.problems)))
 
-    def run_file(self, path: Path, digest: str) -> None:
+    def run_file(self, reader: store.RunReader, digest: str) -> None:
         try:
-            reader = store.RunReader(path)
-            self._run(path, digest, reader)
+            self._run(reader, digest)
         except store.StoreError as error:
             raise LoadError(str(error)) from error
 
-    def _run(self, path: Path, digest: str, reader: store.RunReader) -> None:
-        header, name = reader.header, self._name(path)
+    def _run(self, reader: store.RunReader, digest: str) -> None:
+        header, path = reader.header, reader.path
+        name = self._name(path)
         machine = str(header.environment.get("machine", "unnamed"))
         for contract, facts in header.contracts.items():
             self._contract(contract, mapping(facts))
@@ -90,6 +98,7 @@ class Gatherer:
                 "machine": machine,
                 "environment": header.environment,
                 "workloads": header.workloads,
+                "catalogue": list(header.contracts),
                 "policy": header.policy,
             }
         )
@@ -189,6 +198,7 @@ class Gatherer:
                 "machine": machine,
                 "environment": environment,
                 "workloads": {},
+                "catalogue": [],
                 "policy": {},
             }
         )

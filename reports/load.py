@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from reports.frames import Frames, LoadError
-from reports.gather import Gatherer
+from reports.gather import Gatherer, reader
 
 __all__ = ["Frames", "LoadError", "load"]
 
@@ -17,9 +17,9 @@ __all__ = ["Frames", "LoadError", "load"]
 def load(paths: str | Path | Iterable[str | Path]) -> Frames:
     """Reads run files, directories of run files and pytest-benchmark files into one set of pandas data frames.
 
-    Of a directory, every ``*.jsonl`` in it is read. A cell that a run file and the pytest-benchmark file of the same
-    session both hold is counted once. Raises :class:`LoadError` for a path that holds neither; what else is wrong with a file is in
-    ``problems`` of what is returned, one sentence each.
+    Of a directory, every ``*.jsonl`` in it is read, and of all the oldest first. A cell that a run file and the pytest-benchmark file of
+    the same session both hold is counted once. Raises :class:`LoadError` for a path that holds neither; what else is wrong with a file is
+    in ``problems`` of what is returned, one sentence each.
 
     The frames, one row for each: ``runs`` file, ``implementations`` implementation, device and run, ``contracts`` contract,
     ``conformance`` contract, implementation and case, ``errors`` tensor that such a check compared (``line`` says of which),
@@ -34,7 +34,7 @@ def load(paths: str | Path | Iterable[str | Path]) -> Frames:
         frames.throughput.set_index("cell").assign(seconds=seconds)[["workload", "implementation", "seconds"]]
     """
     gatherer = Gatherer()
-    benchmarks = []
+    runs, benchmarks = [], []
     seen: set[str] = set()
     for path in _files([paths] if isinstance(paths, (str, Path)) else paths):
         digest = _sha256(path)
@@ -44,11 +44,14 @@ def load(paths: str | Path | Iterable[str | Path]) -> Frames:
         seen.add(digest)
         content = _sniff(path)
         if content is None:
-            gatherer.run_file(path, digest)
+            runs.append((reader(path), digest))
         else:
             benchmarks.append((path, digest, content))
-    # Run files first: they say more, so of a cell that is in both the run file's is kept.
-    for path, digest, content in benchmarks:
+    # The oldest first, whatever the order they are named in: where two say something of one thing, the last is the newest.
+    for run, digest in sorted(runs, key=lambda one: one[0].header.created):
+        gatherer.run_file(run, digest)
+    # Run files before these: they say more, so of a cell that is in both the run file's is kept.
+    for path, digest, content in sorted(benchmarks, key=lambda one: str(one[2].get("datetime") or "")):
         gatherer.benchmark_file(path, digest, content)
     return gatherer.frames()
 

@@ -14,6 +14,7 @@ from harness.outcome import Outcome
 from harness.statistics import LEVEL, Effect, Verdict, mean, verdicts
 from harness.workload import baseline_of
 from reports import metrics
+from reports.fields import mapping, text
 from reports.load import Frames
 from reports.rounds import Rounds
 from reports.tables import rows
@@ -35,7 +36,7 @@ def cells(frames: Frames, named: bool = False) -> pd.DataFrame:
     answer["place"] = [_device(row.device) + (f" · {row.machine}" if several else "") for row in rows(answer)]
     answer["sizes"] = [_sizes(row) for row in rows(answer)]
     answer["rest"] = [_rest(row) for row in rows(answer)]
-    answer["configuration"] = [", ".join(filter(None, parts)) for parts in zip(answer["sizes"], answer["rest"], strict=True)]
+    answer["configuration"] = [_configuration(row) for row in rows(answer)]
     by_cell = frames.samples.groupby("cell")
     answer["samples"] = by_cell.size().reindex(answer["cell"], fill_value=0).to_numpy()
     for column, share in (("seconds", 0.5), ("seconds_low", 0.25), ("seconds_high", 0.75)):
@@ -77,12 +78,19 @@ def _rest(row: Any) -> str:
         parts.append(f"P={row.proj_size}")
     if row.bidirectional:
         parts.append("bidirectional")
+    if not row.bias:
+        parts.append("no biases")
     parts.append(row.dtype)
     if row.threads and row.device == "cpu":
         parts.append(f"{row.threads} thread{'' if row.threads == 1 else 's'}")
     if row.caches == "cold":
         parts.append("cold caches")
     return ", ".join(parts)
+
+
+def _configuration(row: Any) -> str:
+    # Of a file that says nothing of sizes, the workload's name is all that tells its cells apart.
+    return ", ".join(filter(None, (row.sizes, row.rest))) or ("" if row.sequence_length else row.workload)
 
 
 def newest(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
@@ -106,18 +114,23 @@ def latest(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return ordered[ordered["run"] == last].drop_duplicates([*IDENTITY, "implementation"], keep="last").sort_values("cell")
 
 
-def baselines(cells: pd.DataFrame, frames: Frames, implementations: list[str], asked: str = "") -> dict[tuple[str, str], str]:
-    """(mode, place) -> the implementation that the others are compared with.
+Baselines = dict[tuple[str, str, str], str]
+"""(run, mode, place) -> the implementation that the others are compared with."""
 
-    It is the one that was ``asked`` for, else that which the run's policy names under ``baseline``, else the first of the family
-    ``torch`` that was timed there, else the first that was.
+
+def baselines(cells: pd.DataFrame, frames: Frames, implementations: list[str], asked: str = "") -> Baselines:
+    """Of each run: what was ``asked`` for, else what its policy names under ``baseline``, else the first of the family ``torch`` that was
+    timed there, else the first that was.
     """
-    named = [asked] + [policy["baseline"] for policy in frames.runs["policy"] if isinstance(policy.get("baseline"), str)]
-    there: dict[tuple[str, str], set[str]] = {}
+    policies = {row.run: text(mapping(row.policy).get("baseline")) for row in rows(frames.runs)}
+    there: dict[tuple[str, str, str], set[str]] = {}
     for row in rows(cells[cells["samples"] > 0]):
-        there.setdefault((row.mode, row.place), set()).add(row.implementation)
-    timed = {key: [name for name in implementations if name in names] for key, names in there.items()}
-    return {key: baseline_of(names, next((name for name in named if name in names), "")) for key, names in timed.items()}
+        there.setdefault((row.run, row.mode, row.place), set()).add(row.implementation)
+    answer = {}
+    for key, names in there.items():
+        named = next((name for name in (asked, policies.get(key[0], "")) if name in names), "")
+        answer[key] = baseline_of([name for name in implementations if name in names], named)
+    return answer
 
 
 def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str], rounds: Rounds) -> pd.DataFrame:
@@ -135,7 +148,7 @@ def relative(frames: Frames, cells: pd.DataFrame, implementations: list[str], ro
     effects: dict[str, Effect] = {}
     for identity in sorted(groups):
         keys, group = dict(zip(IDENTITY, identity, strict=True)), groups[identity]
-        baseline = reference[str(keys["mode"]), str(keys["place"])]
+        baseline = reference[group[0].run, group[0].mode, group[0].place]
         base = next((row for row in group if row.implementation == baseline), None)
         if base is None:
             continue

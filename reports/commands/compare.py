@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
         "compare",
         help="say what became faster and slower from one run to another; exit status 1 for a confirmed slowdown",
         description="Compares the ratios to the control, which both runs sampled beside the rest: absolute times do not travel. "
-        "The exit status is 2 where nothing can be compared.",
+        "The exit status is 1 too for what had a time in BASE and has no right answer in HEAD, and 2 where nothing can be compared.",
     )
     command.add_argument("base", type=Path, metavar="BASE", help=RUN)
     command.add_argument("head", type=Path, metavar="HEAD", help="the same, of the run to be judged")
@@ -55,7 +55,9 @@ def _run(chosen: argparse.Namespace) -> int:
     for word, names in (("new", found.appeared), ("vanished", found.vanished)):
         for name in names:
             print(json.dumps({"verdict": word, "comparison": name}) if chosen.json else f"{word:10}  {name}")
-    if not found.changes:
+    for sentence in found.broke:
+        print(json.dumps({"verdict": "broke", "cell": sentence}) if chosen.json else f"{'broke':10}  {sentence}")
+    if not found.changes and not found.broke:
         # A gate that compares nothing must not pass for one that found nothing.
         raise LoadError("Nothing to compare: BASE and HEAD have no implementation beside the same control on the same workload.")
-    return 1 if judged and found.slower else 0
+    return 1 if found.broke or (judged and found.slower) else 0

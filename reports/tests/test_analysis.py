@@ -90,6 +90,28 @@ def test_a_part_of_the_catalogue_proves_nothing(tmp_path: Path) -> None:
     assert verdict(findings, "x:a") == (Suitability.SO_FAR, "only 1 of 2 contracts were run; nothing broken in 1 case of 1 contract")
 
 
+def test_what_a_run_that_was_cut_short_had_left_is_not_made_up_for_by_a_small_one(tmp_path: Path) -> None:
+    small = specimen.write(tmp_path, results=[check("y:b", "values.property_1")], what="small")
+    own = [check("y:b", "values.property_1")]
+    whole = [check("x:a", name) for name in specimen.contracts()]
+    short = specimen.write(tmp_path, results=[*whole, *own], what="short", run="5eed5eed0002", complete=False)
+    findings = Findings(load([small, short]))
+    assert verdict(findings, "y:b") == (Suitability.SO_FAR, "a run was cut short; nothing broken in 2 cases of 1 contract")
+    assert verdict(findings, "x:a")[1].startswith("the run was cut short; nothing broken in")
+    complete = specimen.write(tmp_path, results=[check("y:b", name) for name in specimen.contracts()], what="complete", run="5eed5eed0003")
+    assert verdict(Findings(load([small, short, complete])), "y:b")[0] == Suitability.DROP_IN
+
+
+def test_a_contract_that_the_newest_run_does_not_know_is_owed_by_nobody(tmp_path: Path) -> None:
+    facts = specimen.contracts()
+    results = [check("x:a", name) for name in facts]
+    gone = {**facts, "values.gone": facts["values.property_1"]}
+    old = specimen.write(tmp_path, results=results, what="old", created="2026-01-01T00:00:00Z", contracts=gone)
+    new = specimen.write(tmp_path, results=results, what="new", created="2026-01-02T00:00:00Z", run="5eed5eed0002")
+    assert verdict(Findings(load(old)), "x:a")[0] == Suitability.SO_FAR
+    assert verdict(Findings(load([new, old])), "x:a")[0] == Suitability.DROP_IN
+
+
 def test_a_later_run_of_the_same_case_on_the_same_machine_replaces_the_earlier(tmp_path: Path) -> None:
     paths = [
         specimen.write(tmp_path, results=[check("x:a", "values.property_1", outcome)], created=created, what=what)
@@ -239,6 +261,30 @@ def test_the_baseline_is_the_first_of_torchs_own_rows_that_was_timed(tmp_path: P
 def test_the_baseline_that_the_policy_names_is_used(tmp_path: Path) -> None:
     findings = findings_of(tmp_path, cell("x:a", ROUNDS), cell("torch:b", slower(2)), policy={"baseline": "x:a"})
     assert findings.relative["baseline"].tolist() == ["x:a"]
+
+
+def test_each_run_has_the_baseline_that_it_names(tmp_path: Path) -> None:
+    cells = [cell("torch:a", ROUNDS), cell("x:b", slower(2))]
+    one = specimen.write(tmp_path, results=cells, what="one", policy={"baseline": "x:b"})
+    longer = [replace(found, sequence_length=16, workload="gru-T16") for found in cells]
+    two = specimen.write(tmp_path, results=longer, what="two", run="5eed5eed0002", policy={"baseline": "torch:a"})
+    found = Findings(load([one, two])).relative
+    assert dict(zip(found["sequence_length"], found["baseline"], strict=True)) == {8: "x:b", 16: "torch:a"}
+
+
+def test_workloads_with_and_without_biases_are_two(tmp_path: Path) -> None:
+    both = [cell("torch:a", ROUNDS), cell("x:b", slower(2))]
+    without = [
+        replace(found, workload="gru-nobias-T8", bias=False, samples=samples)
+        for found, samples in zip(both, (ROUNDS, slower(0.5)), strict=True)
+    ]
+    findings = findings_of(tmp_path, *both, *without)
+    assert findings.superseded_cells == 0
+    found = findings.relative
+    assert dict(zip(found["configuration"], found["verdict"], strict=True)) == {
+        "B=2, I=H=4, float32, 1 thread": "slower",
+        "B=2, I=H=4, no biases, float32, 1 thread": "faster",
+    }
 
 
 def test_samples_without_rounds_are_never_decided(tmp_path: Path) -> None:

@@ -67,6 +67,26 @@ def test_a_timed_workload_that_has_no_right_answer_any_more_broke_and_what_canno
     assert [one.what for one in side.of(Kind.BROKE, Kind.APPEARED)] == ["gru-T8", "a.one"]
 
 
+def test_what_broke_is_told_although_one_side_has_a_machine_more(tmp_path: Path) -> None:
+    base = run(tmp_path, "vm", cell("torch:a", ROUNDS), cell("x:b", ROUNDS), what="base")
+    head = run(tmp_path, "vm", cell("torch:a", ROUNDS), cell("x:b", [], outcome=FAILED), what="head")
+    more = run(tmp_path, "other", cell("torch:a", ROUNDS), what="more")
+    found = changes(Findings(load(base)), Findings(load([head, more])))
+    (side,) = found.beside
+    assert [(one.what, one.kind, len(one.cases)) for one in side.outcomes] == [("gru-T8", Kind.BROKE, 1)]
+    assert found.any_compared and found.appeared == ["other"]
+
+
+def test_two_ways_of_timing_one_workload_are_told_apart(tmp_path: Path) -> None:
+    def cells(hot: Outcome, cold: Outcome) -> list[Any]:
+        given = {"hot": hot, "cold": cold}
+        return [cell("x:b", ROUNDS if how is PASSED else [], outcome=how, settings={"caches": caches}) for caches, how in given.items()]
+
+    (side,) = beside(tmp_path, cells(PASSED, FAILED), cells(FAILED, PASSED)).beside
+    ((kind, cases),) = [(one.kind, one.cases) for one in side.outcomes]
+    assert kind is Kind.BROKE and len(cases) == 2
+
+
 def test_what_appeared_and_what_vanished_is_told(tmp_path: Path) -> None:
     base = [check("x:a", "a.one"), check("x:a", "a.two"), check("x:old", "a.one"), check("x:old", "a.two")]
     head = [check("x:a", "a.one"), check("x:a", "a.two"), check("x:new", "a.one")]

@@ -122,6 +122,21 @@ def test_few_rounds_have_a_ratio_and_neither_interval_nor_verdict(run: Run) -> N
     assert one.low is one.high is None
 
 
+@pytest.mark.parametrize("who", ["x:b", "torch:a"])
+def test_what_has_no_right_answer_any_more_fails_the_gate(run: Run, capsys: pytest.CaptureFixture[str], who: str) -> None:
+    other = [cell("torch:a", ROUNDS, 16), cell("x:b", slower(2), 16)]
+    base = run(cell("torch:a", ROUNDS), cell("x:b", slower(2)), *other)
+    broken = [cell(name, [], outcome=Outcome.CRASHED) if name == who else cell(name, ROUNDS) for name in ("torch:a", "x:b")]
+    head = run(*broken, *other)
+    assert main(["compare", str(base), str(head)]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert f"broke       {who} on gru-T8: crashed in HEAD" in told and "vanished    x:b beside torch:a on gru-T8" in told
+    assert main(["compare", str(base), str(head), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"verdict": "broke", "cell": f"{who} on gru-T8: crashed in HEAD"}
+    unavailable = run(cell("torch:a", ROUNDS), cell("x:b", [], outcome=Outcome.UNAVAILABLE), *other)
+    assert main(["compare", str(base), str(unavailable)]) == 0, "what cannot run there says nothing"
+
+
 def test_a_cell_without_a_time_is_no_comparison(run: Run) -> None:
     failed = cell("x:b", [], outcome=Outcome.FAILED)
     assert comparison.compared(load(run(cell("torch:a", ROUNDS), failed))) == []

@@ -17,7 +17,7 @@ from reports.tests import specimen
 
 HERE = Path(__file__).parent / "specimens"
 FILES = sorted(HERE.glob("*.jsonl"))
-NEWEST = HERE / f"{SCHEMA}-hints.jsonl"
+NEWEST = HERE / f"{SCHEMA}-biases.jsonl"
 ADD = (
     "add a specimen: the newest with what is new in it, as python -m reports.tests.specimen FILE writes it today; then make it NEWEST, and "
     "say in this file what is new"
