@@ -15,6 +15,7 @@ from harness.workload import Pass
 from reports import speed, view_versus
 from reports.analysis import Findings, Suitability
 from reports.figures.style import MODE_NAMES, modes
+from reports.frames import Frames
 from reports.speed import Lead, lead
 from reports.tables import counted, listed, rows
 from reports.words import floors, times
@@ -61,7 +62,7 @@ def _headline(findings: Findings) -> tuple[str, list[str]]:
     tested = sum(count[verdict] for verdict in (Suitability.DROP_IN, Suitability.PARTIAL, Suitability.SO_FAR, Suitability.NOT_DROP_IN))
     good = count[Suitability.DROP_IN]
     if not findings.tested:
-        title = "Speed only: no contract was run"
+        title = _untested(findings.frames)
     elif good == tested:
         title = "The one tested implementation is a drop-in" if tested == 1 else f"All {tested} tested implementations are drop-ins"
     elif good:
@@ -78,13 +79,26 @@ def _headline(findings: Findings) -> tuple[str, list[str]]:
         sentences.append(f"A drop-in only in part, for what it does not refuse: {', '.join(names[Suitability.PARTIAL])}.")
     if names[Suitability.SO_FAR] and good:
         sentences.append(f"No failure so far, but not everything was run: {', '.join(names[Suitability.SO_FAR])}.")
-    if names[Suitability.NOT_TESTED] and tested:
+    if names[Suitability.NOT_TESTED] and findings.tested:
         sentences.append(f"Not tested: {', '.join(names[Suitability.NOT_TESTED])}.")
     if names[Suitability.UNAVAILABLE]:
         sentences.append(f"Cannot run here: {', '.join(names[Suitability.UNAVAILABLE])}.")
     if not findings.tested and len(findings.cells):
         sentences.append("Nobody is named the fastest, because that takes a layer that conforms: run the contracts too.")
     return title, sentences + _fastest(findings.fastest)
+
+
+def _untested(frames: Frames) -> str:
+    """The title of runs in which no contract was run on an implementation: what they were instead."""
+    if len(frames.throughput):
+        return "Speed only: no contract was run"
+    if len(frames.conformance):
+        return "No contract could be run here"
+    found = [what for what, frame in (("the suite", frames.mutations), ("the instrument", frames.calibrations)) if len(frame)]
+    if not found:
+        return "Nothing was run"
+    told = f"{listed(found)} {'was' if len(found) == 1 else 'were'} put to the test, and no implementation"
+    return told[:1].upper() + told[1:]
 
 
 def _fastest(fastest: pd.DataFrame) -> list[str]:

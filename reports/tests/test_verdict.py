@@ -6,7 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reports.tests.test_analysis import ROUNDS, broken, cell, findings_of, passing, slower
+import pytest
+
+from harness.outcome import Outcome
+from harness.record import Mutation
+from reports.tests import specimen
+from reports.tests.test_analysis import ROUNDS, broken, cell, check, findings_of, passing, slower
 from reports.view_verdict import Line, Uses, fastest_tables, headline, verdict_rows
 
 SIZES = ({"hidden_size": 4, "input_size": 4}, {"hidden_size": 8, "input_size": 8}, {"hidden_size": 16, "input_size": 16})
@@ -74,6 +79,30 @@ def test_the_likely_causes_stand_with_the_verdict(tmp_path: Path) -> None:
     found = [replace(failure, case=hint, hint=hint) for failure in broken("x:a") for hint in ("h_0 taken for zero", "")]
     (row,) = verdict_rows(findings_of(tmp_path, *found))
     assert row["causes"] == ["h_0 taken for zero: 1 of 2 failures"]
+
+
+def test_a_wrong_answer_in_a_timed_workload_does_not_make_a_run_without_contracts_one_with_them(tmp_path: Path) -> None:
+    findings = findings_of(tmp_path, *contest(2.0), cell("x:c", [], outcome=Outcome.FAILED))
+    title, sentences = headline(findings)
+    assert (title, sentences[0]) == ("Speed only: no contract was run", "Not a drop-in: x:c.")
+    assert "Nobody is named the fastest" in sentences[-1] and fastest_tables(findings) == []
+
+
+@pytest.mark.parametrize(
+    ("results", "title"),
+    [
+        ([Mutation("a.one", "mutant:m", "passed", "wrong", {})], "The suite was put to the test, and no implementation"),
+        (specimen.calibrations(), "The instrument was put to the test, and no implementation"),
+        (
+            [Mutation("a.one", "mutant:m", "passed", "wrong", {}), *specimen.calibrations()],
+            "The suite and the instrument were put to the test, and no implementation",
+        ),
+        ([check("x:a", "a.one", Outcome.UNAVAILABLE)], "No contract could be run here"),
+        ([], "Nothing was run"),
+    ],
+)
+def test_where_nothing_was_timed_and_no_contract_run_the_title_says_what_was_done(results: list[Any], title: str, tmp_path: Path) -> None:
+    assert headline(findings_of(tmp_path, *results))[0] == title
 
 
 def test_where_nobody_conforms_the_paragraph_says_so(tmp_path: Path) -> None:
