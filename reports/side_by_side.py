@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +57,14 @@ class SideBySide:
             return without
         counts = [f"{len(self.of(verdict))} {verdict}" for verdict in _GRAVEST if self.of(verdict)]
         return f"of {counted(len(self.compared), 'comparison')} {listed(counts)}" + (f"; {without}" if self.failed else "")
+
+
+def left_open(found: Sequence[SideBySide]) -> str:
+    """How much of what was to be compared nothing is decided of, in words; empty where that is none."""
+    undecided = sum(len(one.of(Verdict.UNDECIDED)) for one in found)
+    failed, never = sum(len(one.failed) for one in found), sum(len(one.never) for one in found)
+    counts = ((undecided, "undecided"), (failed, "without a time"), (never, "never begun"))
+    return listed([f"{number} {what}" for number, what in counts if number])
 
 
 def side_by_side(frames: Frames, machine: str = "") -> list[SideBySide]:

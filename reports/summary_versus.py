@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from reports.analysis import Findings
 from reports.markdown import code, cut, folded, heading_code, limited, sentence
-from reports.side_by_side import SideBySide, interval
-from reports.tables import counted, listed
+from reports.side_by_side import SideBySide, interval, left_open
+from reports.tables import counted
 from reports.view_versus import pairs, sections, where
 
 
@@ -36,9 +36,9 @@ def _in_a_word(one: SideBySide) -> str:
     slower = len(one.slower)
     of = counted(len(one.compared), "comparison")
     told = f"**{slower} of {of} slower in HEAD**" if slower else f"none of {of} is confirmed to be slower in HEAD"
-    rest = [f"{len(one.failed)} without a time"] if one.failed else []
+    rest = left_open([one])
     cut_short = " The run was cut short." if one.incomplete else ""
-    return f"{told[:1].upper()}{told[1:]}{'; ' + listed(rest) if rest else ''}.{cut_short}"
+    return f"{told[:1].upper()}{told[1:]}{f'; {rest}' if rest else ''}.{cut_short}"
 
 
 def _compared(one: SideBySide, limit: int) -> str:

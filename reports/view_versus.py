@@ -7,7 +7,7 @@ from typing import Any
 from harness.statistics import LEVEL, MARGIN
 from reports.analysis import Findings
 from reports.metrics import median
-from reports.side_by_side import SIDES, SideBySide, interval
+from reports.side_by_side import SIDES, SideBySide, interval, left_open
 from reports.tables import counted
 from reports.view_speed import merged
 from reports.words import duration
@@ -19,6 +19,8 @@ def headline(found: list[SideBySide]) -> tuple[str, list[str]]:
     """The verdict on environments side by side, where nothing else was done: a title, and the paragraph below it as sentences."""
     slower = [one for one in found if one.slower]
     compared = sum(len(one.compared) for one in found)
+    # Beside what is slower, or where nothing is, a reader would take the rest for as fast.
+    rest = left_open(found) if compared else ""
     if len(slower) == 1:
         (one,) = slower
         title = f"{one.head} is slower than {one.base} in {len(one.slower)} of {counted(len(one.compared), 'comparison')}"
@@ -30,7 +32,7 @@ def headline(found: list[SideBySide]) -> tuple[str, list[str]]:
         title = f"{found[0].head} is not seen to be slower than {found[0].base}"
     else:
         title = f"None of {len(found)} environments is seen to be slower than the one beside it"
-    return title, summed_up(found)
+    return title + (f"; {rest}" if rest else ""), summed_up(found)
 
 
 def sections(findings: Findings) -> list[dict[str, Any]]:

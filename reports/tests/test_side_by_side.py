@@ -104,6 +104,14 @@ def test_nothing_of_one_machine_is_told_of_another(tmp_path: Path) -> None:
         ([_versus("w", 1.1), _versus("v")], "two is slower than one in 1 of 2 comparisons"),
         ([_versus("w"), _versus("v")], "two is not seen to be slower than one"),
         ([_versus("w", None, outcome="crashed", message="head: gone")], "Environments side by side: nothing could be compared"),
+        (
+            [_versus("w", verdict="undecided"), *(_versus(f"v{k}", None, outcome="crashed") for k in range(5))],
+            "two is not seen to be slower than one; 1 undecided and 5 without a time",
+        ),
+        (
+            [_versus("w", 1.1), _versus("v", None, outcome="failed")],
+            "two is slower than one in 1 of 1 comparison; 1 without a time",
+        ),
     ],
 )
 def test_the_title_is_the_verdict_where_nothing_else_was_done(records: list[Versus], title: str, tmp_path: Path) -> None:
@@ -112,6 +120,12 @@ def test_the_title_is_the_verdict_where_nothing_else_was_done(records: list[Vers
     assert f"<h1>{title}</h1>" in text
     assert 'id="verdict"' not in text and 'href="#verdict"' not in text, "no table without a line"
     assert summary(frames).text.startswith(f"## {title}\n")
+
+
+def test_of_several_environments_the_title_counts_what_is_left_open_in_all_of_them(tmp_path: Path) -> None:
+    runs = [_run(tmp_path, *(replace(one, head=head) for one in (_versus("w"), _versus("v", None, outcome="crashed")))) for head in "ab"]
+    title, _ = view_versus.headline(Findings(load(runs)).side_by_side)
+    assert title == "None of 2 environments is seen to be slower than the one beside it; 2 without a time"
 
 
 def test_beside_implementations_it_is_one_sentence_of_the_lead_and_a_section(tmp_path: Path) -> None:
@@ -191,7 +205,7 @@ def test_a_file_that_was_written_before_is_read_whole(path: Path, tmp_path: Path
     frames = load(path)
     assert frames.problems == () and len(frames.versus) == 7
     assert "is slower than torch==2.11.0 in 1 of 5 comparisons" in page.write(frames, tmp_path).read_text(encoding="utf-8")
-    assert "1 of 5 comparisons slower in HEAD" in summary(frames).text
+    assert "1 of 5 comparisons slower in HEAD**; 2 undecided, 2 without a time and 1 never begun." in summary(frames).text
 
 
 def test_records_of_odd_content_are_read_as_far_as_they_go(tmp_path: Path) -> None:
