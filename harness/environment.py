@@ -78,11 +78,20 @@ def _settings() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "interop_threads": torch.get_num_interop_threads(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
-        "float32_matmul_precision": torch.get_float32_matmul_precision(),
+        "float32_matmul_precision": _matmul_precision(),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
         "variables": {name: value for name, value in sorted(os.environ.items()) if _SETTING_VARIABLES.match(name)},
     }
+
+
+def _matmul_precision() -> str:
+    try:
+        return torch.get_float32_matmul_precision()
+    except RuntimeError:
+        # Torch refuses to say where somebody has set it by the newer names (fp32_precision) and not by the older ones.
+        precision = torch._C._get_fp32_precision_getter
+        return f"{precision('cuda', 'matmul')} for products, {precision('mkldnn', 'matmul')} for oneDNN's"
 
 
 def load_average() -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import logging
 import os
 import sys
@@ -16,7 +17,7 @@ import torch
 
 
 def equal_terms() -> AbstractContextManager[None]:
-    """Every implementation and every reference computes float32 in float32: TF32 off, for products and for cuDNN.
+    """Every implementation and every reference computes float32 in float32: no TF32 and no bfloat16, for products and for recurrences.
 
     cuDNN's recurrent kernels use TF32 by default and matrix products do not; left alone, they would not be compared
     like for like, and no float32 noise floor would hold.
@@ -24,15 +25,53 @@ def equal_terms() -> AbstractContextManager[None]:
     return tf32(allowed=False)
 
 
+#: Where torch keeps how float32 may be rounded: for all backends, for each of them (cuDNN and cuBLAS are "cuda", oneDNN is "mkldnn"), and
+#: for each of their operations. One that says "none" is as the one above it.
+_BACKENDS = (("generic", "all"), ("cuda", "all"), ("mkldnn", "all"))
+_OPERATIONS = tuple(itertools.product(("cuda", "mkldnn"), ("matmul", "conv", "rnn")))
+
+
 @contextmanager
 def tf32(allowed: bool) -> Iterator[None]:
-    """Whether the factors of a float32 product on CUDA may be rounded to TF32's 11 bits, in matrix products as in cuDNN."""
-    cudnn, matmul = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = allowed
+    """Whether the factors of a float32 product on CUDA may be rounded to TF32's 11 bits, in matrix products as in cuDNN.
+
+    Whatever somebody has set besides, by torch's older names (``allow_tf32``, ``torch.set_float32_matmul_precision``) or by its newer ones
+    (``fp32_precision``), has no effect meanwhile, and is there again afterwards.
+    """
+    places, products, cudnn = _cleared()
+    _round_products("high" if allowed else "highest", allowed)
+    for backend, operation in _OPERATIONS:
+        # By the newer names too: to the older ones "no" is "as all other operations", which somebody may set to TF32.
+        torch._C._set_fp32_precision_setter(backend, operation, "tf32" if allowed and backend == "cuda" else "ieee")
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = cudnn, matmul
+        _round_products(products, cudnn)
+        for (backend, operation), precision in places.items():
+            torch._C._set_fp32_precision_setter(backend, operation, precision)
+
+
+def _cleared() -> tuple[dict[tuple[str, str], str], str, bool]:
+    """Takes out of every place what it says of float32's precision, and tells: by place, and for products and for cuDNN by the older names.
+
+    From above to below, because each answers for the one above it where it has nothing to say. Only then are the older names to be read:
+    torch refuses where they and the newer ones disagree, as they do where somebody has set the newer ones alone.
+    """
+    places = {}
+    for place in (*_BACKENDS, *_OPERATIONS):
+        places[place] = torch._C._get_fp32_precision_getter(*place)
+        torch._C._set_fp32_precision_setter(*place, "none")
+    try:
+        cudnn = torch.backends.cudnn.allow_tf32
+    except RuntimeError:  # what has been cleared disagrees with it
+        cudnn = True
+    return places, torch.get_float32_matmul_precision(), cudnn
+
+
+def _round_products(precision: str, cudnn: bool) -> None:
+    """Sets float32's precision by the older names."""
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = cudnn
 
 
 #: Parts of the names of environment variables in which torch itself notes things as it goes.
