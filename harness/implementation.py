@@ -9,8 +9,11 @@ from typing import Any, Literal
 
 from torch import nn
 
-from harness.case import Case, stored
+from harness.case import EPS, Case, stored
 from harness.layer import Layer, Mode
+
+#: Those that a tensor can have, of what a case can.
+_DTYPES = tuple(dict.fromkeys(map(stored, EPS)))
 
 
 @dataclass(frozen=True)
@@ -20,7 +23,7 @@ class Capabilities:
     #: The recurrences that it offers.
     modes: frozenset[Mode] = frozenset(Mode)
     #: The floating-point types that its parameters and inputs can have.
-    dtypes: frozenset[str] = frozenset(("float64", "float32", "bfloat16", "float16"))
+    dtypes: frozenset[str] = frozenset(_DTYPES)
     #: Whether more than one layer can be stacked.
     layers: bool = True
     #: Whether it can run in both directions.
@@ -35,6 +38,12 @@ class Capabilities:
     packed: bool = True
     #: Whether it takes input without a batch axis.
     unbatched: bool = True
+
+    def __post_init__(self) -> None:
+        # What is misspelt would be declared away, and nothing be checked.
+        for name, given, known in (("modes", self.modes, tuple(Mode)), ("dtypes", self.dtypes, _DTYPES)):
+            if not isinstance(given, (frozenset, set)) or not given or not given <= set(known):
+                raise ValueError(f"Expected {name} to be a set of at least one of {', '.join(known)} but got {name}={given!r}")
 
     def lacks(self, case: Case) -> str | None:
         """Why ``case`` asks for something that is declared away, in words, or None if it does not."""
@@ -74,6 +83,19 @@ def _always_available(device: str) -> str | None:
     return None
 
 
+@dataclass(frozen=True)
+class _Reason:
+    """Why an implementation cannot run on a device, by asking it: where that raises, by what it raised."""
+
+    ask: Callable[[str], str | None]
+
+    def __call__(self, device: str) -> str | None:
+        try:
+            return self.ask(device)
+        except Exception as error:  # whatever it is, it is somebody else's code
+            return f"asked whether it can run on {device}, it raised {type(error).__name__}: {error}"
+
+
 def _promises_nothing(case: Case) -> str | None:
     return None
 
@@ -103,6 +125,10 @@ class Implementation:
     reference: str = ""
     long_to_check: str = ""
     constructor: Callable[[Mode], Callable[..., nn.Module]] | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.unavailable, _Reason):
+            object.__setattr__(self, "unavailable", _Reason(self.unavailable))
 
     def expected_failure(self, contract: str, case: Case) -> ExpectedFailure | None:
         """The declared failure of ``contract`` on ``case``, if there is one."""

@@ -296,8 +296,20 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     mine = session.config.stash.get(SESSION, None)
+    if mine is not None and not hasattr(session.config, "workerinput"):
+        session.exitstatus = _status(exitstatus, mine)
     for process in () if mine is None else (mine.workers, mine.bench):
         process.stop()
+
+
+def _status(exitstatus: int, session: Session) -> int:
+    """The exit status of a run: pytest's, but where nothing was checked for want of something that is not here, that of no tests at all.
+
+    That no contract which was asked for applies is an answer.
+    """
+    checked = [result for result in session.results if isinstance(result, Conformance)]
+    lacking = nothing_checked(checked) and any(result.outcome == Outcome.UNAVAILABLE for result in checked)
+    return pytest.ExitCode.NO_TESTS_COLLECTED if exitstatus == pytest.ExitCode.OK and lacking else exitstatus
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
@@ -343,7 +355,7 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     session = config.stash.get(SESSION, None)
     if session is None or session.writer is None:
         return
-    path = session.writer.close(int(exitstatus), covered(r for r in session.results if isinstance(r, Conformance)))
+    path = session.writer.close(int(_status(exitstatus, session)), covered(r for r in session.results if isinstance(r, Conformance)))
     session.writer = None
     if not session.results:
         path.unlink(missing_ok=True)

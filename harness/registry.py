@@ -94,10 +94,10 @@ def resolve(reference: str) -> Implementation:
 def source_file(implementation: Implementation) -> str:
     """The file that holds the class of ``implementation``, or what builds it where no class is known; empty where there is none."""
     constructor = implementation.constructor
-    made = implementation.build if constructor is None else constructor(min(implementation.capabilities.modes))
     try:
+        made = implementation.build if constructor is None else constructor(min(implementation.capabilities.modes))
         return inspect.getsourcefile(innermost(made)) or ""
-    except (TypeError, OSError):
+    except Exception:  # no file of Python's, or whatever somebody else's constructor raises
         return ""
 
 

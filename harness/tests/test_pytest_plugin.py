@@ -71,6 +71,21 @@ class Interrupted(nn.GRU):
 """
 
 
+DECLARED = """
+from torch import nn
+from harness.implementation import Capabilities, Implementation
+
+def build(layer):
+    return getattr(nn, layer.mode.class_name)(layer.input_size, layer.hidden_size, **layer.options())
+
+def raises(*arguments):
+    raise OSError("no driver")
+
+UNASKABLE = Implementation("mine:unaskable", "It cannot say.", build, unavailable=raises, constructor=raises)
+LSTM = Implementation("mine:lstm", "An LSTM.", build, capabilities=Capabilities(modes=frozenset({"lstm"})))
+"""
+
+
 CHECKOUT = {
     # The warning is what pytest-benchmark before 5.3 says at every start with -n.
     "pytest.ini": """
@@ -196,6 +211,20 @@ def test_a_right_layer_and_one_that_refuses_exit_with_success_under_xdist(tmp_pa
     assert len(run.results) == 2
 
 
+def test_a_run_that_checked_nothing_for_want_of_something_is_no_success_and_one_to_which_nothing_applies_is(tmp_path: Path) -> None:
+    file = tmp_path / "declared.py"
+    file.write_text(DECLARED)
+    for name, expected, why in (
+        ("UNASKABLE", pytest.ExitCode.NO_TESTS_COLLECTED, "asked whether it can run on cpu, it raised OSError: no driver"),
+        ("LSTM", pytest.ExitCode.OK, "does-not-apply: it is about gru"),
+    ):
+        status, output = _pytest(tmp_path, f"--results={name}", f"--implementation={file}:{name}", "test_contracts.py")
+        assert status == expected and why in output, output
+        assert "nothing was checked: no contract that was asked for applies here" in output and "INTERNALERROR" not in output
+        footer = _run(tmp_path / name).footer
+        assert footer is not None and footer.exit_status == expected
+
+
 def test_a_reference_that_leads_nowhere_is_one_line_and_a_status_of_its_own(tmp_path: Path) -> None:
     status, output = _pytest(tmp_path, "--implementation=loop:fastest")
     assert status == 4
@@ -303,7 +332,7 @@ def test_a_benchmark_without_a_single_cell_is_a_usage_error_that_says_why(option
 
 def test_the_cells_of_a_workload_come_together_without_rows_that_cannot_run_here() -> None:
     config = stand_in(benchmark_only=True)
-    lstm = implementation(torch.nn.LSTM, "sample:lstm", capabilities=Capabilities(modes=frozenset()))
+    lstm = implementation(torch.nn.LSTM, "sample:lstm", capabilities=Capabilities(modes=frozenset([Mode.LSTM])))
     give_session(config, [builtin()["torch:onednn"], lstm, builtin()["torch:cudnn"], builtin()["loop:textbook"]])
     cells = [(workload.timed.value, i.id) for workload, i in pytest_plugin.throughput_cells(config)]
     assert cells == [(timed, id) for timed in ("inference", "training") for id in ("torch:onednn", "loop:textbook")]
