@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,11 +13,12 @@ def mapping(value: Any) -> Mapping[str, Any]:
 
 
 def number(value: Any) -> float | None:
-    """``value`` as a float if it is a number, else None."""
+    """``value`` as a float if it is a number and finite, else None."""
     try:
-        return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+        found = float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else math.nan
     except OverflowError:  # a whole number of more than 300 digits
         return None
+    return found if math.isfinite(found) else None
 
 
 def count(value: Any) -> int:

@@ -75,8 +75,9 @@ def share(part: float, whole: float) -> float:
 
 def warm_up_cost(first: Sequence[float], steady: float) -> float:
     """Seconds that the ``first`` calls took above what as many of ``steady`` seconds take, and never less than none; NaN where one of
-    them is not known."""
-    return max(0.0, sum(first) - len(first) * steady) if len(first) and not math.isnan(steady) else math.nan
+    them is not known, or is no time."""
+    cost = sum(first) - len(first) * steady
+    return max(0.0, cost) if len(first) and math.isfinite(cost) else math.nan
 
 
 def break_even(extra: float, gain: float, verdict: Verdict) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,7 +90,7 @@ def _side_by_side(frames: Frames, machine: str, base: str, head: str, group: Map
     compared: list[Any] = []
     failed: list[Any] = []
     for row in found:
-        (compared if row.outcome == Outcome.PASSED and row.ratio == row.ratio else failed).append(row)
+        (compared if row.outcome == Outcome.PASSED and 0 < row.ratio < math.inf else failed).append(row)
     last = frames.runs[frames.runs["run"] == list(group["runs"])[-1]].iloc[0]
     # Where a file has other results too, nobody can say which of its workloads are these.
     alone = not any((frame["run"] == last["run"]).any() for frame in (frames.conformance, frames.throughput))

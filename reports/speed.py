@@ -114,6 +114,11 @@ def latest(cells: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     return ordered[ordered["run"] == last].drop_duplicates([*IDENTITY, "implementation"], keep="last").sort_values("cell")
 
 
+def without_a_rate(cells: pd.DataFrame) -> pd.Series[bool]:
+    """Which of the cells have times, and nothing that says how many tokens these are of."""
+    return (cells["samples"] > 0) & ~cells["rate"].between(0, math.inf, inclusive="neither")
+
+
 Baselines = dict[tuple[str, str, str], str]
 """(run, mode, place) -> the implementation that the others are compared with."""
 

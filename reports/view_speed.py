@@ -80,6 +80,11 @@ def unplotted(findings: Findings) -> list[str]:
         answer.append(
             f"{counted(silent, 'cell')} of which the file does not say T {'is' if silent == 1 else 'are'} in the table of cells alone."
         )
+    if unknown := sum(int(speed.without_a_rate(own[own["sequence_length"] > 0]).sum()) for own in current):
+        answer.append(
+            f"{counted(unknown, 'cell')} {'is' if unknown == 1 else 'are'} in no figure of throughput, because the file does not say "
+            "how many tokens a call has."
+        )
     return answer
 
 

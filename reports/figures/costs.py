@@ -210,9 +210,12 @@ def _row(marks: tuple[_Marks, ...], row: Any, at: _At) -> None:
         warm_up.note(at, row.warm_up_cost, _pays(row))
     else:
         warm_up.word(at, "not known" if math.isnan(row.warm_up_cost) else ", ".join(filter(None, ("none seen", _pays(row)))))
-    if math.isnan(row.memory_bytes):
+    peak = metrics.peak(row.memory_bytes, row.memory_resolution)
+    if math.isnan(peak.bytes):
         memory.word(at, "not measured")
-    elif metrics.peak(row.memory_bytes, row.memory_resolution).bounded:
+    elif peak.bytes <= 0:
+        memory.word(at, "none seen")
+    elif peak.bounded:
         memory.at_most(at, row.memory_resolution, told)
     else:
         memory.mark(at, row.memory_bytes, told)

@@ -22,6 +22,9 @@ TITLE = "Error over the noise floor"
 LEAST = 0.05
 """Ratios below this, zero among them, are drawn here: they say 'no error to speak of'."""
 
+MOST = 1e20
+"""Ratios above this are drawn here: an axis that is longer shows nothing else."""
+
 _ORDER = {name: place for place, name in enumerate(("float64", "float32", "bfloat16", "float16"))}
 
 
@@ -37,10 +40,15 @@ def plans(findings: Findings) -> list[style.Plan]:
         return []
     measured = set(errors["implementation"])
     names = [name for name in findings.implementations if name in measured]
-    high = float(np.nanmax([errors["ratio"].max(), errors["allowance"].max(), FLOORS])) * 1.6
+    high = highest(errors)
     pairs = errors[["dtype", "allowance"]].dropna().drop_duplicates()
     allowances = {str(dtype): sorted(own["allowance"]) for dtype, own in pairs.groupby("dtype")}
     return [partial(_draw, findings.machine, _summary(errors), names, allowances, high)]
+
+
+def highest(errors: pd.DataFrame) -> float:
+    """Where the axis of ratios ends, but for what is written beyond it."""
+    return min(float(np.nanmax([errors["ratio"].max(), errors["allowance"].max(), FLOORS])), MOST) * 1.6
 
 
 def _draw(machine: str, summary: pd.DataFrame, names: list[str], allowances: dict[str, list[float]], high: float) -> style.Drawing:
@@ -102,7 +110,7 @@ def _panel(panel: Axes, summary: pd.DataFrame, allowances: list[float], names: l
     for row in rows(summary):
         y = names.index(row.implementation)
         low, first, middle, third, upper, largest = (
-            max(value, LEAST) for value in (row.q05, row.q25, row.median, row.q75, row.q95, row.largest)
+            min(max(value, LEAST), MOST) for value in (row.q05, row.q25, row.median, row.q75, row.q95, row.largest)
         )
         panel.plot([low, upper], [y, y], color=style.MUTED, linewidth=1.2)
         panel.plot([first, third], [y, y], color="#56b4e9", linewidth=7, alpha=0.75, solid_capstyle="butt")

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, NullLocator
 
-from harness.tolerance import FLOORS
 from reports.analysis import Findings, undeclared
 from reports.figures import layout, numerics, style
 from reports.tables import counted, rows
@@ -34,8 +33,7 @@ def plans(findings: Findings) -> list[style.Plan]:
     measured = set(known["implementation"])
     names = [name for name in findings.implementations if name in measured]
     looks = {name: look for name, look in style.series(findings.drawn).items() if name in measured}
-    high = float(np.nanmax([known["ratio"].max(), known["allowance"].max(), FLOORS])) * 1.6
-    return [partial(_draw, findings.machine, summarised(known), names, looks, high, len(errors) - len(known))]
+    return [partial(_draw, findings.machine, summarised(known), names, looks, numerics.highest(known), len(errors) - len(known))]
 
 
 def _draw(
@@ -126,10 +124,10 @@ def _curve(panel: Axes, shown: pd.DataFrame, look: style.Series, shift: float, h
     x = shown["first"] * shift
     for allowance in sorted(shown["allowance"].dropna().unique()):
         panel.axhline(allowance, color=style.MUTED, linewidth=1, linestyle=(0, (4, 3)))
-    panel.plot(x, shown["median"].clip(lower=numerics.LEAST), color=look.colour, linewidth=0.9, alpha=0.7)
+    panel.plot(x, shown["median"].clip(numerics.LEAST, numerics.MOST), color=look.colour, linewidth=0.9, alpha=0.7)
     finite = shown[shown["largest"].notna()]
-    panel.plot(finite["first"] * shift, finite["largest"].clip(lower=numerics.LEAST), linestyle="none", marker=look.marker, markersize=4.5,
-               color=look.colour, gid=gid)  # fmt: skip
+    panel.plot(finite["first"] * shift, finite["largest"].clip(numerics.LEAST, numerics.MOST), linestyle="none", marker=look.marker,
+               markersize=4.5, color=look.colour, gid=gid)  # fmt: skip
     texts = {gid: [_told(row) for row in rows(finite)]}
     lost = shown[shown["not_finite"] > 0]
     if len(lost):

@@ -78,7 +78,8 @@ def plans(findings: Findings) -> list[style.Plan]:
     def plan(keys: dict[str, str], group: pd.DataFrame) -> style.Plan:
         return partial(_sweep, findings.timed, names(findings, set(group["implementation"])), keys, group[_DRAWN])
 
-    return some(list(sweeps(speed.latest(findings.cells, findings.frames.runs))), plan)
+    current = speed.latest(findings.cells, findings.frames.runs)
+    return some(list(sweeps(current[~speed.without_a_rate(current)])), plan)
 
 
 def some(found: list[Sweep], plan: Callable[[dict[str, str], pd.DataFrame], style.Plan]) -> list[style.Plan]:

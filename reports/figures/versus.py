@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -43,7 +44,7 @@ def _draw(shown: pd.DataFrame, rest: int, title: str, name: str) -> style.Drawin
         panel = figure.subplots()
         change.ratio_axis(panel, labels)
         # Even where nothing differs, what is the same is seen to be so.
-        ends = [value for row in cells for value in (*row.ratios, row.ratio, row.low, row.high) if value == value and value > 0]
+        ends = [value for row in cells for value in (*row.ratios, row.ratio, row.low, row.high) if 0 < value < math.inf]
         low, high = min(*ends, 0.95) / 1.02, max(*ends, 1.05) * 1.02
         panel.set_xlim(low, high)
         if high / low < 2:

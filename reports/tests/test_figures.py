@@ -24,6 +24,7 @@ from reports.metrics import HOST_BOUND
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
 from reports.tests.test_analysis import ROUNDS, broken, cell, check, findings_of, passing, slower
+from reports.view_speed import unplotted
 from reports.words import engineering
 
 
@@ -135,6 +136,20 @@ def test_a_cell_that_passed_without_a_time_is_marked_and_not_dropped(tmp_path: P
     cells = [cell("torch:a", [2.0], 1), cell("torch:a", [], 2)]
     (drawing,) = draw(throughput, Findings(load(specimen.write(tmp_path, results=cells))))
     assert drawing.hover["lost-0-0-passed"] == ["torch:a · gru · T=2: passed"]
+
+
+def test_cells_of_which_nobody_says_how_many_tokens_they_are_have_a_speedup_and_no_throughput(tmp_path: Path) -> None:
+    cells = [cell(name, ROUNDS, length, tokens=0) for name in ("torch:a", "x:b") for length in (1, 2)]
+    findings = findings_of(tmp_path, *cells, cell("x:c", ROUNDS, 1), cell("x:c", [], 2, Outcome.FAILED))
+    (drawing,) = draw(throughput, findings)
+    assert sorted(drawing.hover) == ["lost-2-0-failed", "rate-2-0"]
+    inline(drawing, style.svg(drawing.figure), "f")
+    (drawing,) = draw(relative, findings)
+    assert len(drawing.data) == 3
+    alone = findings_of(tmp_path / "alone", *cells)
+    assert draw(throughput, alone) == []
+    told = "4 cells are in no figure of throughput, because the file does not say how many tokens a call has."
+    assert unplotted(alone) == unplotted(findings) == [told]
 
 
 def test_a_figure_says_what_its_pass_is(tmp_path: Path) -> None:
@@ -381,6 +396,31 @@ def test_the_costs_are_drawn_at_their_values_and_words_stand_where_there_is_none
     assert {line.get_gid(): points(line) for _, line in found} == {gid: len(texts) for gid, texts in drawing.hover.items()}
     lost = [line for _, line in found if line.get_color() == style.SEVERE]
     assert [np.asarray(line.get_xydata()).tolist() for line in lost] == [[[0.97, 2]]], "x:c has none at all"
+
+
+def test_a_peak_of_no_bytes_is_a_word_and_no_mark(tmp_path: Path) -> None:
+    peaks = {"x:a": (0, 0), "x:b": (-8, 0), "x:c": (8, 0)}
+    cells = [cell(id, [1.0] * 6, memory={"bytes": a, "method": "allocator", "resolution": b}) for id, (a, b) in peaks.items()]
+    (drawing,) = draw(costs, findings_of(tmp_path, *cells))
+    panel = drawing.figure.axes[costs.PANELS.index("peak memory of a call")]
+    assert [text.get_text() for text in panel.texts] == ["none seen"] * 2
+    assert sum(points(line) for line in panel.lines if line.get_gid()) == 1
+    inline(drawing, style.svg(drawing.figure), "f")
+
+
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_an_error_that_is_larger_than_an_axis_can_be_long_is_drawn_at_its_end(tmp_path: Path) -> None:
+    def compared(ratio: float, steps: int) -> Conformance:
+        error = {"quantity": "y", "error": ratio, "floor": 1.0, "ratio": ratio, "allowance": 4.0, "elements": 1}
+        return check("x:a", "a.one", case=f"{ratio}{steps}", errors=[error], parameters={"steps": steps})
+
+    findings = findings_of(tmp_path, compared(1.2e308, 1), compared(1.0, 8))
+    for module in (numerics, numerics_length):
+        (drawing,) = draw(module, findings)
+        inline(drawing, style.svg(drawing.figure), "f")
+        assert drawing.data["largest"].max() == 1.2e308, "the data has it as it is"
+        places = np.concatenate([np.asarray(line.get_xydata()).ravel() for line in drawing.figure.axes[0].lines])
+        assert places.max() == numerics.MOST
 
 
 def test_errors_are_told_by_length_and_direction(tmp_path: Path) -> None:

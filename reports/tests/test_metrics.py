@@ -52,6 +52,7 @@ def test_the_warm_up_cost_is_what_the_first_calls_took_above_the_steady_ones() -
     assert metrics.warm_up_cost([5.0, 3.0, 1.0], 2.0) == 3.0
     assert metrics.warm_up_cost([1.0, 1.5], 2.0) == 0.0
     assert math.isnan(metrics.warm_up_cost([], 2.0)) and math.isnan(metrics.warm_up_cost([1.0], math.nan))
+    assert math.isnan(metrics.warm_up_cost([math.inf], 2.0)) and math.isnan(metrics.warm_up_cost([math.nan], 2.0))
 
 
 def test_a_warm_up_pays_after_as_many_calls_as_its_cost_holds_gains() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -214,6 +215,15 @@ def test_records_of_odd_content_are_read_as_far_as_they_go(tmp_path: Path) -> No
     text = page.write(frames, tmp_path / "out").read_text(encoding="utf-8")
     assert "splendid" in text and "no interval" in text
     assert "1 comparison without a time" in summary(frames).text or "1 without a time" in summary(frames).text
+
+
+@pytest.mark.parametrize("ratio", [math.inf, 0.0, -1.0])
+def test_a_ratio_that_is_none_is_no_comparison(ratio: float, tmp_path: Path) -> None:
+    path = _run(tmp_path, _versus("w"), _versus("v", 1.25))
+    path.write_text(path.read_text().replace("1.25", str(ratio).replace("inf", "Infinity")))
+    found = _one(path)
+    assert ([row.workload for row in found.compared], [row.workload for row in found.failed]) == (["w"], ["v"])
+    page.write(load(path), tmp_path / "out")
 
 
 def test_the_time_of_a_side_is_the_median_of_its_pairs() -> None:
