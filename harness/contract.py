@@ -20,7 +20,7 @@ from harness.implementation import ExpectedFailure, Implementation
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance, Mutation
 from harness.reference import answer
-from harness.reproduction import FORWARD, script
+from harness.reproduction import FORWARD, NO_SCRIPT, script
 from harness.switches import equal_terms, make_dropout_state, undisturbed, unusable
 from harness.tolerance import SIGNAL, allowance, signal
 from harness.trial import ContractError, Mismatch, Trial
@@ -264,7 +264,7 @@ def finding(check: Check, outcome: Outcome, message: str) -> Conformance:
         dtype="" if case is None else case.dtype,
         message=message,
         parameters=parameters,
-        reproduction=reproduction(check) if outcome in (Outcome.FAILED, Outcome.CRASHED, Outcome.TIMED_OUT) else "",
+        reproduction=(reproduction(check) or NO_SCRIPT) if outcome in (Outcome.FAILED, Outcome.CRASHED, Outcome.TIMED_OUT) else "",
     )
 
 

@@ -110,6 +110,8 @@ class Implementation:
     ``promised_kernel(case)`` is a part of the name of the kernel that must run on a case, ``forbidden_kernel`` of one that must never:
     for rows that are named after a switch. ``reference`` is how it was named on the command line, and how another process finds it.
     ``long_to_check`` says why checking it takes so long that this is done only where it is named; empty where it always is.
+    ``imported_from``: where what is called as nn's class is can be imported, as ``package.module:Name`` or ``path/to/file.py:Name``; empty
+    where it cannot, or where there is none. :mod:`harness.registry` says it of what it wraps.
     ``constructor(mode)`` is the class itself, to be called as nn's is; None where there is none, and nothing is then asked of it.
     """
 
@@ -125,6 +127,7 @@ class Implementation:
     reference: str = ""
     long_to_check: str = ""
     constructor: Callable[[Mode], Callable[..., nn.Module]] | None = None
+    imported_from: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.unavailable, _Reason):

@@ -22,6 +22,7 @@ from harness.pytest_options import add_options, idle, isolated, left_out, measur
 from harness.pytest_session import SESSION, Session, Tested, make_session, open_run, session_of
 from harness.record import Conformance, Mutation, Throughput, to_json
 from harness.replay import REPLAY
+from harness.reproduction import NO_SCRIPT
 from harness.sampling import Budget
 from harness.store import decode, encode
 from harness.telling import kill_matrix, left_untold, nothing_checked, replaced_baseline, summary, timed_alone, told_whole
@@ -238,6 +239,8 @@ def conclude(result: Tested) -> None:
 def _reproduced(result: Tested) -> str:
     # Not indented: it could not be pasted then.
     script = result.reproduction if isinstance(result, Conformance) else ""
+    if script == NO_SCRIPT:
+        return f"\n{script}"
     return f"\nThis shows it, and runs as pasted:\n\n{script.rstrip()}\n" if script else ""
 
 

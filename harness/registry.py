@@ -84,11 +84,20 @@ def resolve(reference: str) -> Implementation:
         raise UnknownImplementation(_unknown(reference, f"expected rnn=, gru= or lstm= before it but got {slip}="))
     is_file = place.endswith(".py") or "/" in place
     module = _load_file(reference, Path(place)) if is_file else _load_module(reference, place)
-    if not hasattr(module, name):
+    found = _named(module, name)
+    if found is None:
         public = [n for n, value in vars(module).items() if _is_candidate(value, module)]
         offers = f"; it has {', '.join(sorted(public))}" if public else ""
         raise UnknownImplementation(_unknown(reference, f"{place} has no {name}{offers}"))
-    return _wrap(reference, kind, Path(place).stem if is_file else place, name, getattr(module, name))
+    return _wrap(reference, kind, Path(place).stem if is_file else place, name, found, target)
+
+
+def _named(module: ModuleType, name: str) -> Any:
+    """What stands in ``module`` under ``name``, which has dots where it stands in a class; None where nothing does."""
+    found: Any = module
+    for part in name.split("."):
+        found = getattr(found, part, None)
+    return found
 
 
 def source_file(implementation: Implementation) -> str:
@@ -109,7 +118,7 @@ def source_digest(implementation: Implementation) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
 
 
-def _wrap(reference: str, kind: str, place: str, name: str, found: Any) -> Implementation:
+def _wrap(reference: str, kind: str, place: str, name: str, found: Any, target: str) -> Implementation:
     if isinstance(found, Implementation):
         return replace(found, reference=reference)
     if not (issubclass(found, nn.Module) if isinstance(found, type) else callable(found) and not isinstance(found, nn.Module)):
@@ -124,7 +133,7 @@ def _wrap(reference: str, kind: str, place: str, name: str, found: Any) -> Imple
         )
         hint = f"say which of them it is: rnn={reference}, gru={reference} or lstm={reference}"
         raise UnknownImplementation(f"Cannot use --implementation {reference}: {name} {why}; {hint}")
-    return _implementation(f"{place}:{name}", reference, kind, found)
+    return _implementation(f"{place}:{name}", reference, kind, found, target)
 
 
 def wrapped(make: Maker, kind: str = "") -> Implementation:
@@ -134,8 +143,17 @@ def wrapped(make: Maker, kind: str = "") -> Implementation:
     name = _name(make)
     if kind not in _MODES:
         raise ValueError(f"Expected kind to be one of {', '.join(_MODES)} for {name}, which subclasses none of them, but got {kind=}")
-    id = f"{innermost(make).__module__}:{name}"
-    return _implementation(id, f"{kind}={id}", kind, make)
+    module = innermost(make).__module__
+    id = f"{module}:{name}"
+    # What stands there may be another, as the class itself is where a functools.partial of it was given.
+    stands = module in sys.modules and _named(sys.modules[module], name) is make and _is_importable(module)
+    return _implementation(id, f"{kind}={id}" if stands else "", kind, make, id if stands else "")
+
+
+def _is_importable(module: str) -> bool:
+    """Whether another process finds ``module`` under its name: not the program itself, nor a file that is loaded under another name."""
+    file = Path(getattr(sys.modules[module], "__file__", None) or f"{module}.py")
+    return module != "__main__" and module.rpartition(".")[2] in (file.stem, file.parent.name)
 
 
 def innermost(make: Maker) -> Any:
@@ -154,7 +172,7 @@ def _kind(make: Maker) -> str:
     return next((kind for kind, base in _BASES if isinstance(made, type) and issubclass(made, base)), "")
 
 
-def _implementation(id: str, reference: str, kind: str, make: Maker) -> Implementation:
+def _implementation(id: str, reference: str, kind: str, make: Maker, imported_from: str) -> Implementation:
     said = innermost(make).__doc__
     summary = (said or "").strip().splitlines()
     return Implementation(
@@ -164,6 +182,7 @@ def _implementation(id: str, reference: str, kind: str, make: Maker) -> Implemen
         constructor=partial(_maker, make),
         capabilities=Capabilities(modes=_MODES[kind]),
         reference=reference,
+        imported_from=imported_from,
     )
 
 

@@ -19,7 +19,6 @@ import re
 import sys
 import textwrap
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import harness
@@ -50,6 +49,9 @@ return values, {GRADIENTS}
 #: How far apart two right layers may be, of numbers of order one. Wider than the harness itself allows: a demonstration shall be short
 #: and never wrong about a right layer. Half types round by 5e-4 (float16) and 4e-3 (bfloat16) at every step.
 _CLOSE = {"float64": 1e-10, "float32": 1e-5, "float16": 4e-3, "bfloat16": 2e-2}
+
+#: What stands in place of a script where nothing could import the implementation: a comment, which can be pasted too.
+NO_SCRIPT = "# No script shows this: what was tested is nowhere under a name by which it could be imported.\n"
 
 #: What demonstrations use of the standard library.
 _MODULES = ("contextlib", "copy", "gc", "io", "os", "pickle", "random", "threading", "warnings")
@@ -154,22 +156,15 @@ def _imported(implementation: Implementation, layer: Layer) -> tuple[list[str], 
     """The lines that import an implementation and the expression that builds the layer, or None where nothing could import it."""
     options = "".join(f", {name}={value!r}" for name, value in layer.options().items() if name != "nonlinearity")
     described = f"Layer(Mode.{layer.mode.name}, {layer.input_size}, {layer.hidden_size}{options})"
-    target = implementation.reference
-    if target.partition("=")[0] in ("rnn", "gru", "lstm"):
-        target = target.partition("=")[2]
-    place, _, name = target.rpartition(":")
-    a_file = place.endswith(".py") or "/" in place
-    build = implementation.build
-    if target and isinstance(build, partial) and callable(build.args[0]):
-        # What the reference names is called as nn's class is.
-        if not name.isidentifier():  # made inside of a function or a class
-            return None
-        call = layer.expression().partition("(")[2]
-        if a_file:
+    if implementation.imported_from and implementation.switches is nullcontext:
+        place, _, name = implementation.imported_from.rpartition(":")
+        outer, construction = name.partition(".")[0], f"{name}({layer.expression().partition('(')[2]}"
+        if place.endswith(".py") or "/" in place:
             path = Path(place).expanduser().resolve()
-            taken = f"from {path.stem} import {name}" if path.stem.isidentifier() else f"{name} = __import__({path.stem!r}).{name}"
-            return [*_on_path(path.parent), taken], f"{name}({call}"
-        return [*_on_path(_root(place)), f"from {place} import {name}"], f"{name}({call}"
+            taken = f"from {path.stem} import {outer}" if path.stem.isidentifier() else f"{outer} = __import__({path.stem!r}).{outer}"
+            return [*_on_path(path.parent), taken], construction
+        return [*_on_path(_root(place)), f"from {place} import {outer}"], construction
+    target, build = implementation.reference, implementation.build
     root, described_by = _on_path(Path(harness.__file__).parents[1]), "from harness.layer import Layer, Mode"
     if target:
         return [*root, described_by, "from harness.registry import resolve"], f"resolve({_absolute(target)!r}).build({described})"
@@ -181,7 +176,10 @@ def _imported(implementation: Implementation, layer: Layer) -> tuple[list[str], 
 
 
 def _absolute(reference: str) -> str:
-    """A reference that means the same in every folder."""
+    """A reference to an Implementation, which says itself what it is, that means the same in every folder."""
+    kind, _, target = reference.partition("=")
+    if kind in ("rnn", "gru", "lstm"):
+        reference = target
     place, _, name = reference.rpartition(":")
     return f"{Path(place).expanduser().resolve()}:{name}" if place.endswith(".py") or "/" in place else reference
 
