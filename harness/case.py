@@ -35,7 +35,8 @@ class Case:
     *remembering* weights carry the initial state through a long sequence (forget or update gates open, recurrent
     matrices near a permutation), without which a long sequence tests neither the initial state nor history; *readable* weights
     make every layer but the first answer, at each step, with a function of that step's input alone that can be inverted
-    (see :func:`read_back`); without biases, whose gates stay half open, of one step from a state of zeros.
+    (see :func:`read_back`); without biases, whose gates stay half open, of one step from a state of zeros; *steady* weights keep
+    every activation where a half type resolves it: no gate near its end, and no relu near its kink.
     ``seed`` fixes the weights, ``seed`` and ``inputs_seed`` together everything else. ``name`` marks a case that people know by name.
     """
 
@@ -46,7 +47,7 @@ class Case:
     enforce_sorted: bool = False
     batched: bool = True
     given_state: bool = True
-    weights: Literal["plain", "remembering", "readable"] = "plain"
+    weights: Literal["plain", "remembering", "readable", "steady"] = "plain"
     dtype: DType = "float32"
     device: str = "cpu"
     seed: int = 0
@@ -165,10 +166,14 @@ def draw(case: Case) -> Arrays:
         _make_remember(layer, weights, generator)
     elif case.weights == "readable":
         _make_readable(layer, weights, lifted=case.dtype != "float64")
+    elif case.weights == "steady":
+        _make_steady(layer, weights)
 
     generator = np.random.Generator(np.random.PCG64([case.seed, 1 + case.inputs_seed]))
     # A factor sqrt(3) gives inputs unit variance.
     x = uniform(case.steps, case.batch, layer.input_size, scale=3.0**0.5)
+    if case.weights == "steady" and layer.mode is Mode.RNN_RELU and not layer.bias:
+        x[:, :, 0] = _PUSH
     h0 = uniform(*layer.h_shape(case.batch))
     c0 = uniform(*layer.c_shape(case.batch), scale=1.5) if layer.has_cell_state else None
     cotangents = {"output": uniform(case.steps, case.batch, layer.output_size) * case.valid[:, :, None], "h_n": uniform(*h0.shape)}
@@ -249,6 +254,36 @@ def read_back(layer: Layer, output: Array) -> Array:
     whole = 1.0 if layer.bias or layer.mode is Mode.RNN_TANH else 2.0
     inverse: Array = np.arctanh(whole * output)
     return (np.arctanh(whole * inverse) if layer.mode is Mode.LSTM else inverse) / _READ_SCALE
+
+
+#: What opens every other unit of a steady relu and shuts the rest, and how much at the most all inputs, and all of the state, add to it.
+_PUSH, _READ, _KEPT = 1.5, 0.15, 0.3
+
+
+def _make_steady(layer: Layer, weights: dict[str, Array]) -> None:
+    """Changes the weights in place so that a half type errs by little: in a tanh RNN half as large, and with relu every unit always open
+    or always shut. The gates of an LSTM and a GRU are so as they are drawn.
+
+    What opens and shuts it is its bias, and without biases the first feature: of x a constant, of what a layer answers its first unit,
+    which is open. No unit of a first layer goes beyond the U of U = 1.5 + 0.15 * sqrt(3) + 0.3 * U, which is 2.5, and none that is open
+    below 0.5.
+    """
+    for _, _, _, suffix in layer.slots():
+        own = {name: weights[f"{name}{suffix}"] for name in ("weight_ih", "weight_hh", *(("bias_ih", "bias_hh") if layer.bias else ()))}
+        if layer.mode is Mode.RNN_TANH:
+            own["weight_ih"] *= 0.5
+            own["weight_hh"] *= 0.5
+        if layer.mode is not Mode.RNN_RELU:
+            continue
+        for name, most in (("weight_ih", _READ), ("weight_hh", _KEPT)):
+            own[name] *= most / np.abs(own[name]).sum(axis=1, keepdims=True)
+        push = np.where(np.arange(layer.hidden_size) % 2, -1.0, 1.0)
+        if layer.bias:
+            own["bias_ih"] *= 0.2
+            own["bias_hh"] *= 0.2
+            own["bias_ih"] += _PUSH * push
+        else:
+            own["weight_ih"][:, 0] = push
 
 
 def _make_remember(layer: Layer, weights: dict[str, Array], generator: np.random.Generator) -> None:

@@ -34,6 +34,9 @@ class Rounding(Protocol):
     def __call__(self, a: Array, least: float | Array | None = None) -> Array:
         """``a`` as the arithmetic has it; errors are relative to each value, or to ``least`` where that is larger."""
 
+    def sum(self, a: Array) -> Array:
+        """A running sum ``a``, to which a term was just added, as the arithmetic has it."""
+
     def either(self, a: Array, least: Array) -> Array:
         """``a`` as far off as the arithmetic may have it, above in one copy and below in the next: its sign is both where it is open."""
 
@@ -42,6 +45,9 @@ class _Exact:
     """No rounding beyond float64's own."""
 
     def __call__(self, a: Array, least: float | Array | None = None) -> Array:
+        return a
+
+    def sum(self, a: Array) -> Array:
         return a
 
     def either(self, a: Array, least: Array) -> Array:
@@ -284,7 +290,7 @@ def _step_backward(
 
     def add(kind: str, part: Array) -> None:
         name = kind + suffix
-        gradients[name] = rounding(gradients[name] + seams.passed(slot, t, kind, part))
+        gradients[name] = rounding.sum(gradients[name] + seams.passed(slot, t, kind, part))
 
     direct_h: Array | float = 0.0
     d_prev_c = None

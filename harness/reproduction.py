@@ -131,6 +131,9 @@ def _weights(case: Case) -> list[str]:
         own, read = (1.0, 0.1) if mode is Mode.RNN_TANH else (0.96, 0.3)
         matrix = f'{own} * torch.eye({size}).roll(1, 0) + 0.02 * p.data if "weight_hh" in name else {read} * p.data'
         return [f"{each}p.data = {matrix}"]
+    if case.weights == "steady" and mode is Mode.RNN_RELU and layer.bias:
+        # As far from its kink as this, no rounding decides whether a unit is open.
+        return [f'{each}p.data = p.data / 8 + (1.5 * (-1.0) ** torch.arange({size}) if "bias_ih" in name else 0)']
     if case.weights == "readable":
         # The second layer answers with an invertible function of its input alone, of that of the first H features: what is zero was
         # dropped. A relu's first layer is lifted, so that nothing else is zero.

@@ -192,3 +192,12 @@ def test_cases_that_differ_have_different_ids() -> None:
 def test_refuses_what_cannot_be_a_case(options: dict[str, Any], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         Case(**{"layer": LSTM, **options})
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_steady_weights_keep_every_relu_away_from_its_kink(bias: bool) -> None:
+    layer = Layer(Mode.RNN_RELU, 20, 24, num_layers=3, bidirectional=True, bias=bias)
+    for seed in range(10):
+        units = oracle.evaluate(Case(layer, steps=40, batch=4, weights="steady", dtype="bfloat16", seed=seed)).output.reshape(-1, 2, 24)
+        assert units[..., ::2].min() > 0.3 and units.max() < 4
+        assert (units[..., 1::2] == 0).all()

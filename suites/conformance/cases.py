@@ -16,7 +16,9 @@ _LAYER_OPTIONS = {"num_layers", "bias", "batch_first", "dropout", "bidirectional
 
 
 def make(mode: Mode, input_size: int = 3, hidden_size: int = 5, **options: Any) -> Case:
-    """A case; options of the layer and of the case are told apart by name."""
+    """A case; options of the layer and of the case are told apart by name. In half types its weights are steady if none are named."""
+    if options.get("dtype") in ("bfloat16", "float16"):
+        options.setdefault("weights", "steady")
     layer = {name: options.pop(name) for name in list(options) if name in _LAYER_OPTIONS}
     return Case(Layer(mode, input_size, hidden_size, **layer), **options)
 

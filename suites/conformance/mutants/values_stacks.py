@@ -204,10 +204,10 @@ class BatchFirstRestartsAt512(Sound):
 
 @mutant("values.long_sequence", Mode.LSTM)
 class HalfForgetsAt512(Sound):
-    """In float16 the cell state starts from zero again at step 512."""
+    """In bfloat16 the cell state starts from zero again at step 512."""
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        return super().step(x, h, 0 * c if t == 512 and x.dtype == torch.float16 else c, w, t, slot)
+        return super().step(x, h, 0 * c if t == 512 and x.dtype == torch.bfloat16 else c, w, t, slot)
 
 
 @mutant("values.long_sequence")
