@@ -8,7 +8,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from harness.outcome import Outcome
+from harness.outcome import Outcome, Severity
 from harness.telling import likely_causes
 from reports import costs, speed
 from reports.load import Frames
@@ -35,6 +35,14 @@ BREAKING = tuple(outcome for outcome in Outcome if outcome.fails_run)
 
 NO_RIGHT_ANSWER = tuple(outcome for outcome in BREAKING if outcome is not Outcome.OUT_OF_MEMORY)
 """What costs a timed implementation the name of a drop-in: too little memory for one size is no wrong answer."""
+
+
+def gravity(severity: str) -> int:
+    """By what contracts are sorted: MUST before SHOULD before MAY, and last what a file calls otherwise."""
+    return _GRAVITY.get(severity, len(_GRAVITY))
+
+
+_GRAVITY = {str(severity): place for place, severity in enumerate(Severity)}
 
 
 class Suitability(StrEnum):
@@ -285,8 +293,8 @@ def _judge(
         reasons = []
         if len(broken):
             levels = broken["severity"].value_counts()
-            split = ", ".join(f"{levels[level]} {level}" for level in ("MUST", "SHOULD", "MAY") if level in levels)
-            reasons.append(f"breaks {counted(len(broken), 'contract')} of {len(asked)} ({split})")
+            split = ", ".join(f"{levels[level]} {level}" for level in sorted(levels.index, key=gravity) if level)
+            reasons.append(f"breaks {counted(len(broken), 'contract')} of {len(asked)}" + (f" ({split})" if split else ""))
         if len(wrong):
             reasons.append(f"wrong or no answer on {counted(len(wrong), 'timed workload')}")
         return Suitability.NOT_DROP_IN, "; ".join(reasons)

@@ -32,9 +32,14 @@ def hardware(environment: Environment) -> dict[str, str]:
     """Processor, cores and GPUs, by which machines of one name are told apart; only what is told."""
     found = {name: str(environment[name]) for name in ("cpu", "cores") if environment.get(name)}
     if "gpus" in environment:
-        gpus = environment["gpus"] if isinstance(environment["gpus"], (list, tuple)) else []
-        found["gpus"] = ", ".join(str(mapping(gpu).get("name", gpu)) for gpu in gpus) or "none"
+        found["gpus"] = ", ".join(gpus(environment)) or "none"
     return found
+
+
+def gpus(environment: Environment) -> list[str]:
+    """The names of the GPUs."""
+    told = environment.get("gpus")
+    return [str(mapping(gpu).get("name", gpu)) for gpu in told] if isinstance(told, (list, tuple)) else []
 
 
 def differing(base: Iterable[Environment], head: Iterable[Environment]) -> list[Differing]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from harness.statistics import LEVEL, Verdict
 from reports import comparison, speed, summary_versus, view_conformance, view_speed, view_verdict
-from reports.analysis import BREAKING, NO_RIGHT_ANSWER, Findings
+from reports.analysis import BREAKING, NO_RIGHT_ANSWER, Findings, gravity
 from reports.changes import changes
+from reports.environments import gpus
+from reports.fields import mapping
 from reports.figures.style import MODE_NAMES
 from reports.frames import Frames
 from reports.markdown import code, cut, fenced, folded, heading_code, limited, sentence
@@ -149,11 +151,8 @@ def _wrong(findings: Findings) -> dict[str, tuple[list[Any], list[Any]]]:
     failed = checked[checked["outcome"].isin(BREAKING)]
     timed = findings.newest_cells
     wrong = timed[timed["outcome"].isin(NO_RIGHT_ANSWER)]
-    # MUST before SHOULD before MAY, and then in the order of the catalogue.
-    grave = {
-        row.contract: (("MUST", "SHOULD", "MAY").index(row.severity) if row.severity else 3, place)
-        for place, row in enumerate(rows(contracts))
-    }
+    # The gravest first, and then in the order of the catalogue.
+    grave = {row.contract: (gravity(row.severity), place) for place, row in enumerate(rows(contracts))}
     answer = {}
     for name in findings.implementations:
         own = sorted(rows(failed[failed["implementation"] == name]), key=lambda row: grave[row.contract])
@@ -232,9 +231,8 @@ def _environment(frames: Frames) -> str:
     told = []
     for row in rows(frames.runs):
         environment = row.environment
-        versions = environment.get("versions") or {}
-        gpus = [str(gpu.get("name", "GPU")) if isinstance(gpu, dict) else str(gpu) for gpu in environment.get("gpus") or []]
-        parts = [row.machine, environment.get("cpu"), environment.get("cores") and f"{environment['cores']} cores", *gpus]
+        versions = mapping(environment.get("versions"))
+        parts = [row.machine, environment.get("cpu"), environment.get("cores") and f"{environment['cores']} cores", *gpus(environment)]
         parts += [f"{name} {versions[name]}" for name in ("torch", "python", "cuda", "cudnn") if versions.get(name)]
         told.append(", ".join(str(part) for part in parts if part))
     distinct = list(dict.fromkeys(told))

@@ -7,6 +7,8 @@ from typing import Any
 import pandas as pd
 
 from reports.analysis import Findings
+from reports.environments import gpus
+from reports.fields import mapping, number
 from reports.figures.style import MODE_NAMES, modes
 from reports.tables import counted, rows
 
@@ -52,11 +54,10 @@ def run_rows(findings: Findings) -> list[dict[str, Any]]:
     answer = []
     for row in rows(findings.frames.runs):
         environment = row.environment
-        settings = dict(environment.get("settings") or {})
-        variables = settings.pop("variables", None) or {}
-        versions = environment.get("versions") or {}
-        gpus = [gpu.get("name", "GPU") if isinstance(gpu, dict) else str(gpu) for gpu in environment.get("gpus") or []]
-        memory, load = environment.get("memory"), environment.get("load")
+        settings = dict(mapping(environment.get("settings")))
+        variables = mapping(settings.pop("variables", None))
+        versions = mapping(environment.get("versions"))
+        memory, load = number(environment.get("memory")), number(environment.get("load"))
         facts = {
             "File": row.path,
             "SHA-256": row.sha256,
@@ -71,14 +72,14 @@ def run_rows(findings: Findings) -> list[dict[str, Any]]:
             "CPU": " · ".join(
                 str(part) for part in (environment.get("cpu"), environment.get("cores") and f"{environment['cores']} cores") if part
             ),
-            "Memory": f"{memory / 1e9:.0f} GB" if isinstance(memory, (int, float)) else "",
-            "GPU": ", ".join(gpus),
+            "Memory": "" if memory is None else f"{memory / 1e9:.0f} GB",
+            "GPU": ", ".join(gpus(environment)),
             "Load at the start": "" if load is None else f"{load:.2f}",
             "Versions": ", ".join(f"{name} {version}" for name, version in versions.items() if version),
             "Absent": ", ".join(name for name, version in versions.items() if not version),
             "Settings": ", ".join(f"{name}={value}" for name, value in settings.items()),
             "Variables": " ".join(f"{name}={value}" for name, value in variables.items()),
-            "Policy": ", ".join(f"{name}={value}" for name, value in row.policy.items()),
+            "Policy": ", ".join(f"{name}={value}" for name, value in mapping(row.policy).items()),
         }
         answer.append({"run": row.run, "complete": row.complete, "facts": {name: str(value) for name, value in facts.items() if value}})
     return answer

@@ -14,11 +14,13 @@ from harness.outcome import Outcome
 from harness.record import Mutation
 from reports import Frames, load
 from reports.__main__ import main
+from reports.analysis import Findings
 from reports.summary import MOST, summary
 from reports.tests import specimen
 from reports.tests.gfm import Seen, seen
 from reports.tests.specimen import HOSTILE
 from reports.tests.test_analysis import ROUNDS, cell, check, passing, slower
+from reports.view_runs import machine_facts
 
 Run = Callable[..., Path]
 TABLE = ("table", "thead", "tbody", "tr", "th", "td")
@@ -83,6 +85,18 @@ def test_broken_contracts_are_told_with_their_messages_the_gravest_first(run: Ru
     assert "two crashed\nsegmentation `fault`\n" in page.codes, "one of them with the whole message"
 
 
+def test_a_severity_that_nobody_knows_comes_last(run: Run) -> None:
+    facts = {"a.one": {"severity": "SHALL"}, "a.two": {"severity": "MAY"}, "a.three": {"severity": ["MUST"]}}
+    failed = [check("x:a", name, Outcome.FAILED, severity="SHALL") for name in facts]
+    path = run(*failed, contracts=facts)
+    assert [line[:2] for line in _table(_page(path), "contract or workload")] == [
+        ["a.two", "MAY"],
+        ["a.one", "SHALL"],
+        ["a.three", "['MUST']"],
+    ]
+    assert "breaks 3 contracts of 3 (1 MAY, 1 SHALL, 1 ['MUST'])" in _page(path).text
+
+
 def test_the_likely_causes_of_failures_are_told_before_them(run: Run) -> None:
     hints = ["h_0 <b>taken</b> for zero", "", "h_0 <b>taken</b> for zero"]
     page = _page(run(*(check("x:a", "a.one", Outcome.FAILED, message="off", case=f"c{k}", hint=hint) for k, hint in enumerate(hints))))
@@ -133,6 +147,15 @@ def test_files_that_were_cut_short_and_a_loaded_machine_are_warned_of(run: Run) 
 def test_the_environment_is_one_line(run: Run) -> None:
     text = _page(run(*passing("x:a")), run(*passing("x:b"))).text
     assert text.endswith("Ran on specimen, An Imaginary CPU @ 2.50GHz, 2 cores, torch 2.13.0, python 3.11.9.")
+
+
+@pytest.mark.parametrize("fact", ["settings", "load", "versions", "gpus", "memory", "cpu", "cores"])
+def test_an_environment_of_odd_content_is_told_as_far_as_it_goes(fact: str, run: Run) -> None:
+    for odd in ("text", ["text"], 5, {"text": None}, True):
+        frames = load(run(*passing("x:a"), environment={**specimen.header().environment, fact: odd}))
+        assert "Ran on specimen" in seen(summary(frames).text).text
+        (facts,) = machine_facts(Findings(frames))
+        assert facts["Machine"] == "specimen"
 
 
 def test_two_machines_are_told_apart_in_every_table(run: Run) -> None:
