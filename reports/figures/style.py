@@ -180,11 +180,17 @@ def modes(present: Sequence[str]) -> list[str]:
     return [name for name in MODE_NAMES if name in set(present)] + sorted(set(present) - set(MODE_NAMES))
 
 
+LONGEST = 120
+"""Letters of a file name without suffix at most; file systems take 255 bytes of all of it."""
+
+
 def slug(*parts: str) -> str:
-    """A file name made of ``parts``: lower case, with nothing in it that a file system or a shell minds."""
+    """A file name made of ``parts``: lower case, with nothing in it that a file system or a shell minds, and of a long one both ends."""
     text = "-".join(part for part in parts if part).lower()
     kept = "".join(letter if letter.isascii() and letter.isalnum() else "-" for letter in text)
-    return "-".join(piece for piece in kept.split("-") if piece)
+    name = "-".join(piece for piece in kept.split("-") if piece)
+    end = LONGEST // 2
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1 - end].rstrip('-')}-{name[-end:].lstrip('-')}"
 
 
 def length_axis(axes: Axes, lengths: Sequence[int], label: bool = True) -> None:

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from harness.record import Versus
 from reports import load, page, view_versus
 from reports.__main__ import main
 from reports.analysis import Findings
-from reports.figures import versus
+from reports.figures import style, versus
 from reports.side_by_side import SideBySide
 from reports.summary import MOST, summary
 from reports.tests import specimen
@@ -160,6 +161,14 @@ def test_the_figure_has_every_pair_and_every_ratio(tmp_path: Path) -> None:
     assert points == {None: 5 * 6, "versus-slower": 1, "versus-faster": 1, "versus-same": 1, "versus-undecided": 2}
     assert {gid: len(texts) for gid, texts in drawing.hover.items()} == {gid: n for gid, n in points.items() if gid}
     assert "torch:onednn · release/lstm-T64: 1.081× (1.071 to 1.089), slower, 6 pairs" in drawing.alternative
+
+
+def test_names_that_are_too_long_for_a_file_are_cut_and_stay_apart(tmp_path: Path) -> None:
+    wheels = [f"torch @ https://download.pytorch.org/whl/{'nightly/' * 12}torch-2.{minor}.0-cp311-linux.whl" for minor in (11, 12, 13)]
+    runs = [_run(tmp_path, replace(_versus("w"), base=base, head=head)) for base, head in pairwise(wheels)]
+    page.write(load(runs), tmp_path / "out")
+    names = sorted(path.stem for path in (tmp_path / "out" / "figures").glob("*.png"))
+    assert len(names) == 2 and all(len(name) <= style.LONGEST and name.endswith("-cp311-linux-whl") for name in names)
 
 
 @pytest.mark.parametrize("implementations", [["torch:onednn"], ["torch:onednn", "lstm=a/long/way/to/the/file/of/layers.py:Mine"]])
