@@ -13,6 +13,12 @@ from harness.outcome import Outcome
 from reports import costs
 from reports.figures import style
 
+HIGHEST = 0.35
+"""Of the height of a panel what the strip takes at most; with many rows these are lower, and so are their marks."""
+
+_ROW, _AROUND = 0.055, 0.03
+"""Of the height of a panel what a row takes, and what is around all of them."""
+
 
 def mark(
     axes: list[Axes], missing: list[list[Any]], order: list[str], looks: dict[str, style.Series], passed: str = ""
@@ -23,17 +29,19 @@ def mark(
     """
     present = [{row.implementation for row in own} for own in missing]
     affected = [[name for name in order if name in names] for names in present]
-    height = 0.055 * max(map(len, affected)) + 0.03
     hover: dict[str, list[str]] = {}
     if not any(affected):
         return set(), hover
+    most = max(map(len, affected))
+    step = min(_ROW, (HIGHEST - _AROUND) / most)
+    height, scale = step * most + _AROUND, step / _ROW
     # The panels share their axis, so room is made once, for the panel that needs most.
     low, high = axes[0].get_ylim()
     axes[0].set_ylim(low * (low / high) ** (height / (1 - height)), high)
     for number, (panel, own, names_here) in enumerate(zip(axes, missing, affected, strict=True)):
         panel.add_patch(Rectangle((0, 0), 1, height, transform=panel.transAxes, facecolor=style.RULE, alpha=0.6, linewidth=0, zorder=0.4))
         for position, name in enumerate(names_here):
-            y = 0.04 + 0.055 * position
+            y = step * (position + 0.5) + 0.4 * _AROUND
             lost: dict[str, list[Any]] = {}
             for row in own:
                 if row.implementation == name:
@@ -47,7 +55,7 @@ def mark(
                     linestyle="none",
                     color=looks[name].colour,
                     marker=style.GLYPHS[Outcome(outcome)].marker,
-                    markersize=6,
+                    markersize=max(6 * scale, 2.5),
                     gid=gid,
                 )
                 hover[gid] = [_lost(row, passed) for row in cells]
@@ -62,7 +70,7 @@ def mark(
                         textcoords="offset points",
                         ha="right",
                         va="center_baseline",
-                        fontsize=7,
+                        fontsize=max(7 * scale, 4),
                         color=style.INK,
                     )
     return {str(row.outcome) for own in missing for row in own}, hover

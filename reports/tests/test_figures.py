@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from harness.outcome import Outcome
 from harness.record import Conformance, Throughput
 from harness.workload import Pass
 from reports import load
 from reports.analysis import Findings
-from reports.figures import FIGURES, Drawing, costs, fastest, matrix, numerics, numerics_length, relative, style, throughput
+from reports.figures import FIGURES, Drawing, costs, fastest, matrix, numerics, numerics_length, relative, strip, style, throughput
 from reports.figures.throughput import EXAMPLES_DRAWN, SWEEPS_DRAWN
 from reports.inline import classed, compact, inline
 from reports.metrics import HOST_BOUND
@@ -150,6 +151,20 @@ def test_cells_of_which_nobody_says_how_many_tokens_they_are_have_a_speedup_and_
     assert draw(throughput, alone) == []
     told = "4 cells are in no figure of throughput, because the file does not say how many tokens a call has."
     assert unplotted(alone) == unplotted(findings) == [told]
+
+
+@pytest.mark.parametrize("number", [1, 5, 18, 40])
+def test_the_strip_of_cells_without_a_time_leaves_the_curves_most_of_the_panel(number: int, tmp_path: Path) -> None:
+    cells = [cell("torch:a", [2.0 * length], length) for length in (1, 8)]
+    cells += [cell(f"x:{k}", [], 8, Outcome.FAILED) for k in range(number)]
+    (drawing,) = draw(throughput, findings_of(tmp_path, *cells))
+    (panel,) = drawing.figure.axes
+    (box,) = panel.patches
+    heights = [float(np.asarray(line.get_ydata())[0]) for line in panel.lines if (line.get_gid() or "").startswith("lost-")]
+    assert isinstance(box, Rectangle) and len(set(heights)) == number
+    assert min(heights) > 0 and max(heights) < box.get_height() <= strip.HIGHEST
+    curve = next(line for line in panel.lines if line.get_gid() == "rate-0-0")
+    assert panel.transLimits.transform(panel.transScale.transform(np.asarray(curve.get_xydata())))[:, 1].min() >= box.get_height()
 
 
 def test_a_figure_says_what_its_pass_is(tmp_path: Path) -> None:
