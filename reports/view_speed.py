@@ -17,7 +17,7 @@ from reports.analysis import Findings
 from reports.figures.style import MODE_NAMES
 from reports.figures.throughput import SWEEP
 from reports.tables import counted, rows
-from reports.words import duration, engineering, floors, percent, size
+from reports.words import digits, duration, engineering, floors, percent, size
 
 CELLS_SHOWN = 4000
 """Rows of the table of timed cells, and of the table of costs."""
@@ -42,13 +42,13 @@ def cell_rows(findings: Findings) -> tuple[list[dict[str, Any]], int]:
                 "message": row.message.strip().split("\n", 1)[0][:200],
                 "limit": ("", "") if math.isnan(row.limit_share) else (f"{row.limit_share:.6g}", percent(row.limit_share)),
                 "rate": ("", "") if math.isnan(row.rate) else (f"{row.rate:.6g}", engineering(row.rate)),
-                "milliseconds": (f"{row.seconds:.6g}", f"{row.seconds * 1e3:.3g}") if timed else ("", ""),
-                "spread": f"{row.seconds_low * 1e3:.3g} to {row.seconds_high * 1e3:.3g}" if timed else "",
-                "gflops": ("", "") if math.isnan(row.gflops) else (f"{row.gflops:.6g}", f"{row.gflops:.3g}"),
-                "handed_over": "" if math.isnan(row.issued) else f"{row.issued * 1e3:.3g} / {row.device_seconds * 1e3:.3g}",
+                "milliseconds": (f"{row.seconds:.6g}", digits(row.seconds * 1e3)) if timed else ("", ""),
+                "spread": f"{digits(row.seconds_low * 1e3)} to {digits(row.seconds_high * 1e3)}" if timed else "",
+                "gflops": ("", "") if math.isnan(row.gflops) else (f"{row.gflops:.6g}", digits(row.gflops)),
+                "handed_over": "" if math.isnan(row.issued) else f"{digits(row.issued * 1e3)} / {digits(row.device_seconds * 1e3)}",
                 "samples": f"{row.samples} × {row.calls}{', interrupted' if row.stopped == 'interrupted' else ''}" if timed else "",
                 "memory": _memory(row),
-                "first": "" if math.isnan(row.first_call) else f"{row.first_call * 1e3:.3g}",
+                "first": "" if math.isnan(row.first_call) else digits(row.first_call * 1e3),
                 "agreement": " / ".join(floors(value) for value in (row.agreement_before, row.agreement_after) if not math.isnan(value)),
                 "kernels": row.kernels,
             }
@@ -260,6 +260,6 @@ def _seen(row: Any) -> dict[str, str]:
         "what": f"a slowdown of {100 * row.planted:g} %, found" if row.planted else "equal things, called different",
         "found": f"{found} of {row.trials}",
         "interval": f"{low:.1%} to {high:.1%}",
-        "seconds": "" if math.isnan(row.seconds) else f"{row.seconds:.2g}",
+        "seconds": "" if math.isnan(row.seconds) else digits(row.seconds),
         "most": f"{row.most_seconds:g}",
     }

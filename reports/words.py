@@ -14,15 +14,20 @@ def floors(ratio: float) -> str:
         return "not measured"
     if math.isinf(ratio):
         return "not finite"
-    return f"{ratio:.2g}×" if ratio < 100 else f"{engineering(ratio)}×" if ratio < 1e6 else f"{ratio:.1e}×"
+    if ratio >= 1e6:
+        return f"{ratio:.1e}×"
+    return f"{ratio:.2g}×" if ratio < 99.5 else f"{engineering(ratio)}×"
 
 
 def engineering(value: float) -> str:
     """``value`` with three significant digits and k, M, G, T or P."""
-    for limit, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{suffix}"
-    return f"{value:.3g}"
+    # Of what is shown: 999 700 are one M, and not 1000 k.
+    shown = float(f"{value:.3g}")
+    if abs(shown) < 1e18:
+        for limit, suffix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+            if abs(shown) >= limit:
+                return f"{shown / limit:.3g}{suffix}"
+    return f"{shown:.3g}"
 
 
 def digits(value: float) -> str:
@@ -49,6 +54,13 @@ def percent(share: float) -> str:
     return f"{100 * share:.0f} %" if share >= 0.0995 else f"{100 * share:.2g} %"
 
 
+def factor(value: float) -> str:
+    """A ratio with two decimals, below a tenth with two digits, and from a hundred on with none: ``1.44``, ``0.0033``, ``312``."""
+    if abs(value) < 0.0995:
+        return f"{value:.2g}"
+    return f"{value:.2f}" if abs(value) < 99.95 else digits(value)
+
+
 def times(speedup: float, low: float, high: float) -> str:
     """A speedup with its interval where it has one: ``1.44× (1.42 to 1.46)``."""
-    return f"{speedup:.2f}×" + ("" if math.isnan(low) else f" ({low:.2f} to {high:.2f})")
+    return f"{factor(speedup)}×" + ("" if math.isnan(low) else f" ({factor(low)} to {factor(high)})")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 from typing import Any
 
@@ -16,7 +17,7 @@ from harness.tolerance import FLOORS
 from reports.analysis import Findings, undeclared
 from reports.figures import layout, style
 from reports.tables import rows
-from reports.words import engineering
+from reports.words import engineering, floors
 
 TITLE = "Error over the noise floor"
 LEAST = 0.05
@@ -31,6 +32,12 @@ _ORDER = {name: place for place, name in enumerate(("float64", "float32", "bfloa
 def rank(dtype: str) -> tuple[int, str]:
     """By what dtypes are sorted: the widest first."""
     return _ORDER.get(dtype, len(_ORDER)), dtype
+
+
+def told(largest: float, median: float) -> str:
+    """The largest and the median error over floor, in words."""
+    # Of errors that are not finite there is no median either, unless others are.
+    return "none finite" if math.isnan(largest) else f"largest {floors(largest)}, median {floors(median)} the floor"
 
 
 def plans(findings: Findings) -> list[style.Plan]:
@@ -72,7 +79,7 @@ def _draw(machine: str, summary: pd.DataFrame, names: list[str], allowances: dic
             Line2D([], [], color=style.SEVERE, linestyle="none", marker="*", markersize=9, label="not finite (count)"),
         ]
         layout.finish(figure, title, "", handles, layout.Room(layout.labels(axes[:1])))
-    spoken = [f"{row.implementation} {row.dtype}: median {row.median:.2g}, largest {row.largest:.3g} floors." for row in rows(summary)]
+    spoken = [f"{row.implementation} {row.dtype}: {told(row.largest, row.median)}." for row in rows(summary)]
     return style.Drawing(
         name=style.slug("numerics", machine),
         title=title,

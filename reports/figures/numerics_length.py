@@ -139,7 +139,7 @@ def _curve(panel: Axes, shown: pd.DataFrame, look: style.Series, shift: float, h
 
 def _told(row: Any) -> str:
     where = f"T={row.first}" if row.longest == row.first else f"T={row.first} to {row.longest}"
-    told = f"{row.implementation} · {row.direction}, {row.dtype}, {where}: largest {row.largest:.2g}, median {row.median:.2g} floors"
+    told = f"{row.implementation} · {row.direction}, {row.dtype}, {where}: {numerics.told(row.largest, row.median)}"
     return f"{told}, of {counted(row.tensors, 'tensor')}" + (f", {row.not_finite} not finite" if row.not_finite else "")
 
 

@@ -15,6 +15,7 @@ from reports import speed
 from reports.analysis import Findings
 from reports.figures import layout, strip, style, throughput
 from reports.tables import counted, rows
+from reports.words import factor, times
 
 _ALONE = "timed without the baseline beside it"
 
@@ -102,8 +103,7 @@ def _lines(panel: Axes, mode: str, lines: dict[str, list[Any]], looks: dict[str,
         for decided, fill in ((True, look.colour), (False, style.PAPER)):
             shown = [row for row in line if (row.verdict != Verdict.UNDECIDED) == decided]
             hover[f"{gid}-{decided}"] = [
-                f"{name} · {mode} · T={row.sequence_length}: {row.speedup:.2f}× ({row.low:.2f} to {row.high:.2f}), {row.verdict}"
-                for row in shown
+                f"{name} · {mode} · T={row.sequence_length}: {times(row.speedup, row.low, row.high)}, {row.verdict}" for row in shown
             ]
             if shown:
                 panel.plot(
@@ -150,6 +150,6 @@ def _alternative(what: str, group: pd.DataFrame, modes: list[str]) -> str:
         parts = []
         for name in own["implementation"].unique():
             values = own.loc[own["implementation"] == name, "speedup"]
-            parts.append(f"{name} {values.min():.2f} to {values.max():.2f}")
+            parts.append(f"{name} {factor(values.min())} to {factor(values.max())}")
         sentences.append(f"{style.MODE_NAMES.get(mode, mode)} relative to {own['baseline'].iloc[0]}: {', '.join(parts)}.")
     return " ".join(sentences)

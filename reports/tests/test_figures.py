@@ -244,6 +244,25 @@ def test_undecided_ratios_are_hollow_and_decided_ones_filled(findings: Findings)
                     assert line.get_markerfacecolor() == line.get_color()
 
 
+def test_a_speedup_of_few_rounds_has_no_interval_and_a_small_one_its_digits(tmp_path: Path) -> None:
+    cells = [cell(name, [by] * 3, length) for name, by in (("torch:a", 1.0), ("x:b", 300.0)) for length in (1, 2)]
+    (drawing,) = draw(relative, findings_of(tmp_path, *cells))
+    (told, _), *_ = (texts for texts in drawing.hover.values() if texts)
+    assert told == "x:b · gru · T=1: 0.0033×, undecided"
+    assert "x:b 0.0033 to 0.0033" in drawing.alternative
+
+
+def test_where_nothing_is_finite_the_errors_have_words_and_no_nan(tmp_path: Path) -> None:
+    error = {"quantity": "y", "error": None, "floor": 1.0, "ratio": None, "allowance": 4.0, "elements": 1}
+    found = findings_of(tmp_path, *(check("x:a", "a.one", case=f"{k}", errors=[error], parameters={"steps": k}) for k in (1, 8)))
+    for module in (numerics, numerics_length):
+        (drawing,) = draw(module, found)
+        told = [drawing.alternative, drawing.caption, *(text for texts in drawing.hover.values() for text in texts)]
+        assert not re.search(r"\bnan\b", " ".join(told))
+    assert "x:a · forward, float32, T=1: none finite, of 1 tensor, 1 not finite" in drawing.hover["length-0-0-0-lost"]
+    assert "x:a float32: none finite." in draw(numerics, found)[0].alternative
+
+
 def test_the_matrix_has_one_glyph_for_every_contract_of_every_implementation(findings: Findings) -> None:
     figure = draw(matrix, findings)[0].figure
     glyphs = sum(points(line) for line in figure.axes[0].lines if line.get_linestyle() == "None")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from reports import view_speed, words
+from reports.tests.test_analysis import cell, findings_of
 from reports.view_speed import Entry
 
 
@@ -39,6 +41,40 @@ def test_sizes_are_binary_and_shares_per_cent() -> None:
         "3 GiB",
     ]
     assert [words.percent(value) for value in (0.000123, 0.0456, 0.0996, 0.43, 1.07)] == ["0.012 %", "4.6 %", "10 %", "43 %", "107 %"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(999.7, "1k"), (994, "994"), (999_700, "1M"), (999_400, "999k"), (9.996e14, "1P"), (2e18, "2e+18"), (0.0, "0"), (-999_700, "-1M")],
+)
+def test_a_letter_is_chosen_for_what_is_shown(value: float, text: str) -> None:
+    assert words.engineering(value) == text
+
+
+@pytest.mark.parametrize(
+    ("ratio", "text"),
+    [(0.123, "0.12×"), (3.9, "3.9×"), (99.6, "99.6×"), (99.96, "100×"), (1234, "1.23k×"), (999_700, "1M×"), (1.73e6, "1.7e+06×")],
+)
+def test_floors_have_no_exponent_below_a_million(ratio: float, text: str) -> None:
+    assert words.floors(ratio) == text
+
+
+@pytest.mark.parametrize(
+    ("given", "text"),
+    [
+        ((1.444, 1.42, 1.46), "1.44× (1.42 to 1.46)"),
+        ((1 / 300, 0.0032, 0.0035), "0.0033× (0.0032 to 0.0035)"),
+        ((2.0, math.nan, math.nan), "2.00×"),
+        ((312.3, 99.96, 1e5), "312× (100 to 100000)"),
+    ],
+)
+def test_a_speedup_has_two_digits_however_small_it_is(given: tuple[float, float, float], text: str) -> None:
+    assert words.times(*given) == text
+
+
+def test_the_table_of_cells_has_no_exponents_where_digits_will_do(tmp_path: Path) -> None:
+    (row,), _ = view_speed.cell_rows(findings_of(tmp_path, cell("x:a", [12.0] * 3, flops=90_096 * 10**9, first_call=13.0)))
+    assert (row["gflops"][1], row["milliseconds"][1], row["spread"], row["first"]) == ("7508", "12000", "12000 to 12000", "13000")
 
 
 def test_sentences_that_differ_in_their_numbers_are_one_with_their_range() -> None:
