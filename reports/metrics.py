@@ -30,6 +30,10 @@ LINE_FITS = 0.1
 whose changes up to a tenth nobody is told of (harness.watch)."""
 
 
+NO_TIME = 1e-12
+"""Seconds below which there is rounding alone: a part of a call that takes at most so long is none."""
+
+
 def median(samples: Sequence[float] | Array) -> float:
     """The median, NaN of nothing."""
     return quantile(samples, 0.5)

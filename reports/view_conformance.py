@@ -17,7 +17,10 @@ CASES_SHOWN = 5
 """Cases of one cell that are told in full; the rest are named."""
 
 MESSAGE_BUDGET = 1_000_000
-"""Characters of messages in one page. When it is used up, a message is cut to its first line."""
+"""Characters of messages in one page. When it is used up, a message is cut to its first :data:`MESSAGE_LEFT`."""
+
+MESSAGE_MOST, MESSAGE_LEFT = 8000, 200
+"""Characters of one message, at most and when the budget is used up."""
 
 SIZE_NAMES = {"steps": "T", "batch": "B", "input_size": "I", "hidden_size": "H", "num_layers": "L"}
 """The symbols of torch's documentation."""
@@ -137,9 +140,10 @@ def coverage_rows(findings: Findings) -> list[dict[str, Any]]:
 
 def _cell(counts: dict[Any, Any], detail: Detail | None) -> dict[str, Any]:
     outcome, cases = counts["outcome"], counts["cases"]
+    plain = detail is None and counts[outcome] == cases
     return {
         "outcome": outcome,
-        "text": "" if outcome == Outcome.UNAVAILABLE else str(cases) if detail is None else f"{counts[outcome]}/{cases}",
+        "text": "" if outcome == Outcome.UNAVAILABLE else str(cases) if plain else f"{counts[outcome]}/{cases}",
         "label": _spoken(counts),
         "detail": detail.id if detail else "",
     }
@@ -174,13 +178,15 @@ def _details(
         for key in order:
             if position < len(grouped[key]):
                 row, alike = grouped[key][position]
-                message = row.message if len(row.message) <= min(left, 8000) else row.message[: min(max(left, 200), 8000)].rstrip() + " …"
+                most = min(max(left, MESSAGE_LEFT), MESSAGE_MOST)
+                message = row.message if len(row.message) <= most else row.message[:most].rstrip() + " …"
                 left -= len(message)
                 told[key].append(_case(row, alike, message, errors.get(row.line, [])))
     answer = {}
     for number, key in enumerate(order):
-        rest = [row.case for row, _ in grouped[key][CASES_SHOWN:]]
-        others = f"{counted(len(rest), 'further case')}: {', '.join(rest[:20])}{', …' if len(rest) > 20 else ''}" if rest else ""
+        rest = grouped[key][CASES_SHOWN:]
+        number, names = sum(alike for _, alike in rest), [row.case for row, _ in rest[:20]]
+        others = f"{counted(number, 'further case')}: {', '.join(names)}{', …' if number > len(names) else ''}" if rest else ""
         answer[key] = Detail(
             f"d{first + number}", key[0], key[1], findings.machine, counts[key]["outcome"], _spoken(counts[key]), told[key], others
         )

@@ -138,7 +138,9 @@ def _part(row: Any, seconds: float, low: float, high: float) -> Entry:
     if math.isnan(seconds):
         return Entry()
     doubt = (f"off by {percent(row.misfit)}",) if row.misfit > metrics.LINE_FITS else ()
-    if low <= 0 <= high:
+    if high < metrics.NO_TIME:
+        return Entry("none seen", notes=doubt)
+    if low <= 0:
         return Entry("not seen", notes=(f"at most {duration(high)[0]}", *doubt))
     text, *ends = duration(seconds, low, high)
     return Entry(text, f"{seconds:.6g}", (" to ".join(ends), *doubt))
@@ -208,15 +210,18 @@ _NUMBER = re.compile(r"(?<![\w.])\d+(?:\.\d+)?(?!\w)")
 def merged(told: list[list[str]]) -> list[tuple[str, int]]:
     """Sentences that differ only in their numbers as one, with how many of ``told`` have it, the most frequent first."""
     found: dict[str, list[list[str]]] = {}
-    for sentences in told:
-        for shape, numbers in {_NUMBER.sub("\0", sentence): _NUMBER.findall(sentence) for sentence in sentences}.items():
-            found.setdefault(shape, []).append(numbers)
+    whose: dict[str, set[int]] = {}
+    for place, sentences in enumerate(told):
+        for sentence in sentences:
+            shape = _NUMBER.sub("\0", sentence)
+            found.setdefault(shape, []).append(_NUMBER.findall(sentence))
+            whose.setdefault(shape, set()).add(place)
     answer = []
     for shape, members in found.items():
         ranges = [list(dict.fromkeys((min(slot, key=float), max(slot, key=float)))) for slot in zip(*members, strict=True)]
         parts = shape.split("\0")
         told_range = ["–".join(ends) for ends in ranges]
-        answer.append(("".join(a + b for a, b in zip(parts, [*told_range, ""], strict=True)), len(members)))
+        answer.append(("".join(a + b for a, b in zip(parts, [*told_range, ""], strict=True)), len(whose[shape])))
     return sorted(answer, key=lambda pair: -pair[1])
 
 

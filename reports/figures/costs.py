@@ -197,8 +197,7 @@ def _row(marks: tuple[_Marks, ...], row: Any, at: _At) -> None:
     for what, value, low, high in ((setup, row.setup, row.setup_low, row.setup_high), (step, row.step, row.step_low, row.step_high)):
         if math.isnan(value):
             what.word(at, f"fewer than {metrics.LEAST_LENGTHS} lengths" if row.sequence_length else "; ".join(row.lost) or "no time")
-        # Below a picosecond there is rounding alone.
-        elif high < 1e-12:
+        elif high < metrics.NO_TIME:
             what.word(at, "none seen")
         elif low <= 0:
             what.at_most(at, high, told)
@@ -262,15 +261,21 @@ def _handles(group: pd.DataFrame) -> list[Line2D]:
 def _told(row: Any) -> str:
     parts = [f"{row.implementation} · {row.mode}"]
     if not math.isnan(row.setup):
-        parts += [f"{name} {' to '.join(duration(value, low, high)[1:])}, about {duration(value)[0]}" if low > 0 else
-                  f"{name} at most {duration(high)[0]}" for name, value, low, high in
-                  (("set-up", row.setup, row.setup_low, row.setup_high), ("step", row.step, row.step_low, row.step_high))]  # fmt: skip
+        parts.append(f"set-up {_part(row.setup, row.setup_low, row.setup_high)}")
+        parts.append(f"step {_part(row.step, row.step_low, row.step_high)}")
     if not math.isnan(row.warm_up_cost):
         parts.append(f"warm-up {duration(row.warm_up_cost)[0]} {_pays(row)}".strip())
     if not math.isnan(row.memory_bytes):
         peak = metrics.peak(row.memory_bytes, row.memory_resolution)
         parts.append(f"memory {'at most ' if peak.bounded else ''}{size(peak.bytes)} at T={row.sequence_length}")
     return "; ".join([*parts, *row.lost])
+
+
+def _part(seconds: float, low: float, high: float) -> str:
+    """Set-up or step in words."""
+    if high < metrics.NO_TIME:
+        return "none seen"
+    return f"at most {duration(high)[0]}" if low <= 0 else f"{' to '.join(duration(seconds, low, high)[1:])}, about {duration(seconds)[0]}"
 
 
 def _caption(keys: dict[str, str], group: pd.DataFrame) -> str:

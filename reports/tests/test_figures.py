@@ -404,6 +404,14 @@ def test_an_axis_of_costs_has_two_labels_however_alike_they_are(tmp_path: Path) 
     assert all(low < place < high for place in (*panel.get_xticks(), *peaks.values()))
 
 
+def test_a_set_up_below_nothing_is_none_seen_wherever_it_is_told(tmp_path: Path) -> None:
+    # 2 T - 1 seconds.
+    (drawing,) = draw(costs, findings_of(tmp_path, *(cell("x:a", [2.0 * length - 1] * 6, length) for length in (1, 2, 4))))
+    assert "none seen" in [text.get_text() for text in drawing.figure.axes[0].texts]
+    told = "x:a · gru; set-up none seen; step 2 to 2, about 2 s"
+    assert any(told in text for texts in drawing.hover.values() for text in texts)
+
+
 def test_the_costs_are_drawn_at_their_values_and_words_stand_where_there_is_none(tmp_path: Path) -> None:
     # 2 + 3 T; the warm-up of x:b costs 9 s more than a call, which takes half as long as the baseline's: 18 / T = 8.
     def timed(name: str, by: float, **changes: Any) -> list[Throughput]:

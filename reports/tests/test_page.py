@@ -20,13 +20,13 @@ from harness.outcome import Outcome
 from harness.record import Mutation, Throughput
 from harness.statistics import LEVEL, MARGIN
 from harness.workload import Pass
-from reports import page
+from reports import page, view_conformance
 from reports.__main__ import main
 from reports.load import load
 from reports.metrics import HOST_BOUND
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
-from reports.tests.test_analysis import cell, check
+from reports.tests.test_analysis import cell, check, findings_of
 
 PARAMETERS = vars(Layer(Mode.GRU, 3, 5)) | {k: v for k, v in vars(Case(Layer(Mode.GRU, 3, 5), steps=4, batch=2)).items() if k != "layer"}
 
@@ -130,6 +130,20 @@ def test_every_figure_has_its_text_and_its_data_in_the_page_and_its_files_beside
     names = {path.name for path in (built_page.parent / "figures").iterdir()}
     assert {Path(name).suffix for name in names} == {".png", ".svg"}
     assert len(names) == 20
+
+
+def test_cases_that_are_only_named_are_counted_one_by_one(tmp_path: Path) -> None:
+    messages = [*"abcde", *(f"message {k % 3}" for k in range(15))]
+    failed = [check("x:a", "a.one", Outcome.FAILED, case=f"c{k}", message=message) for k, message in enumerate(messages)]
+    _, _, (detail,) = view_conformance.matrix_topics(findings_of(tmp_path, *failed))
+    assert len(detail.cases) == 5 and detail.others == "15 further cases: c5, c6, c7, …"
+
+
+def test_a_cell_of_the_matrix_says_how_many_of_its_cases_had_what_it_shows(tmp_path: Path) -> None:
+    outcomes = {"a.one": [Outcome.PASSED] * 2 + [Outcome.UNAVAILABLE] * 4, "a.two": [Outcome.PASSED] * 3}
+    results = [check("x:a", name, outcome, case=f"{k}") for name, found in outcomes.items() for k, outcome in enumerate(found)]
+    _, (topic,), _ = view_conformance.matrix_topics(findings_of(tmp_path, *results))
+    assert [contract["cells"][0]["text"] for contract in topic["contracts"]] == ["2/6", "3"]
 
 
 def _mutations() -> list[Mutation]:

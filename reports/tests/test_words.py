@@ -81,6 +81,8 @@ def test_sentences_that_differ_in_their_numbers_are_one_with_their_range() -> No
     told = [["a used 58 % of 2", "b"], ["a used 7 % of 2"], [], ["b", "a used 10.5 % of 3"], ["b 0x200"], ["b"], ["b"]]
     assert view_speed.merged(told) == [("b", 4), ("a used 7–58 % of 2–3", 3), ("b 0x200", 1)]
     assert view_speed.merged([]) == []
+    twice = [["core 1 waited 5 %", "core 2 waited 90 %"], ["core 1 waited 7 %"]]
+    assert view_speed.merged(twice) == [("core 1–2 waited 5–90 %", 2)], "of two in one workload none is lost, and it counts once"
 
 
 def part(low: float, high: float, misfit: float = 0.02) -> Entry:
@@ -91,6 +93,8 @@ def test_a_part_that_may_be_none_is_not_seen_and_a_line_that_is_none_says_by_how
     assert part(1e-6, 3e-6) == Entry("2 µs", "2e-06", ("1 to 3",))
     assert part(-1e-6, 5e-6) == Entry("not seen", "", ("at most 5 µs",))
     assert part(1e-6, 3e-6, misfit=0.34) == Entry("2 µs", "2e-06", ("1 to 3", "off by 34 %"))
+    assert part(-5e-6, -1e-6) == part(-5e-6, 1e-13) == Entry("none seen"), "the figure has the same words"
+    assert part(-5e-6, -1e-6, misfit=0.34) == Entry("none seen", notes=("off by 34 %",))
     assert view_speed._part(SimpleNamespace(misfit=math.nan), math.nan, math.nan, math.nan) == Entry()
 
 
