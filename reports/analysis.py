@@ -135,7 +135,7 @@ class Findings:
     @cached_property
     def superseded_cells(self) -> int:
         """How many timed cells do not count because a later run timed the same workload."""
-        return len(self.cells) - len(speed.latest(self.cells, self.frames.runs))
+        return len(self.cells) - len(self.latest_cells)
 
     @cached_property
     def matrix(self) -> pd.DataFrame:
@@ -148,6 +148,11 @@ class Findings:
     @cached_property
     def cells(self) -> pd.DataFrame:
         return speed.cells(self.frames, named=self.whole is not None)
+
+    @cached_property
+    def latest_cells(self) -> pd.DataFrame:
+        """The cells of the last run of each timed workload."""
+        return speed.latest(self.cells, self.frames.runs)
 
     @cached_property
     def newest_cells(self) -> pd.DataFrame:

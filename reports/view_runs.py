@@ -41,12 +41,19 @@ def tested_rows(findings: Findings) -> list[dict[str, Any]]:
 _OF_A_MACHINE = ("Machine", "CPU", "Memory", "GPU", "System", "Versions")
 
 
-def machine_facts(findings: Findings) -> list[dict[str, str]]:
-    """What each machine consists of, as its first run says."""
-    found: dict[str, dict[str, str]] = {}
+def machine_facts(findings: Findings) -> list[dict[str, list[str]]]:
+    """What each machine consists of: of every fact what its runs say, with these where they do not say the same."""
+    found: dict[str, dict[str, dict[str, list[str]]]] = {}
     for run in run_rows(findings):
-        found.setdefault(run["facts"]["Machine"], {name: run["facts"][name] for name in _OF_A_MACHINE if name in run["facts"]})
-    return list(found.values())
+        own = found.setdefault(run["facts"]["Machine"], {})
+        for name in _OF_A_MACHINE:
+            if name in run["facts"]:
+                own.setdefault(name, {}).setdefault(run["facts"][name], []).append(run["run"])
+    return [{name: _told(own[name]) for name in _OF_A_MACHINE if name in own} for own in found.values()]
+
+
+def _told(values: dict[str, list[str]]) -> list[str]:
+    return list(values) if len(values) == 1 else [f"{value} ({', '.join(runs)})" for value, runs in values.items()]
 
 
 def run_rows(findings: Findings) -> list[dict[str, Any]]:

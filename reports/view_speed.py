@@ -26,12 +26,14 @@ CELLS_SHOWN = 4000
 def cell_rows(findings: Findings) -> tuple[list[dict[str, Any]], int]:
     """The table of timed cells, and how many more there are than it shows."""
     cells = _over_machines(findings, "cells")
+    counting = set(_over_machines(findings, "latest_cells")["cell"])
     shown = cells.head(CELLS_SHOWN)
     answer = []
     for row in rows(shown):
         timed = row.samples > 0
         answer.append(
             {
+                "run": row.run if row.cell in counting else f"{row.run}, superseded",
                 "implementation": row.implementation,
                 "mode": MODE_NAMES.get(row.mode, row.mode) if row.mode else "",
                 "timed_pass": row.timed_pass,
@@ -64,7 +66,7 @@ def _over_machines(findings: Findings, frame: str) -> pd.DataFrame:
 
 def unplotted(findings: Findings) -> list[str]:
     """What no figure over T shows, in sentences: it is in the table of cells all the same."""
-    current = [speed.latest(part.cells, part.frames.runs) for part in findings.parts]
+    current = [part.latest_cells for part in findings.parts]
     silent = sum(int((own["sequence_length"] == 0).sum()) for own in current)
     alone = 0
     for own in current:
@@ -181,7 +183,7 @@ def machines(findings: Findings) -> list[dict[str, Any]]:
     one, with the range of these. ``watched``, ``unwatched``: the workloads of which anything is known, and nothing. ``interrupted``: those
     whose sampling was.
     """
-    current = speed.latest(findings.cells, findings.frames.runs)
+    current = findings.latest_cells
     answer = []
     timed: dict[str, dict[tuple[str, str], list[Any]]] = {}
     for row in rows(current.loc[current["samples"] > 0, ["machine", "run", "workload", "told", "evidence", "stopped"]]):

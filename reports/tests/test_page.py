@@ -20,8 +20,9 @@ from harness.outcome import Outcome
 from harness.record import Mutation, Throughput
 from harness.statistics import LEVEL, MARGIN
 from harness.workload import Pass
-from reports import page, view_conformance
+from reports import page, view_conformance, view_runs, view_speed
 from reports.__main__ import main
+from reports.analysis import Findings
 from reports.load import load
 from reports.metrics import HOST_BOUND
 from reports.tests import specimen
@@ -144,6 +145,33 @@ def test_a_cell_of_the_matrix_says_how_many_of_its_cases_had_what_it_shows(tmp_p
     results = [check("x:a", name, outcome, case=f"{k}") for name, found in outcomes.items() for k, outcome in enumerate(found)]
     _, (topic,), _ = view_conformance.matrix_topics(findings_of(tmp_path, *results))
     assert [contract["cells"][0]["text"] for contract in topic["contracts"]] == ["2/6", "3"]
+
+
+def test_of_two_runs_of_one_workload_the_table_of_cells_says_which_does_not_count(tmp_path: Path) -> None:
+    def run(what: str, day: int, *cells: Throughput) -> Path:
+        return specimen.write(tmp_path, results=list(cells), created=f"2026-01-0{day}T00:00:00Z", run=what * 12, what=what)
+
+    one, two = run("a", 1, cell("x:a", [1.0]), cell("x:a", [1.0], 16)), run("b", 2, cell("x:a", [2.0]))
+    found, _ = view_speed.cell_rows(Findings(load([one, two])))
+    assert [(row["run"], row["length"]) for row in found] == [
+        (f"{one.stem}, superseded", 8),
+        (one.stem, 16),
+        (two.stem, 8),
+    ]
+    assert 'data-facet="run">Run</th>' in page.write(load([one, two]), tmp_path / "both").read_text()
+    assert 'data-facet="run"' not in page.write(load(one), tmp_path / "alone").read_text()
+
+
+def test_where_the_runs_of_a_machine_have_other_versions_all_of_them_are_told(tmp_path: Path) -> None:
+    def run(what: str, torch: str) -> Path:
+        environment = {**specimen.header().environment, "versions": {"torch": torch}}
+        return specimen.write(tmp_path, results=[check("x:a", "a.one")], run=what * 12, what=what, environment=environment)
+
+    paths = [run("a", "2.11.0"), run("b", "2.13.0"), run("c", "2.11.0")]
+    (facts,) = view_runs.machine_facts(Findings(load(paths)))
+    assert facts["CPU"] == ["An Imaginary CPU @ 2.50GHz · 2 cores"]
+    assert facts["Versions"] == [f"torch 2.11.0 ({paths[0].stem}, {paths[2].stem})", f"torch 2.13.0 ({paths[1].stem})"]
+    assert "torch 2.13.0 (" in page.write(load(paths), tmp_path / "out").read_text()
 
 
 def _mutations() -> list[Mutation]:
