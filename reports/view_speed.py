@@ -17,7 +17,7 @@ from reports.analysis import Findings
 from reports.figures.style import MODE_NAMES
 from reports.figures.throughput import SWEEP
 from reports.tables import counted, rows
-from reports.words import digits, duration, engineering, floors, percent, size
+from reports.words import digits, duration, engineering, floors, percent, size, sortable
 
 CELLS_SHOWN = 4000
 """Rows of the table of timed cells, and of the table of costs."""
@@ -45,17 +45,25 @@ def cell_rows(findings: Findings) -> tuple[list[dict[str, Any]], int]:
                 "limit": ("", "") if math.isnan(row.limit_share) else (f"{row.limit_share:.6g}", percent(row.limit_share)),
                 "rate": ("", "") if math.isnan(row.rate) else (f"{row.rate:.6g}", engineering(row.rate)),
                 "milliseconds": (f"{row.seconds:.6g}", digits(row.seconds * 1e3)) if timed else ("", ""),
-                "spread": f"{digits(row.seconds_low * 1e3)} to {digits(row.seconds_high * 1e3)}" if timed else "",
+                "spread": (sortable(row.seconds_low), f"{digits(row.seconds_low * 1e3)} to {digits(row.seconds_high * 1e3)}")
+                if timed
+                else ("", ""),
                 "gflops": ("", "") if math.isnan(row.gflops) else (f"{row.gflops:.6g}", digits(row.gflops)),
                 "handed_over": "" if math.isnan(row.issued) else f"{digits(row.issued * 1e3)} / {digits(row.device_seconds * 1e3)}",
                 "samples": f"{row.samples} × {row.calls}{', interrupted' if row.stopped == 'interrupted' else ''}" if timed else "",
                 "memory": _memory(row),
                 "first": "" if math.isnan(row.first_call) else digits(row.first_call * 1e3),
-                "agreement": " / ".join(floors(value) for value in (row.agreement_before, row.agreement_after) if not math.isnan(value)),
+                "agreement": _agreement(row),
                 "kernels": row.kernels,
             }
         )
     return answer, len(cells) - len(shown)
+
+
+def _agreement(row: Any) -> tuple[str, str]:
+    """The errors over floor before and after: the larger to sort by, and both in words."""
+    known = [value for value in (row.agreement_before, row.agreement_after) if not math.isnan(value)]
+    return sortable(max(known, default=math.nan)), " / ".join(map(floors, known))
 
 
 def _over_machines(findings: Findings, frame: str) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from reports.figures.style import MODE_NAMES, modes
 from reports.frames import Frames
 from reports.speed import Lead, lead
 from reports.tables import counted, listed, rows
-from reports.words import floors, times
+from reports.words import floors, sortable, times
 
 MAIN_PASSES = (Pass.STREAMING, Pass.INFERENCE, Pass.TRAINING)
 """What people do with a layer. The other passes are parts of these."""
@@ -111,9 +111,11 @@ def _fastest(fastest: pd.DataFrame) -> list[str]:
         Lead.SAME: f"the best two within {statistics.MARGIN:.0%}",
         Lead.NONE: "no conforming one with all the times",
     }
-    won = [f"{name} in {number}" for name, number in Counter(name for name in fastest["winner"] if name).most_common()]
+    # Who was there alone is the fastest of one.
+    won, alone = (Counter(row.leader for row in rows(fastest) if lead(row) == kind).most_common() for kind in (Lead.WON, Lead.ALONE))
     rest = [f"{told} in {leads[kind]}" for kind, told in words.items() if leads[kind]]
-    told = "; ".join(listed(found) for found in (won, rest) if found)
+    lists = [f"{name} in {number}" for name, number in won], [f"{name} alone in {number}" for name, number in alone], rest
+    told = "; ".join(listed(found) for found in lists if found)
     return [f"The fastest conforming implementation, out of {counted(len(fastest), 'use')}: {told}."]
 
 
@@ -141,7 +143,7 @@ def verdict_rows(findings: Findings) -> list[dict[str, Any]]:
                     "contracts": row.contracts,
                     "passed": row.passed,
                     "bar": [(kind, 100 * number / total) for kind, number in shares],
-                    "worst": floors(row.worst_ratio),
+                    "worst": (sortable(row.worst_ratio), floors(row.worst_ratio)),
                 }
             )
     return answer
@@ -218,7 +220,8 @@ def _groups(uses: pd.DataFrame, several: bool) -> list[tuple[str, list[Line]]]:
 
 
 def _tally(uses: pd.DataFrame) -> str:
-    found = Counter(_use(row)["name"] for row in rows(uses))
+    told = ((_use(row)["name"], lead(row)) for row in rows(uses))
+    found = Counter(f"{name} alone" if kind == Lead.ALONE else name for name, kind in told)
     return f"{counted(len(uses), 'use')}, {listed([f'{name} in {number}' for name, number in found.most_common()])}"
 
 

@@ -19,6 +19,11 @@ def floors(ratio: float) -> str:
     return f"{ratio:.2g}×" if ratio < 99.5 else f"{engineering(ratio)}×"
 
 
+def sortable(value: float) -> str:
+    """``value`` for the script of the page, which sorts by it: empty where it is not known, which comes last."""
+    return "" if math.isnan(value) else f"{value:.6g}".replace("inf", "Infinity")
+
+
 def engineering(value: float) -> str:
     """``value`` with three significant digits and k, M, G, T or P."""
     # Of what is shown: 999 700 are one M, and not 1000 k.

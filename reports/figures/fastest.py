@@ -33,7 +33,7 @@ COLUMNS = [
 
 _DRAWN = [*(name for name in COLUMNS if name != "without_a_time"), "sizes", "length", "outcomes"]
 
-_WORDS = {Lead.UNDECIDED: "undecided", Lead.SAME: "the same", Lead.NONE: "none known to conform", Lead.ALONE: "the only one"}
+_WORDS = {Lead.UNDECIDED: "undecided", Lead.SAME: "the same", Lead.NONE: "none known to conform"}
 
 
 def plans(findings: Findings) -> list[style.Plan]:
@@ -219,7 +219,7 @@ def _handles(labels: dict[str, str], group: pd.DataFrame, looks: dict[str, style
 def _alternative(what: str, modes: list[str], parts: list[pd.DataFrame]) -> str:
     sentences = [f"Map of the fastest conforming implementation over sequence length, batch and hidden size, {what}."]
     for mode, own in zip(modes, parts, strict=True):
-        won = Counter(row.winner or _WORDS[lead(row)] for row in rows(own))
+        won = Counter(f"{row.leader} alone" if lead(row) == Lead.ALONE else row.winner or _WORDS[lead(row)] for row in rows(own))
         told = listed([f"{name} in {number}" for name, number in won.most_common()])
         best = max((row for row in rows(own) if row.winner and not math.isnan(row.speedup)), key=lambda row: row.speedup, default=None)
         most = "" if best is None else f" Most: {best.winner}, {best.speedup:.2f} times {best.runner_up}, at {best.sizes}, T={best.length}."

@@ -63,8 +63,9 @@ def _sweep(timed: list[str], labels: dict[str, str], keys: dict[str, str], group
     return style.Drawing(
         name=style.slug("relative", keys["timed_pass"], keys["place"], keys["configuration"]),
         title=title,
-        caption=f"{keys['configuration']}. Above 1 is faster. Bars: 99 % interval of the speedup over interleaved rounds. "
-        f"Grey: within {MARGIN:.0%}, the same for every practical purpose. Hollow: undecided ({undecided} of {len(group)})."
+        caption=f"{keys['configuration']}. Above 1 is faster. Bars: 99 % interval of each speedup alone, over interleaved rounds. "
+        f"Grey: within {MARGIN:.0%}, the same for every practical purpose. Hollow: undecided ({undecided} of {len(group)}), at 99 % for "
+        "all comparisons together, so that a bar may clear 1 and its mark be hollow."
         + (f" Marks on the grey strip: {counted(len(missing), 'cell')} without a speedup, and why." if len(missing) else ""),
         alternative=_alternative(what, group, [mode for mode in modes if mode in set(group["mode"])]),
         figure=figure,

@@ -242,6 +242,7 @@ def test_undecided_ratios_are_hollow_and_decided_ones_filled(findings: Findings)
                     assert line.get_markerfacecolor() == style.PAPER
                 elif (line.get_gid() or "").endswith("True"):
                     assert line.get_markerfacecolor() == line.get_color()
+        assert "at 99 % for all comparisons together" in drawing.caption, "bars are of one alone, and may clear 1 where a mark is hollow"
 
 
 def test_a_speedup_of_few_rounds_has_no_interval_and_a_small_one_its_digits(tmp_path: Path) -> None:
@@ -382,6 +383,11 @@ def test_the_map_has_a_cell_for_every_length_batch_and_width_with_its_winner_or_
     told_there = places[1 - 0.27, 1]
     assert told_there.startswith("gru · B=4, I=H=8, T=8: x:b, x:b 3.00×") and told_there.endswith("Without a time: x:c: out of memory")
     assert "in a corner: out of memory" in [text.get_text() for text in drawing.figure.legends[0].get_texts()]
+
+
+def test_the_map_says_who_is_alone_and_does_not_count_that_as_won(tmp_path: Path) -> None:
+    drawing = _map_of(tmp_path, cell("x:a", ROUNDS, 1), cell("x:a", ROUNDS, 8), cell("x:b", slower(2), 8))
+    assert "2 sizes: x:a alone in 1 and x:a in 1." in drawing.alternative
 
 
 def test_where_nobody_conforms_the_map_names_nobody(tmp_path: Path) -> None:

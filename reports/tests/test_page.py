@@ -20,7 +20,7 @@ from harness.outcome import Outcome
 from harness.record import Mutation, Throughput
 from harness.statistics import LEVEL, MARGIN
 from harness.workload import Pass
-from reports import page, view_conformance, view_runs, view_speed
+from reports import page, view_conformance, view_runs, view_speed, view_verdict
 from reports.__main__ import main
 from reports.analysis import Findings
 from reports.load import load
@@ -172,6 +172,23 @@ def test_where_the_runs_of_a_machine_have_other_versions_all_of_them_are_told(tm
     assert facts["CPU"] == ["An Imaginary CPU @ 2.50GHz · 2 cores"]
     assert facts["Versions"] == [f"torch 2.11.0 ({paths[0].stem}, {paths[2].stem})", f"torch 2.13.0 ({paths[1].stem})"]
     assert "torch 2.13.0 (" in page.write(load(paths), tmp_path / "out").read_text()
+
+
+def test_every_number_with_words_around_it_has_a_value_to_sort_by(tmp_path: Path) -> None:
+    good = {"quantity": "y", "error": 1e-7, "floor": 1e-7, "ratio": 3.9, "allowance": 4.0, "elements": 3}
+    errors = {"x:a": [good], "x:b": [{**good, "ratio": 1.7e6}], "x:c": [{**good, "ratio": None, "error": None}], "x:d": []}
+    found = findings_of(tmp_path, *(check(name, "a.one", errors=own) for name, own in errors.items()))
+    assert {row["implementation"]: row["worst"] for row in view_verdict.verdict_rows(found)} == {
+        "x:a": ("3.9", "3.9×"),
+        "x:b": ("1.7e+06", "1.7e+06×"),
+        "x:c": ("Infinity", "not finite"),
+        "x:d": ("", "not measured"),
+    }
+    text = page.write(found.frames, tmp_path / "out").read_text()
+    assert '<td class="n" data-v="1.7e+06" data-label="Worst error over floor: ">1.7e+06×</td>' in text
+    agreement = {"before": [{"quantity": "y", "ratio": 1.5}], "after": [{"quantity": "y", "ratio": 2.5}]}
+    (row,), _ = view_speed.cell_rows(findings_of(tmp_path / "cells", cell("x:a", [0.5, 1.0, 2.0], agreement=agreement)))
+    assert (row["spread"], row["agreement"]) == (("0.75", "750 to 1500"), ("2.5", "1.5× / 2.5×"))
 
 
 def _mutations() -> list[Mutation]:

@@ -75,6 +75,16 @@ def test_the_paragraph_counts_the_uses_that_are_won_the_same_and_undecided(tmp_p
     ]
 
 
+def test_who_was_timed_alone_has_won_nothing(tmp_path: Path) -> None:
+    cells = [cell("x:a", ROUNDS, 1), *contest(2.0, 8), cell("x:b", ROUNDS, 64)]
+    _, sentences = headline(findings_of(tmp_path / "lengths", *passing("x:a", "x:b"), *cells))
+    told = "x:a in 1; x:a alone in 1 and x:b alone in 1."
+    assert sentences == [f"The fastest conforming implementation, out of 3 uses: {told}"]
+    alone = [replace(cell("x:a", ROUNDS), **sizes) for sizes in SIZES]
+    (table,) = fastest_tables(findings_of(tmp_path / "sizes", *passing("x:a"), *alone))
+    assert table["folded"][0].summary == "The sizes between: 1 use, x:a alone in 1"
+
+
 def test_the_likely_causes_stand_with_the_verdict(tmp_path: Path) -> None:
     found = [replace(failure, case=hint, hint=hint) for failure in broken("x:a") for hint in ("h_0 taken for zero", "")]
     (row,) = verdict_rows(findings_of(tmp_path, *found))
