@@ -62,43 +62,36 @@ def measure(
     implementation whenever its code is about to run, and nothing ("") after it.
 
     Samples are in a record only if the implementation agreed with the oracle before and after they were taken, on inputs that
-    it had not seen. Raises :class:`Interrupted` after an interrupt from the keyboard, with what was taken until then.
+    it had not seen. Raises :class:`Interrupted` after an interrupt from the keyboard, with what was taken until then; a second one while
+    samples are taken ends it at once, and they are lost.
     """
     clock = clock or HostClock(workload.case.device)
-    book = _Book(workload, {i.id: before.get(i.id, empty(workload, i, cold)) for i in implementations})
-    for implementation in implementations:
-        if implementation.id not in before or _interrupted(before[implementation.id]):
-            _begin(book, workload, implementation, clock, calling)
-    subjects = {id: cold_caches(cell.subject, workload.case.device) if cold else cell.subject for id, cell in book.cells.items()}
-    earlier = {id: _samples(record) for id, record in before.items() if record.samples}
-    limits = limits if book.cells else None
-    _limit(workload, limits)
-    with Watch(workload.case.device) as watch:
-        taken = interleave(
-            subjects, clock, budget.on(workload.case.device), workload.case.seed, baseline_of(list(subjects), baseline), earlier
-        )
-    seen = watch.seen()
-    # An interrupt now would lose what was sampled and is not yet checked.
-    with interrupts_noted() as interrupt:
-        # Before and after are two moments of the machine: the better one is nearer to what it can do.
-        common = {"limit": _limit(workload, limits, again=True), "evidence": {**asdict(seen), "told": sentences(seen)}}
-        for id in list(book.cells):
-            _finish(book, id, taken[id], common, interrupt)
-    if interrupt.came or any(taken[id].stopped == Stop.INTERRUPTED for id in book.cells):
-        raise Interrupted(list(book.records.values()))
-    for implementation in implementations:
-        record = book.records[implementation.id]
-        if record.outcome == Outcome.OUT_OF_MEMORY and not record.fits:
-            batch, told = footprint.fitting(workload, partial(_told, implementation=implementation, calling=calling))
-            book.records[implementation.id] = replace(record, fits={"batch": batch}, message=f"{record.message}; {told}")
+    drafts = {i.id: before.get(i.id, empty(workload, i, cold)) for i in implementations}
+    book = _Book(workload, drafts, {id: before[id] for id in drafts if id in before})
+    try:
+        for implementation in implementations:
+            if implementation.id not in before or _interrupted(before[implementation.id]):
+                _begin(book, workload, implementation, clock, calling)
+        _sample(book, clock, budget, baseline, cold, limits)
+        for implementation in implementations:
+            _search_fitting(book, implementation, calling)
+    except KeyboardInterrupt as interrupt:
+        raise Interrupted([book.records[id] for id in drafts if id in book.records]) from interrupt
+    finally:
+        # The next workload has other numbers, and these take memory in which it may have to find room.
+        footprint.forget()
     return [book.records[i.id] for i in implementations]
 
 
 @dataclass
 class _Book:
-    """The records of one workload as they come to be, by implementation, and the cells of those that are still timed."""
+    """The records of one workload as they come to be, by implementation, and the cells of those that are still timed.
+
+    ``records``: what is known, and may be kept whatever happens next. ``drafts``: what becomes the record of a cell once it has its times.
+    """
 
     workload: Workload
+    drafts: dict[str, Throughput]
     records: dict[str, Throughput]
     cells: dict[str, Cell] = field(default_factory=dict)
 
@@ -110,9 +103,10 @@ class _Book:
     def conclude(self, id: str, outcome: Outcome, message: str) -> None:
         """The implementation has no times, and why."""
         self.records[id] = replace(
-            self.records[id],
+            self.drafts[id],
             outcome=outcome.value,
             message=message,
+            stopped="",
             samples=[],
             rounds=[],
             issued=[],
@@ -124,13 +118,23 @@ class _Book:
         )
         self.cells.pop(id, None)
 
+    def blame(self, id: str) -> None:
+        """Where the device is lost, the implementation that was just called answers for it, and no other can be timed here any more."""
+        device = self.workload.case.device
+        lost = unusable(device)
+        if lost:
+            said = self.records[id].message if id in self.records else ""
+            self.conclude(id, Outcome.CRASHED, "\n".join(filter(None, (f"it left {device} unusable: {lost}", said))))
+            for other in list(self.cells):
+                self.conclude(other, Outcome.UNAVAILABLE, _no_longer(device, lost))
+
 
 def _begin(book: _Book, workload: Workload, implementation: Implementation, clock: Clock, calling: Callable[[str], None]) -> None:
     """Builds a cell, makes its first calls and holds it against the oracle; it stands in the book if it can be timed."""
     id, device = implementation.id, workload.case.device
     with _during(calling, id):
         lost = unusable(device)
-        reason = f"this process cannot use {device} any more: {lost}" if lost else implementation.unavailable(device)
+        reason = _no_longer(device, lost) if lost else implementation.unavailable(device)
     lacks = implementation.capabilities.lacks(workload.case)
     if reason is not None:
         book.conclude(id, Outcome.UNAVAILABLE, reason)
@@ -139,35 +143,61 @@ def _begin(book: _Book, workload: Workload, implementation: Implementation, cloc
     else:
         with concluding(id, book.conclude):
             footprint.require_memory(workload)
-            cell, record = _told(workload, implementation, calling, book.inputs), book.records[id]
+            cell, draft = _told(workload, implementation, calling, book.inputs), book.drafts[id]
             warm_up = _warm_up(cell.subject, clock)
-            book.cells[id] = cell
-            book.records[id] = replace(
-                record,
-                warm_up=record.warm_up or warm_up,
-                first_call=record.first_call or warm_up[0],
+            book.drafts[id] = replace(
+                draft,
+                warm_up=draft.warm_up or warm_up,
+                first_call=draft.first_call or warm_up[0],
                 kernels=kernels(cell),
                 agreement={"before": agreement(cell, inputs_seed=1)},
             )
+            book.cells[id] = cell
+        book.blame(id)
+
+
+def _sample(book: _Book, clock: Clock, budget: Budget, baseline: str, cold: bool, limits: Limits | None) -> None:
+    """Samples the cells of the book in turn, holds each against the oracle again and writes its times down.
+
+    Raises KeyboardInterrupt after an interrupt, when that is done.
+    """
+    device, seed = book.workload.case.device, book.workload.case.seed
+    subjects = {id: _accountable(book, id, cell.subject) for id, cell in book.cells.items()}
+    subjects = cold_caches(subjects, device) if cold else subjects
+    earlier = {id: _samples(record) for id, record in book.records.items() if record.samples}
+    limits = limits if book.cells else None
+    _limit(book.workload, limits)
+    with Watch(device) as watch:
+        taken = interleave(subjects, clock, budget.on(device), seed, baseline_of(list(subjects), baseline), earlier)
+    seen = watch.seen()
+    # An interrupt now would lose what was sampled and is not yet checked.
+    with interrupts_noted() as interrupt:
+        # Before and after are two moments of the machine: the better one is nearer to what it can do.
+        common = {"limit": _limit(book.workload, limits, again=True), "evidence": {**asdict(seen), "told": sentences(seen)}}
+        while book.cells:
+            id = next(iter(book.cells))
+            _finish(book, id, taken[id], common, interrupt)
+    if interrupt.came or any(samples.stopped == Stop.INTERRUPTED for samples in taken.values()):
+        raise KeyboardInterrupt
 
 
 def _finish(book: _Book, id: str, taken: Samples, common: Mapping[str, Any], interrupt: Interrupt) -> None:
     """Holds a cell that was timed against the oracle again, and writes its times down; its memory is left out after an interrupt."""
+    cell, draft = book.cells.pop(id), book.drafts[id]
     with concluding(id, book.conclude):
         if taken.error is not None:
             raise taken.error
         if not taken.seconds:
             # Interrupted before the first round: there is nothing of it to keep.
-            del book.records[id]
             return
-        cell, record, median = book.cells[id], book.records[id], statistics.median(taken.seconds)
+        median = statistics.median(taken.seconds)
         after = agreement(cell, inputs_seed=2)
         if taken.stopped == Stop.INTERRUPTED:
             peak: dict[str, Any] = {}
         else:
             peak = {"unavailable": "the run was interrupted before"} if interrupt.came else footprint.peak(cell, median)
         book.records[id] = replace(
-            record,
+            draft,
             outcome=Outcome.PASSED.value,
             samples=taken.seconds,
             rounds=taken.rounds,
@@ -176,12 +206,43 @@ def _finish(book: _Book, id: str, taken: Samples, common: Mapping[str, Any], int
             calls=taken.calls,
             untimed=taken.untimed,
             stopped=taken.stopped,
-            tokens_per_second=record.tokens / median,
-            flops_per_second=record.flops / median,
-            agreement={**record.agreement, "after": after},
+            tokens_per_second=draft.tokens / median,
+            flops_per_second=draft.flops / median,
+            agreement={**draft.agreement, "after": after},
             memory=peak,
             **common,
         )
+    book.blame(id)
+
+
+def _search_fitting(book: _Book, implementation: Implementation, calling: Callable[[str], None]) -> None:
+    """Adds the largest batch that fits to the record of what ran out of memory."""
+    id, workload = implementation.id, book.workload
+    record = book.records[id]
+    if record.outcome == Outcome.OUT_OF_MEMORY and not record.fits and not unusable(workload.case.device):
+        batch, told = footprint.fitting(workload, partial(_told, implementation=implementation, calling=calling))
+        book.records[id] = replace(record, fits={"batch": batch}, message=f"{record.message}; {told}")
+        book.blame(id)
+
+
+def _no_longer(device: str, lost: str) -> str:
+    return f"this process cannot use {device} any more: {lost}"
+
+
+def _accountable(book: _Book, id: str, subject: Subject) -> Subject:
+    """``subject``, which answers for the device if it is lost in one of its samples: from then on everybody's calls raise."""
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        try:
+            with subject.context():
+                yield
+        except (Exception, SystemExit):
+            if id in book.cells:
+                book.blame(id)
+            raise
+
+    return replace(subject, context=context)
 
 
 @contextmanager
@@ -236,10 +297,14 @@ def _warm_up(subject: Subject, clock: Clock) -> list[float]:
 
 
 def _limit(workload: Workload, limits: Limits | None, again: bool = False) -> dict[str, Any]:
-    """The limit of a call, as :class:`harness.record.Throughput` has it."""
+    """The limit of a call, as :class:`harness.record.Throughput` has it; nothing where torch cannot tell it."""
     if limits is None:
         return {}
-    found = limits.of(workload.case, work_of(workload), again)
+    try:
+        found = limits.of(workload.case, work_of(workload), again)
+    except (RuntimeError, MemoryError):
+        # Without memory or without the device: what was sampled is worth no less.
+        return {}
     return {"seconds": found.seconds, "bound": found.bound.value, "bytes": found.work.bytes, **asdict(found.rates)}
 
 

@@ -151,16 +151,21 @@ def _on_equal_terms(implementation: Implementation, case: Case) -> Iterator[None
         yield
 
 
-def cold_caches(subject: Subject, device: str) -> Subject:
-    """``subject`` with the caches of ``device`` overwritten before every call."""
+def cold_caches(subjects: Mapping[str, Subject], device: str) -> dict[str, Subject]:
+    """``subjects`` with the caches of ``device`` overwritten before every call, all by one buffer."""
+    if not subjects:
+        return {}
     buffer = torch.empty(_cache_bytes(device), dtype=torch.uint8, device=device)
 
-    def prepare() -> Any:
-        given = subject.given()
-        buffer.zero_()
-        return given
+    def cold(subject: Subject) -> Subject:
+        def prepare() -> Any:
+            given = subject.given()
+            buffer.zero_()
+            return given
 
-    return replace(subject, call=lambda given: subject.call(*given), prepare=prepare, singly=True)
+        return replace(subject, call=lambda given: subject.call(*given), prepare=prepare, singly=True)
+
+    return {name: cold(subject) for name, subject in subjects.items()}
 
 
 def _cache_bytes(device: str) -> int:
@@ -183,27 +188,28 @@ def kernels(cell: Cell) -> list[str]:
 
 
 def agreement(cell: Cell, inputs_seed: int) -> list[dict[str, Any]]:
-    """Calls the timed function on fresh inputs and compares with the oracle; the timed inputs are put back afterwards.
+    """Calls the timed function on fresh inputs and compares with the oracle; the timed inputs are put back, whatever comes of it.
 
     The errors as in :class:`harness.record.Throughput`. Raises :class:`~harness.trial.ContractError` where they disagree, and where the
     call wrote into its inputs, which are those of others too.
     """
     own = cell.workload.case
     fresh = replace(own, inputs_seed=own.inputs_seed + inputs_seed)
-    _load(cell, fresh)
-    with cell.trial.blamed("a timed call"), cell.subject.context():
-        raw = cell.subject.call(*cell.subject.given())
-    found = cell.read(raw)
-    loaded, shared = Inputs.of(fresh), {**cell.leaves, "the cotangent of the output": cell.cotangent}
-    wanted = {**loaded.leaves, "the cotangent of the output": loaded.cotangent}
-    written = [name for name, value in wanted.items() if not torch.equal(shared[name], value)]
-    if written:
+    try:
+        _load(cell, fresh)
+        with cell.trial.blamed("a timed call"), cell.subject.context():
+            raw = cell.subject.call(*cell.subject.given())
+        found = cell.read(raw)
+        loaded, shared = Inputs.of(fresh), {**cell.leaves, "the cotangent of the output": cell.cotangent}
+        wanted = {**loaded.leaves, "the cotangent of the output": loaded.cotangent}
+        written = [name for name, value in wanted.items() if not torch.equal(shared[name], value)]
+        if written:
+            raise ContractError(f"Expected a timed call to leave its inputs as they are, but it wrote into {', '.join(written)}")
+        cell.trial.comparisons.clear()
+        for expected in _expected(cell.workload.timed, fresh):
+            cell.trial.agree(found, expected, only=[name for name in expected.tensors if name not in ("h0", "c0")])
+    finally:
         _load(cell, own)
-        raise ContractError(f"Expected a timed call to leave its inputs as they are, but it wrote into {', '.join(written)}")
-    cell.trial.comparisons.clear()
-    for expected in _expected(cell.workload.timed, fresh):
-        cell.trial.agree(found, expected, only=[name for name in expected.tensors if name not in ("h0", "c0")])
-    _load(cell, own)
     return [comparison.as_json() for comparison in cell.trial.comparisons]
 
 

@@ -10,11 +10,12 @@ import pytest
 from torch import nn
 
 from harness import footprint
-from harness.case import Case
+from harness.case import Case, draw
 from harness.footprint import fitting, needed, require_memory
 from harness.layer import Layer, Mode
-from harness.measure import measure
+from harness.measure import Interrupted, measure
 from harness.passes import Cell, build
+from harness.reference import answer, gradients
 from harness.sampling import Budget
 from harness.tests.samples import CASE, implementation
 from harness.workload import Pass, Workload
@@ -27,6 +28,38 @@ def test_what_is_needed_is_near_to_what_was_measured() -> None:
     for (inputs, units, timed), bytes in seen.items():
         case = Case(Layer(Mode.LSTM, inputs, units), steps=1000, batch=1000)
         assert 0.75 < needed(Workload("tests", case, timed)) / bytes < 1.1
+
+
+def test_weights_count_also_where_there_are_few_tokens() -> None:
+    seen = {
+        (Mode.LSTM, Pass.INFERENCE): 289,
+        (Mode.GRU, Pass.INFERENCE): 241,
+        (Mode.LSTM, Pass.TRAINING): 755,
+        (Mode.GRU, Pass.TRAINING): 649,
+    }
+    for (mode, timed), mebibytes in seen.items():
+        case = Case(Layer(mode, 1024, 1024), steps=1, batch=1)
+        assert 0.9 < needed(Workload("tests", case, timed)) / (mebibytes << 20) < 1.2
+
+
+@pytest.mark.parametrize("timed", [Pass.INFERENCE, Pass.TRAINING])
+def test_nothing_is_kept_of_a_workload_for_which_the_next_may_lack_the_memory(timed: Pass) -> None:
+    def forward(self: nn.GRU, *arguments: Any) -> Any:
+        assert draw.cache_info().currsize, "all implementations of a workload are held against the same numbers"
+        return nn.GRU.forward(self, *arguments)
+
+    several = [implementation(forward, "sample:a"), implementation(forward, "sample:b")]
+    assert [record.outcome for record in measure(replace(INFERENCE, timed=timed), several, Budget(seconds=0.0))] == ["passed"] * 2
+    assert [kept.cache_info().currsize for kept in (draw, answer, gradients)] == [0, 0, 0]
+
+
+def test_nothing_is_kept_of_a_workload_that_was_interrupted() -> None:
+    def forward(self: nn.GRU, *arguments: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        measure(INFERENCE, [implementation(forward)], Budget(seconds=0.0))
+    assert draw.cache_info().currsize == 0
 
 
 @pytest.mark.parametrize(("free", "raised"), [(None, False), (1 << 40, False), (1 << 10, True)])

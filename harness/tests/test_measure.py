@@ -147,9 +147,13 @@ def test_a_gpu_has_three_times_and_the_host_alone_hasone() -> None:
 
 
 def test_cold_caches_are_overwritten_before_every_call_and_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, flushed = FakeClock(), []
+    clock, flushed, made = FakeClock(), [], 0
 
     class Buffer:
+        def __init__(self) -> None:
+            nonlocal made
+            made += 1
+
         def zero_(self) -> None:
             clock.advance(100.0)
             flushed.append(1)
@@ -161,7 +165,10 @@ def test_cold_caches_are_overwritten_before_every_call_and_not_timed(monkeypatch
     assert not flushed and hot.calls == 20 and hot.settings["caches"] == "hot"
     (cold,) = measure(INFERENCE, [implementation(ticking(clock))], budget, clock, cold=True)
     assert cold.samples == [0.5] * 3 and cold.calls == 1 and cold.settings["caches"] == "cold"
-    assert len(flushed) >= 4
+    assert len(flushed) >= 4 and made == 1
+    several = [implementation(ticking(clock), id) for id in ("sample:a", "sample:b")]
+    assert [len(record.samples) for record in measure(INFERENCE, several, budget, clock, cold=True)] == [3, 3]
+    assert made == 2, "one for both of them"
 
 
 def test_the_largest_batch_that_fitted_is_told() -> None:

@@ -11,13 +11,14 @@ from typing import Any
 import pytest
 from torch import nn
 
-from harness import footprint
+from harness import footprint, passes
 from harness import measure as measuring
 from harness.clock import FakeClock
 from harness.measure import Interrupted, measure
 from harness.sampling import Budget
-from harness.tests.samples import Doubled, implementation
-from harness.tests.test_measure import BUDGET, INFERENCE, ticking
+from harness.tests.samples import CASE, Doubled, implementation
+from harness.tests.test_measure import BUDGET, INFERENCE, raising, ticking
+from harness.trial import ContractError
 
 pytestmark = pytest.mark.usefixtures("interrupts")
 
@@ -97,6 +98,71 @@ def test_a_second_interrupt_ends_the_sampling_at_once() -> None:
             signal.raise_signal(signal.SIGINT)
         return nn.GRU.forward(self, *arguments)
 
-    with pytest.raises(KeyboardInterrupt) as caught:
+    with pytest.raises(Interrupted) as caught:
         measure(INFERENCE, [implementation(forward)], replace(BUDGET, least_rounds=50), FakeClock())
-    assert not isinstance(caught.value, Interrupted)
+    assert caught.value.records == [], "it ended in the middle of a round"
+
+
+def test_an_interrupt_while_a_batch_that_fits_is_searched_loses_no_sample() -> None:
+    def forward(self: nn.GRU, input: Any, hx: Any) -> Any:
+        if input.shape[1] < CASE.batch:
+            signal.raise_signal(signal.SIGINT)
+        raise MemoryError("too much")
+
+    clock = FakeClock()
+    base = implementation(_noisy(clock), "torch:base")
+    with pytest.raises(Interrupted) as caught:
+        measure(INFERENCE, [implementation(forward), base], BUDGET, clock)
+    hungry, timed = caught.value.records
+    assert (hungry.outcome, hungry.fits) == ("out-of-memory", {}) and len(timed.samples) == 3 and timed.agreement["after"]
+    known = {record.implementation: record for record in caught.value.records}
+    again = measure(INFERENCE, [implementation(_wants_memory), base], BUDGET, clock, before=known)
+    assert again[0].fits == {"batch": 1} and again[1] == timed, "the search is taken up where it was left"
+
+
+def _wants_memory(self: nn.GRU, input: Any, hx: Any) -> Any:
+    if input.shape[1] == CASE.batch:
+        raise MemoryError("too much")
+    return nn.GRU.forward(self, input, hx)
+
+
+@pytest.mark.parametrize("moment", ["agreement", "interleave"])
+def test_an_interrupt_before_the_samples_that_are_missing_keeps_those_of_the_earlier_run(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    clock = FakeClock()
+    both = [implementation(_noisy(clock), "torch:base"), implementation(_noisy(clock))]
+    first = measure(INFERENCE, both, BUDGET, clock)
+    before = {record.implementation: replace(record, stopped="interrupted") for record in first}
+    monkeypatch.setattr(measuring, moment, interrupted)
+    with pytest.raises(Interrupted) as caught:
+        measure(INFERENCE, [*both, implementation(Doubled, "sample:new")], BUDGET, clock, before=before)
+    kept = {record.implementation: record for record in caught.value.records}
+    wrong = kept.pop("sample:new", None)
+    assert kept == before and (moment == "agreement" or (wrong is not None and wrong.outcome == "failed"))
+
+
+def test_what_fails_after_it_was_gone_on_from_was_not_interrupted() -> None:
+    clock = FakeClock()
+    (record,) = measure(INFERENCE, [implementation(_noisy(clock))], BUDGET, clock)
+    before = {record.implementation: replace(record, stopped="interrupted")}
+    (failed,) = measure(INFERENCE, [implementation(raising(ValueError("no"), 6))], BUDGET, clock, before=before)
+    assert (failed.outcome, failed.stopped, failed.samples) == ("failed", "", [])
+
+
+def test_an_interrupt_ends_the_run_also_where_what_was_sampled_turns_out_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = passes.agreement
+
+    def wrong(cell: Any, inputs_seed: int) -> Any:
+        if inputs_seed == 2:
+            raise ContractError("another answer")
+        return whole(cell, inputs_seed)
+
+    monkeypatch.setattr(measuring, "agreement", wrong)
+    clock = FakeClock()
+    with pytest.raises(Interrupted) as caught:
+        measure(INFERENCE, [implementation(_noisy(clock, interrupted_at=30))], Budget(seconds=1.0, sample_seconds=0.0), clock)
+    assert [(record.outcome, record.message) for record in caught.value.records] == [("failed", "another answer")]

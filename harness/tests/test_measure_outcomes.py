@@ -10,12 +10,15 @@ import pytest
 import torch
 from torch import nn
 
+from harness import footprint
 from harness import measure as measuring
-from harness.clock import FakeClock
-from harness.implementation import Capabilities
+from harness.clock import Clock, FakeClock, HostClock
+from harness.implementation import Capabilities, Implementation
 from harness.layer import Layer
+from harness.limit import Limits
 from harness.measure import measure
-from harness.tests.samples import Doubled, implementation, label
+from harness.record import Throughput
+from harness.tests.samples import CASE, Doubled, implementation, label
 from harness.tests.test_measure import BACKWARD, BUDGET, INFERENCE, TRAINING, has_no_number, one, raising, ticking
 from harness.workload import Workload
 
@@ -126,6 +129,101 @@ def test_nothing_is_run_on_a_device_that_this_process_has_lost(monkeypatch: pyte
         "this process cannot use cpu any more: CUDA error: unspecified launch failure",
     )
     assert has_no_number(record)
+
+
+_LOST = "CUDA error: an illegal memory access was encountered"
+
+
+class _Losing:
+    """A device that is lost in the first call of the culprit after ``moment``; from then on every call raises."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, moment: str = "") -> None:
+        self.lost, self.time, self._due = "", FakeClock(), moment == "the first call"
+        monkeypatch.setattr(measuring, "unusable", lambda device: self.lost)
+        for owner, name in ((measuring, "agreement"), (measuring, "interleave"), (footprint, "peak"), (footprint, "fitting")):
+            monkeypatch.setattr(owner, name, self._noting(getattr(owner, name), name, moment))
+
+    def _noting(self, whole: Any, name: str, moment: str) -> Any:
+        def noted(*arguments: Any, **options: Any) -> Any:
+            self._due = self._due or moment == " ".join([name, *map(str, options.values())])
+            return whole(*arguments, **options)
+
+        return noted
+
+    def clock(self, device: str) -> Clock:
+        if self.lost:
+            raise RuntimeError(self.lost)
+        return HostClock(device)
+
+    def implementation(self, id: str, most: int = CASE.batch) -> Implementation:
+        def forward(layer: Any, input: Any, hx: Any) -> Any:
+            if self._due and id == "sample:culprit":
+                self.lost = _LOST
+            if self.lost:
+                raise RuntimeError(self.lost)
+            if input.shape[1] > most:
+                raise MemoryError("too much")
+            return ticking(self.time)(layer, input, hx)
+
+        return implementation(forward, id)
+
+
+def _outcomes(records: list[Throughput]) -> dict[str, tuple[str, int]]:
+    return {record.implementation: (record.outcome, len(record.samples)) for record in records}
+
+
+@pytest.mark.parametrize("moment", ["the first call", "agreement 1", "interleave", "agreement 2", "peak"])
+def test_who_loses_the_device_has_crashed_and_what_the_others_have_is_kept(moment: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    losing = _Losing(monkeypatch, moment)
+    several = [losing.implementation(id) for id in ("sample:first", "sample:culprit", "sample:last")]
+    first, culprit, last = measure(INFERENCE, several, BUDGET, losing.time, limits=Limits(losing.clock))
+    assert culprit.outcome == "crashed" and culprit.message.startswith(f"it left cpu unusable: {_LOST}") and has_no_number(culprit)
+    assert (last.outcome, last.message) == ("unavailable", f"this process cannot use cpu any more: {_LOST}") and has_no_number(last)
+    # What was sampled and checked before is kept.
+    kept = moment in ("agreement 2", "peak")
+    assert (first.outcome, len(first.samples)) == (("passed", 3) if kept else ("unavailable", 0)) and bool(first.limit) == kept
+
+
+def test_a_device_that_is_lost_without_a_word_is_answered_for_by_who_was_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    losing = _Losing(monkeypatch)
+
+    def silent(self: nn.GRU, *arguments: Any) -> Any:
+        losing.lost = _LOST
+        return nn.GRU.forward(self, *arguments)
+
+    first, culprit = measure(INFERENCE, [implementation(nn.GRU, "sample:first"), implementation(silent, "sample:culprit")], BUDGET)
+    assert (first.outcome, culprit.outcome, culprit.message) == ("unavailable", "crashed", f"it left cpu unusable: {_LOST}")
+
+
+def test_a_device_that_is_lost_in_the_search_for_a_batch_that_fits_ends_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    losing = _Losing(monkeypatch, "fitting")
+    hungry = [losing.implementation(id, most=1) for id in ("sample:culprit", "sample:hungry")]
+    records = measure(INFERENCE, [losing.implementation("sample:first"), *hungry], BUDGET, losing.time)
+    assert _outcomes(records) == {"sample:first": ("passed", 3), "sample:culprit": ("crashed", 0), "sample:hungry": ("out-of-memory", 0)}
+    assert records[1].message.endswith(f"too much; with B=1 it raised RuntimeError: {_LOST}") and records[2].fits == {}
+
+
+def test_a_limit_that_cannot_be_measured_costs_no_sample() -> None:
+    def refuses(*arguments: Any) -> Any:
+        raise torch.OutOfMemoryError("too much")
+
+    clock = FakeClock()
+    (record,) = measure(INFERENCE, [implementation(ticking(clock))], BUDGET, clock, limits=Limits(product=refuses))
+    assert (record.outcome, len(record.samples), record.limit) == ("passed", 3, {})
+
+
+@pytest.mark.parametrize("workload", [INFERENCE, TRAINING], ids=["inference", "training"])
+def test_who_is_wrong_leaves_the_inputs_of_the_others_as_they_are(workload: Workload) -> None:
+    seen: list[float] = []
+
+    def forward(self: nn.GRU, *arguments: Any) -> Any:
+        seen.append(float(arguments[0].sum()))
+        return nn.GRU.forward(self, *arguments)
+
+    right, wrong = measure(workload, [implementation(forward, "sample:right"), implementation(Doubled, "sample:wrong")], BUDGET)
+    assert (right.outcome, wrong.outcome) == ("passed", "failed")
+    own, *fresh = (float(torch.tensor(replace(CASE, inputs_seed=k).arrays.x, dtype=torch.float32).sum()) for k in range(3))
+    assert [value for value in seen if value != pytest.approx(own)] == pytest.approx(fresh), "the rest is timed"
 
 
 @pytest.mark.parametrize("workload", [INFERENCE, TRAINING], ids=["inference", "training"])
