@@ -2,7 +2,8 @@
 
 All implementations of a workload are measured in one process, in the same interleaved rounds as without: what is compared has to share a
 process, or its layout in memory would be compared too. In memory that it shares with its parent the process says who is being called, and
-since when. Where it dies, or a call does not end, whoever that was is the culprit; the others are measured again without it.
+since when. Where it dies, or a call does not end, or leaves it without its device, whoever that was is the culprit; the others are measured
+again without it.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Apart:
         # Who is being called, and since when.
         self._board: Any = multiprocessing.get_context("spawn").RawArray("d", [_NOBODY, 0.0])
         self._hung: Counter[str] = Counter()
+        self._interrupted = False
 
     def measure(
         self,
@@ -70,12 +72,19 @@ class Apart:
         cold: bool = False,
         before: Mapping[str, Throughput] = MappingProxyType({}),
     ) -> list[Throughput]:
-        """As :func:`harness.measure.measure`, with an outcome for who crashed or hung. Raises what the harness itself raised there."""
+        """As :func:`harness.measure.measure`, with an outcome for who crashed or hung. Raises what the harness itself raised there.
+
+        An interrupt from the keyboard is handed on, and what came of it waited for; a second one ends the process.
+        """
         records: dict[str, Throughput] = {}
 
         def conclude(implementation: Implementation, outcome: Outcome, message: str) -> None:
             records[implementation.id] = replace(empty(workload, implementation, cold), outcome=outcome.value, message=message)
 
+        def kept() -> list[Throughput]:
+            return [*records.values(), *(before[i.id] for i in implementations if i.id in before and i.id not in records)]
+
+        self._interrupted = False
         for implementation in implementations:
             if self._hung[implementation.id] >= PATIENCE:
                 message = f"not run: {PATIENCE} calls of it did not end within {self._limit:g} s before"
@@ -84,12 +93,17 @@ class Apart:
             known = {id: record for id, record in before.items() if id not in records}
             try:
                 answered = self._ask(left, (workload, [i.id for i in left], budget, baseline, cold, known))
+                self._require_device(left, answered, known)
             except Interrupted as interrupted:
                 raise Interrupted([*records.values(), *interrupted.records]) from interrupted
+            except KeyboardInterrupt as interrupt:
+                raise Interrupted(kept()) from interrupt
             except _Ended as end:
                 self._hung.update({left[end.called].id: 1} if end.outcome is Outcome.TIMED_OUT else {})
                 for implementation, message in _blamed(left, end):
                     conclude(implementation, end.outcome, message)
+                if self._interrupted:
+                    raise Interrupted(kept()) from end
             else:
                 records |= {record.implementation: record for record in answered}
         return [records[i.id] for i in implementations]
@@ -110,7 +124,7 @@ class Apart:
         try:
             self._child.await_ready()
             self._child.pipe.send(request)
-            (kind, answer), interrupted = self._await([i.reference not in builtin() for i in asked])
+            kind, answer = self._await([i.reference not in builtin() for i in asked])
         except (EOFError, OSError):
             called = int(self._board[0])
             raise _Ended(Outcome.CRASHED, f"the process that ran it {self._child.buried()}", called) from None
@@ -118,30 +132,33 @@ class Apart:
             raise RuntimeError(f"The harness failed in the process that measures:\n{answer}")
         records: list[Throughput] = answer
         # Also where it came when all was done there already: it is the run that is to end.
-        if kind == "interrupted" or interrupted:
+        if kind == "interrupted" or self._interrupted:
             raise Interrupted(records)
         return records
 
-    def _await(self, limited: Sequence[bool]) -> tuple[Any, bool]:
-        """The answer, and whether an interrupt from the keyboard came before it; ``limited`` says of each whether its calls are.
+    def _require_device(self, asked: Sequence[Implementation], answered: Sequence[Throughput], known: Mapping[str, Throughput]) -> None:
+        """Ends the process where one of ``asked`` left it without its device, which nobody can use there again; raises :class:`_Ended`."""
+        for called, (implementation, record) in enumerate(zip(asked, answered, strict=True)):
+            if record.outcome == Outcome.CRASHED and record != known.get(implementation.id):
+                self.stop()
+                raise _Ended(Outcome.CRASHED, record.message, called)
 
-        An interrupt from the keyboard is handed on, and the answer still waited for; a second one ends the process.
-        """
-        interrupted = False
+    def _await(self, limited: Sequence[bool]) -> Any:
+        """The answer; ``limited`` says of each whether its calls are."""
         while True:
             try:
                 if self._child.pipe.poll(min(_LOOK, self._limit)):
-                    return self._child.pipe.recv(), interrupted
+                    return self._child.pipe.recv()
                 called, since = self._board
                 if called != _NOBODY and limited[int(called)] and time.monotonic() - since > self._limit:
                     self.stop()
                     message = f"no answer within {self._limit:g} s; the process was ended (--time-limit gives it longer)"
                     raise _Ended(Outcome.TIMED_OUT, message, int(called))
             except KeyboardInterrupt:
-                if interrupted:
+                if self._interrupted:
                     self.stop()
                     raise
-                interrupted = True
+                self._interrupted = True
                 self._child.interrupt()
 
 

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from harness import apart
+from harness import measure as measuring
 from harness.apart import Apart
 from harness.isolation import PATIENCE
 from harness.measure import Interrupted, empty, measure
@@ -26,7 +27,37 @@ from harness.workload import Pass, Workload
 
 BUDGET = Budget(seconds=0.05)
 WORKLOAD = Workload("tests", CASE, Pass.INFERENCE)
+
+
+class Loses(torch.nn.GRU):
+    """Leaves its process without its device at its tenth call, among the samples, as an error in a CUDA kernel does."""
+
+    calls, lost = 0, "CUDA error: an illegal memory access was encountered"
+
+    def forward(self, *arguments: Any) -> Any:
+        self.calls += 1
+        if self.calls >= 10:
+            measuring.unusable = lambda device: self.lost  # type: ignore[attr-defined]  # imported there
+            raise RuntimeError(self.lost)
+        return super().forward(*arguments)
+
+
+class Dies(torch.nn.GRU):
+    """Is interrupted, and ends its process."""
+
+    def forward(self, *arguments: Any) -> Any:
+        try:
+            time.sleep(60)
+        finally:
+            os._exit(3)
+
+
+DIES = samples.implementation(Dies, "sample:dies")
+LOSES = samples.implementation(Loses, "sample:loses")
+
 _REFERENCES = [
+    "harness.tests.test_apart:LOSES",
+    "harness.tests.test_apart:DIES",
     "torch:onednn",
     "loop:textbook",
     *(f"harness.tests.samples:{name}" for name in ("EXITS", "SEGFAULTS", "HANGS", "LATE", "SLOW", "STUBBORN")),
@@ -71,6 +102,21 @@ def test_two_who_end_it_are_both_named(worker: Apart) -> None:
         "torch:onednn": ("passed", ""),
         "sample:exits": ("crashed", "the process that ran it ended with exit status 3"),
     }
+
+
+def test_who_loses_the_device_is_named_and_the_others_are_measured_in_a_new_process(worker: Apart) -> None:
+    found = _measured(worker, "torch:onednn", "sample:loses", "loop:textbook")
+    assert {id: record.outcome for id, record in found.items()} == {
+        "torch:onednn": "passed",
+        "sample:loses": "crashed",
+        "loop:textbook": "passed",
+    }
+    assert found["sample:loses"].message == f"it left cpu unusable: {Loses.lost}"
+    assert found["torch:onednn"].rounds[:5] == found["loop:textbook"].rounds[:5] == list(range(5))
+    # What crashed in an earlier run has left no process of this one without its device.
+    before = {"sample:loses": found["sample:loses"]}
+    again = worker.measure(WORKLOAD, [_ALL["sample:loses"], _ALL["loop:textbook"]], BUDGET, before=before)
+    assert again[0] == found["sample:loses"] and again[1].outcome == "passed"
 
 
 def test_one_process_measures_workload_after_workload(worker: Apart) -> None:
@@ -133,6 +179,35 @@ def test_an_interrupt_that_comes_when_all_is_done_ends_the_run(monkeypatch: pyte
     with pytest.raises(Interrupted) as caught:
         one.measure(WORKLOAD, [_ALL["loop:textbook"]], BUDGET)
     assert caught.value.records == [record] and done.interrupts == 1
+
+
+@pytest.mark.usefixtures("interrupts")
+@pytest.mark.parametrize(("id", "outcome"), [("sample:stubborn", "timed-out"), ("sample:dies", "crashed")])
+def test_an_interrupt_while_a_layer_hangs_or_dies_ends_the_run_and_keeps_what_was_known(id: str, outcome: str) -> None:
+    one = Apart(_REFERENCES, limit=2.0)
+    try:
+        (known,) = one.measure(WORKLOAD, [_ALL["loop:textbook"]], BUDGET)
+        before = {"loop:textbook": replace(known, stopped="interrupted")}
+        threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        with pytest.raises(Interrupted) as caught:
+            one.measure(WORKLOAD, [_ALL["torch:onednn"], _ALL[id], _ALL["loop:textbook"]], BUDGET, before=before)
+        assert [(record.implementation, record.outcome) for record in caught.value.records] == [(id, outcome), ("loop:textbook", "passed")]
+        assert caught.value.records[1] == before["loop:textbook"] and one._child._process is None
+    finally:
+        one.stop()
+
+
+@pytest.mark.usefixtures("interrupts")
+def test_an_interrupt_while_the_process_starts_keeps_what_was_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    one = Apart(_REFERENCES, limit=2.0)
+    monkeypatch.setattr(one, "prepare", interrupted)
+    before = {"loop:textbook": empty(WORKLOAD, _ALL["loop:textbook"], cold=False)}
+    with pytest.raises(Interrupted) as caught:
+        one.measure(WORKLOAD, [_ALL["torch:onednn"], _ALL["loop:textbook"]], BUDGET, before=before)
+    assert caught.value.records == [before["loop:textbook"]]
 
 
 @pytest.mark.usefixtures("interrupts")
