@@ -9,6 +9,11 @@ from harness.record import Throughput
 from reports.fields import count, mapping, number, numbers
 
 
+def has_samples(benchmark: Any) -> bool:
+    """Whether the file has every time of a benchmark, and not what was made of them alone, as without ``--benchmark-save-data``."""
+    return isinstance(mapping(mapping(benchmark).get("stats")).get("data"), list)
+
+
 def from_benchmark(benchmark: Any) -> Throughput:
     """One benchmark of a pytest-benchmark file as a cell; what the file does not say is empty or 0."""
     if not isinstance(benchmark, dict) or not isinstance(benchmark.get("stats"), dict):

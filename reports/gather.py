@@ -18,7 +18,7 @@ from reports import metrics, timed
 from reports.columns import COLUMNS
 from reports.compared import Compared
 from reports.fields import count, mapping, printable
-from reports.foreign import from_benchmark
+from reports.foreign import from_benchmark, has_samples
 from reports.frames import Frames, LoadError
 from reports.machines import told_apart
 from reports.timed import versus_row
@@ -43,6 +43,7 @@ class Gatherer:
         self._versus: dict[tuple[str, str, str], tuple[str, Versus]] = {}
         self._names: set[str] = set()
         self._signatures: set[tuple[Any, ...]] = set()
+        self._cells: set[tuple[str, ...]] = set()
 
     def frames(self) -> Frames:
         for facts in self.contracts.values():
@@ -118,6 +119,7 @@ class Gatherer:
             self._versus[run, result.workload, result.implementation] = machine, result
         elif isinstance(result, Throughput):
             self._signatures.add(_signature(machine, result))
+            self._cells.add(_whose(machine, result))
             self._throughput(run, machine, result)
             return _no_times(result)
         return ""
@@ -175,7 +177,9 @@ class Gatherer:
                 self.problems.append(f"{path}: benchmark {index} has the unknown outcome {result.outcome!r}; it was left out.")
                 continue
             signature = _signature(machine, result)
-            if signature not in self._signatures:
+            # Without its samples nothing tells whether a cell is one of a run file or was measured anew; that one has the samples.
+            known = signature in self._signatures or (not has_samples(benchmark) and _whose(machine, result) in self._cells)
+            if not known:
                 self._signatures.add(signature)
                 self._throughput(name, machine, result)
                 kept += 1
@@ -280,10 +284,14 @@ def _no_times(result: Throughput) -> str:
     return f"has a sample of {odd[0]} s, which is no time of a call; its samples were left out." if odd else ""
 
 
+def _whose(machine: str, result: Throughput) -> tuple[str, ...]:
+    """What two records of one cell share, whenever it was measured."""
+    return machine, result.workload, result.implementation, result.device
+
+
 def _signature(machine: str, result: Throughput) -> tuple[Any, ...]:
     """What two records of one measurement share, whichever file they are in."""
-    names = ("workload", "implementation", "device", "outcome")
-    return machine, *(getattr(result, name) for name in names), len(result.samples), f"{sum(result.samples):.6e}"
+    return *_whose(machine, result), result.outcome, len(result.samples), f"{sum(result.samples):.6e}"
 
 
 class _Table:
