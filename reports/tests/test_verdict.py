@@ -14,7 +14,11 @@ from reports.tests import specimen
 from reports.tests.test_analysis import ROUNDS, broken, cell, check, findings_of, passing, slower
 from reports.view_verdict import Line, Uses, fastest_tables, headline, verdict_rows
 
-SIZES = ({"hidden_size": 4, "input_size": 4}, {"hidden_size": 8, "input_size": 8}, {"hidden_size": 16, "input_size": 16})
+SIZES: tuple[dict[str, Any], ...] = (
+    {"hidden_size": 4, "input_size": 4},
+    {"hidden_size": 8, "input_size": 8},
+    {"hidden_size": 16, "input_size": 16},
+)
 
 
 def contest(by: float, length: int = 8, **changes: Any) -> list[Any]:
@@ -80,7 +84,7 @@ def test_who_was_timed_alone_has_won_nothing(tmp_path: Path) -> None:
     _, sentences = headline(findings_of(tmp_path / "lengths", *passing("x:a", "x:b"), *cells))
     told = "x:a in 1; x:a alone in 1 and x:b alone in 1."
     assert sentences == [f"The fastest conforming implementation, out of 3 uses: {told}"]
-    alone = [replace(cell("x:a", ROUNDS), **sizes) for sizes in SIZES]
+    alone = [cell("x:a", ROUNDS, **sizes) for sizes in SIZES]
     (table,) = fastest_tables(findings_of(tmp_path / "sizes", *passing("x:a"), *alone))
     assert table["folded"][0].summary == "The sizes between: 1 use, x:a alone in 1"
 
