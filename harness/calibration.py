@@ -29,7 +29,7 @@ from harness.clock import Clock, HostClock
 from harness.planted import Occupying, waiting
 from harness.proportions import wilson
 from harness.record import Calibration, Header
-from harness.sampling import Budget, Subject, interleave, paced, paired, require_whole
+from harness.sampling import INTERRUPTED, Budget, Subject, interleave, paced, paired, require_whole
 from harness.statistics import Verdict, effect
 from harness.store import RunWriter, StoreError, now
 
@@ -38,9 +38,6 @@ PLANTED = ((0.0, 6.0), (0.01, 20.0), (0.02, 6.0), (0.05, 2.0))
 
 #: Seconds of a call that is about as short as any that is timed: one step of a small layer.
 _SHORT_CALL = 2e-5
-
-#: What the exit status says of a calibration that was interrupted.
-INTERRUPTED = 130
 
 #: T, B and I = H on each kind of device: a forward pass of about a millisecond, on one core and on an H100.
 SHAPES = {"cpu": (64, 8, 64), "cuda": (64, 32, 256)}
@@ -131,18 +128,29 @@ def _nothing() -> None:
 
 
 def calibrate(trials: int, shape: tuple[int, int, int], device: str) -> Iterator[Calibration]:
-    """Trials for every planted slowdown, each as it is done. ``shape``: T, B and I = H of the layers."""
+    """Trials for every planted slowdown, each as it is done. ``shape``: T, B and I = H of the layers.
+
+    After an interrupt it gives the trials of the slowdown in which it came that were done, and raises KeyboardInterrupt only then.
+    """
     steps, batch, hidden = shape
     clock = HostClock(device)
     slowed: Slowed = Occupying(clock, inference) if device == "cuda" else partial(waiting, clock=clock.now)
     for share, seconds in PLANTED:
         budget = Budget(seconds=seconds).on(device)
-        found = [trial(share, budget, clock, layers(shape, device), slowed) for _ in range(trials)]
+        found: list[tuple[Verdict, float, float]] = []
+        interrupted = None
+        try:
+            while len(found) < trials:
+                found.append(trial(share, budget, clock, layers(shape, device), slowed))
+        except KeyboardInterrupt as interrupt:
+            if not found:
+                raise
+            interrupted = interrupt
         counts = Counter(verdict.value for verdict, _, _ in found)
         yield Calibration(
             planted=share,
             outcome="passed",
-            trials=trials,
+            trials=len(found),
             verdicts={verdict.value: counts[verdict.value] for verdict in Verdict},
             ratios=[ratio for _, ratio, _ in found],
             seconds=[spent for _, _, spent in found],
@@ -150,6 +158,8 @@ def calibrate(trials: int, shape: tuple[int, int, int], device: str) -> Iterator
             device=device,
             workload=f"nn.LSTM inference T={steps} B={batch} I=H={hidden}",
         )
+        if interrupted is not None:
+            raise interrupted
 
 
 def told(record: Calibration) -> str:

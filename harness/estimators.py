@@ -21,9 +21,9 @@ import numpy as np
 import torch
 
 from harness.arguments import above_zero, at_least
-from harness.calibration import INTERRUPTED, PLANTED, SHAPES, inference, layers
+from harness.calibration import PLANTED, SHAPES, inference, layers
 from harness.clock import HostClock
-from harness.sampling import Budget, Contest, Samples, Subject, interleave, require_whole
+from harness.sampling import INTERRUPTED, Budget, Contest, Samples, Subject, interleave, paired, require_whole
 from harness.statistics import FASTEST_OF, LEVEL, STRETCHES, Array, Effect, Verdict, effect
 from harness.watch import Watch
 
@@ -50,9 +50,8 @@ def take(seconds: float, sample_seconds: float) -> Series:
     budget = Budget(seconds=seconds, sample_seconds=sample_seconds, decide=False)
     taken = interleave(subjects, HostClock("cpu"), budget, random.randrange(2**31), "baseline")
     require_whole(taken)
-    own, base = taken["candidate"], taken["baseline"]
-    rounds = min(len(own.seconds), len(base.seconds))
-    return Series(np.array(own.seconds[:rounds]), np.array(base.seconds[:rounds]), own.calls, own.untimed)
+    own, base = paired(taken["candidate"], taken["baseline"])
+    return Series(np.array(own), np.array(base), taken["candidate"].calls, taken["candidate"].untimed)
 
 
 def quantile(candidate: Times, baseline: Times, share: float = 0.1) -> Effect:
@@ -85,9 +84,10 @@ def verdict(
     """What is said of the candidate slowed down by ``share``, in at most ``seconds`` of calls; and the seconds that it took."""
     own, base = Samples(series.calls, untimed=series.untimed), Samples(series.calls, untimed=series.untimed)
     contest = Contest(own, base, Budget(seconds=seconds, decide=decide), estimate)
-    for slower, other in zip((1 + share) * series.candidate, series.baseline, strict=True):
-        own.seconds.append(float(slower))
-        base.seconds.append(float(other))
+    for number, (slower, other) in enumerate(zip((1 + share) * series.candidate, series.baseline, strict=True)):
+        for samples, seconds in ((own, slower), (base, other)):
+            samples.seconds.append(float(seconds))
+            samples.rounds.append(number)
         if contest.count_round():
             break
     return estimate(own.seconds, base.seconds).verdict(), own.spent + base.spent

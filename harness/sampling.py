@@ -124,8 +124,11 @@ ALONE = 0.5
 #: A comparison is looked at first after so many rounds and seconds, then ten times while its time grows tenfold.
 _FIRST_LOOK, _LOOKS = (2 * STRETCHES, 0.25), 10**0.1
 
-#: Rounds after which the garbage of other people's calls is collected, between two of them.
-_COLLECTED_EVERY = 64
+#: Rounds, or samples of one process of several, after which the garbage of other people's calls is collected, between two of them.
+COLLECTED_EVERY = 64
+
+#: What the exit status says of a command whose sampling was interrupted from the keyboard: 128 and the number of the signal, as in a shell.
+INTERRUPTED = 130
 
 
 class Stop(StrEnum):
@@ -161,9 +164,11 @@ class Samples:
 
 
 def paired(own: Samples, baseline: Samples) -> tuple[list[float], list[float]]:
-    """The seconds of both in the rounds that both have: one that was decided leaves them before its baseline does."""
-    shared = min(len(own.seconds), len(baseline.seconds))
-    return own.seconds[:shared], baseline.seconds[:shared]
+    """The seconds of both in the rounds that both have: one that was decided leaves them before its baseline does, and one of which an
+    earlier run had nothing enters them later."""
+    theirs = dict(zip(baseline.rounds, baseline.seconds, strict=True))
+    both = [(seconds, theirs[number]) for number, seconds in zip(own.rounds, own.seconds, strict=True) if number in theirs]
+    return [seconds for seconds, _ in both], [seconds for _, seconds in both]
 
 
 def calibrate(subject: Sampled, clock: Clock, budget: Budget) -> float:
@@ -241,7 +246,7 @@ def interleave(
             for name in generator.sample(names, len(names)):
                 attempt(name, partial(_take, subjects[name], clock, taken[name], number))
             number += 1
-            if number % _COLLECTED_EVERY == 0:
+            if number % COLLECTED_EVERY == 0:
                 gc.collect()
             contests = {name: contest for name, contest in contests.items() if name in alive and not contest.count_round()}
         for name in contests:

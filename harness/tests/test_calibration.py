@@ -178,6 +178,32 @@ def test_an_interrupt_ends_it_and_keeps_what_was_done(
     assert capsys.readouterr().err == f"error: interrupted; what was done is in {run.path}\n"
 
 
+@pytest.mark.usefixtures("quick")
+def test_the_trials_that_were_done_before_an_interrupt_are_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[float] = []
+
+    def played(share: float, *arguments: Any) -> tuple[Verdict, float, float]:
+        done.append(share)
+        if len(done) == 6:
+            raise KeyboardInterrupt
+        return Verdict.SAME, 1.0, 0.5
+
+    monkeypatch.setattr(calibration, "trial", played)
+    assert main(["--trials", "3", "--results", str(tmp_path)]) == 130
+    run = read(next(iter(tmp_path.iterdir())))
+    found = [result for result in run.results if isinstance(result, Calibration)]
+    assert [(record.planted, record.trials, sum(record.verdicts.values()), len(record.ratios)) for record in found] == [
+        (0.0, 3, 3, 3),
+        (0.05, 2, 2, 2),
+    ]
+    said = capsys.readouterr()
+    assert (
+        "a slowdown of 5% found in 0 of 2 comparisons" in said.out and said.err == f"error: interrupted; what was done is in {run.path}\n"
+    )
+
+
 @pytest.mark.parametrize("trials", ["0", "-3", "many"])
 def test_trials_that_cannot_be_are_a_usage_error(trials: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from harness.clock import FakeClock, Timing
-from harness.sampling import Budget, Contest, Samples, Stop, Subject, calibrate, interleave, paced, require_whole
-from harness.statistics import Effect, Verdict, verdicts
+from harness.sampling import Budget, Contest, Samples, Stop, Subject, calibrate, interleave, paced, paired, require_whole
+from harness.statistics import Effect, Verdict, effect, verdicts
 
 
 class Timed:
@@ -194,8 +194,9 @@ def test_a_comparison_ends_early_only_by_a_verdict_that_holds_in_its_family(fami
     own, base = Samples(), Samples()
     contest = Contest(own, base, Budget(seconds=2.0, family=family), lambda *given: found)
     while not own.stopped:
-        own.seconds.append(0.01)
-        base.seconds.append(0.01)
+        for samples in (own, base):
+            samples.rounds.append(len(samples.seconds))
+            samples.seconds.append(0.01)
         contest.count_round()
     assert own.stopped == stopped
     others = {str(number): Effect(0.0, 0.004, 15, 100) for number in range(family - 1)}
@@ -287,6 +288,21 @@ def test_an_interrupt_in_the_last_round_is_not_swallowed() -> None:
 
     taken = interleave({"it": _subject(interrupted)}, clock, Budget(seconds=0.0, sample_seconds=0.0, warmup_seconds=0.0))
     assert len(taken["it"].seconds) == 5 and timed.calls == 7 and taken["it"].stopped == Stop.INTERRUPTED
+
+
+def test_only_what_was_taken_in_one_round_is_compared() -> None:
+    own, base = Samples(seconds=[2.0, 3.0], rounds=[1, 2]), Samples(seconds=[10.0, 20.0, 30.0, 40.0], rounds=[0, 1, 2, 3])
+    assert paired(own, base) == ([2.0, 3.0], [20.0, 30.0]) and paired(base, own) == ([20.0, 30.0], [2.0, 3.0])
+
+
+def test_one_that_enters_the_rounds_later_is_compared_with_what_was_taken_beside_it() -> None:
+    clock = FakeClock()
+    # The machine was half as fast in the earlier run; both take as long now.
+    before = {"base": Samples(seconds=[2e-3] * 500, rounds=list(range(500)))}
+    subjects = {name: _subject(Timed(clock, 1e-3)) for name in ("base", "new")}
+    taken = interleave(subjects, clock, Budget(seconds=6.0), baseline="base", before=before)
+    assert effect(*paired(taken["new"], taken["base"])).ratio == pytest.approx(1.0)
+    assert taken["new"].rounds[0] == 500 and len(taken["new"].seconds) < len(taken["base"].seconds)
 
 
 def test_samples_that_ended_before_their_time_are_not_taken_for_whole_ones() -> None:
