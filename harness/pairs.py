@@ -62,13 +62,15 @@ class Worker(Protocol):
 class Comparison:
     """One implementation on one workload, while it is compared.
 
-    ``logs``: ln(head / base) of each pair of processes. ``stopped`` and ``outcome`` are empty while it goes on. The rest is as in
-    :class:`harness.record.Versus`.
+    ``modes``: those that both environments offer. ``logs``: ln(head / base) of each pair of processes. ``stopped`` and ``outcome`` are
+    empty while it goes on. The rest is as in :class:`harness.record.Versus`.
     """
 
     workload: Workload
     reference: str
     id: str
+    modes: Sequence[str] = ()
+    description: str = ""
     origins: Mapping[str, str] = field(default_factory=dict)
     logs: list[float] = field(default_factory=list)
     seconds: dict[str, list[float]] = field(default_factory=lambda: {side: [] for side in SIDES})
@@ -135,9 +137,10 @@ def described(workers: Mapping[str, Worker]) -> dict[str, dict[str, Any]]:
 def planned(workers: Mapping[str, Worker], references: Sequence[str], workloads: Sequence[Workload]) -> list[Comparison]:
     """The comparisons to make: every implementation on the workloads whose mode it offers.
 
-    Raises :class:`VersusError` for what neither environment has, and where nothing is left to compare.
+    Two files may hold a class of one name: the second goes by its reference then, as :func:`harness.registry.resolve_all` has it. Raises
+    :class:`VersusError` for what neither environment has, and where nothing is left to compare.
     """
-    answer = []
+    answer, ids = list[Comparison](), set[str]()
     for reference in references:
         found: dict[str, dict[str, Any]] = {}
         missing: list[tuple[str, Unanswered]] = []
@@ -149,10 +152,13 @@ def planned(workers: Mapping[str, Worker], references: Sequence[str], workloads:
         if not found:
             raise VersusError(missing[0][1].message)
         modes = set.intersection(*(set(one["modes"]) for one in found.values()))
-        id = next(iter(found.values()))["id"]
+        first = next(iter(found.values()))
+        id = reference if first["id"] in ids else first["id"]
+        ids.add(id)
         for workload in workloads:
             if workload.case.layer.mode in modes:
-                one = Comparison(workload, reference, id, {side: found[side]["origin"] for side in found})
+                origins = {side: found[side]["origin"] for side in found}
+                one = Comparison(workload, reference, id, sorted(modes), first["description"], origins)
                 for side, end in missing:
                     one.conclude(end.outcome, f"{side}: {end.message}")
                 answer.append(one)
@@ -248,13 +254,14 @@ def _take(one: Comparison, workers: Mapping[str, Worker], budget: Budget, genera
         return joined(read(), [ask(side, "reading") for side in SIDES])
 
     logs, seconds, rounds = [], {side: list[float]() for side in SIDES}, 0
+    agreement, kernels = dict[str, Any](), dict(one.kernels)
     begin = reading()
-    for build in range(BUILDS):
-        look = not one.kernels and not build
+    for _ in range(BUILDS):
+        look = not kernels
         for side, answer in both("build", reference=one.reference, workload=one.workload.as_json(), look=look).items():
-            one.agreement[side] = {"before": answer["agreement"]}
+            agreement[side] = {"before": answer["agreement"]}
             if look:
-                one.kernels[side] = answer["kernels"]
+                kernels[side] = answer["kernels"]
         subjects = {side: Elsewhere(workers[side]) for side in SIDES}
         taken = interleave(subjects, HostClock("cpu"), budget.on(one.workload.case.device), generator.randrange(2**31), BASE)
         for side in SIDES:
@@ -266,13 +273,14 @@ def _take(one: Comparison, workers: Mapping[str, Worker], budget: Budget, genera
         if any(samples.stopped == Stop.INTERRUPTED for samples in taken.values()):
             raise KeyboardInterrupt
         for side, answer in both("check").items():
-            one.agreement[side]["after"] = answer["agreement"]
+            agreement[side]["after"] = answer["agreement"]
         found = effect(*paired(taken[HEAD], taken[BASE]))
         logs.append(found.log)
         rounds += found.rounds
         for side in SIDES:
             seconds[side].append(stdlib.median(taken[side].seconds))
     seen = watch.between(begin, reading())
+    one.agreement, one.kernels = agreement, kernels
     one.evidence.append({**asdict(seen), "told": sentences(seen)})
     one.logs.append(stdlib.median(logs))
     one.rounds.append(rounds)

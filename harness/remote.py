@@ -18,8 +18,8 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from functools import partial
 from importlib import metadata
@@ -32,11 +32,14 @@ import harness
 from harness import environment, watch
 from harness.child import FAREWELL, STARTUP, death
 from harness.clock import Clock, HostClock, Timing
+from harness.footprint import forget
 from harness.implementation import Implementation
 from harness.measure import concluding
 from harness.outcome import Outcome
 from harness.passes import Cell, agreement, build, kernels
 from harness.registry import UnknownImplementation, resolve, source_file
+from harness.sampling import COLLECTED_EVERY
+from harness.switches import unusable
 from harness.workload import Workload
 
 #: What another interpreter runs. By its file, because a path that leads to it could lead to this process's packages as well.
@@ -52,9 +55,6 @@ serve(int(sys.argv[2]))
 #: Up to so many bytes are added to the environment of a new process: its size shifts the stack, and with it times (Mytkowicz et al. 2009,
 #: "Producing wrong data without doing anything obviously wrong!"). Paths of two lengths would do so in every process alike.
 _PADDING = 4096
-
-#: Samples after which the garbage of other people's calls is collected, between two of them.
-_COLLECTED_EVERY = 64
 
 
 class Unanswered(Exception):
@@ -118,6 +118,9 @@ class Remote:
         if "fault" in answer:
             raise RuntimeError(f"The harness failed in the process of {self._python}:\n{answer['fault']}")
         outcome = Outcome(answer.get("outcome", Outcome.PASSED))
+        if outcome is Outcome.CRASHED:
+            # It goes on, without its device.
+            self.stop()
         if outcome is not Outcome.PASSED:
             raise Unanswered(outcome, answer["message"])
         return answer
@@ -261,6 +264,8 @@ class _Server:
         the first would see anything else.
         """
         wanted = Workload.from_json(workload)
+        if self._cell is not None and self._cell.workload != wanted:
+            forget()
         self._cell = None
         gc.unfreeze()
         gc.collect()
@@ -277,7 +282,7 @@ class _Server:
         if lacks is not None:
             return {"outcome": Outcome.UNSUPPORTED.value, "message": lacks}
         answer: dict[str, Any] = {}
-        with concluding("", partial(_refuse, answer)):
+        with _answering(answer, wanted.case.device):
             self._cell, self._clock = build(wanted, implementation), HostClock(wanted.case.device)
             answer |= {"agreement": agreement(self._cell, inputs_seed=1), "kernels": kernels(self._cell) if look else []}
         gc.collect()
@@ -288,10 +293,10 @@ class _Server:
         """One sample, as :class:`harness.clock.Timing`."""
         assert self._cell is not None and self._clock is not None
         self._samples += 1
-        if self._samples % _COLLECTED_EVERY == 0:
+        if self._samples % COLLECTED_EVERY == 0:
             gc.collect()
         answer: dict[str, Any] = {}
-        with concluding("", partial(_refuse, answer)):
+        with _answering(answer, self._cell.workload.case.device):
             answer |= asdict(self._cell.subject.sample(self._clock, calls, untimed))
         return answer
 
@@ -304,7 +309,7 @@ class _Server:
         """Compares the answer of what was sampled with the oracle's once more, on other inputs."""
         assert self._cell is not None
         answer: dict[str, Any] = {}
-        with concluding("", partial(_refuse, answer)):
+        with _answering(answer, self._cell.workload.case.device):
             answer |= {"agreement": agreement(self._cell, inputs_seed=2)}
         return answer
 
@@ -312,6 +317,15 @@ class _Server:
         if reference not in self._known:
             self._known[reference] = resolve(reference)
         return self._known[reference]
+
+
+@contextmanager
+def _answering(answer: dict[str, Any], device: str) -> Iterator[None]:
+    """Makes ``answer`` the outcome of what an implementation raises: it has crashed where that leaves this process without ``device``."""
+    with concluding("", partial(_refuse, answer)):
+        yield
+    if "outcome" in answer and (lost := unusable(device)):
+        _refuse(answer, "", Outcome.CRASHED, f"it left {device} unusable: {lost}\n{answer['message']}")
 
 
 def _refuse(answer: dict[str, Any], id: str, outcome: Outcome, message: str) -> None:

@@ -46,14 +46,14 @@ from harness.progress import spelled
 from harness.record import Header, Versus
 from harness.remote import Remote
 from harness.resume import ResumeError, compared
-from harness.sampling import Budget
+from harness.sampling import INTERRUPTED, Budget
 from harness.statistics import LEAST_PAIRS, Verdict
 from harness.store import RunWriter, StoreError, encode, now
 from harness.watch import Seen, sentences
 from harness.workload import Workload, WorkloadError, chosen
 
-#: What the exit status says.
-GOOD, SLOWER, BAD, INTERRUPTED = 0, 1, 2, 130
+#: What the exit status says of a comparison that came to its end.
+GOOD, SLOWER, BAD = 0, 1, 2
 
 
 def told(record: Versus) -> str:
@@ -226,7 +226,7 @@ def _header(
         now(),
         command,
         dict(environments[HEAD]["environment"]),
-        {one.id: {"modes": [], "source": one.reference, "description": ""} for one in comparisons},
+        {one.id: {"modes": list(one.modes), "source": one.reference, "description": one.description} for one in comparisons},
         workloads={one.workload.id: one.workload.as_json() for one in comparisons},
         policy={
             **statistics.policy(),

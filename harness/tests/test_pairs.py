@@ -115,7 +115,7 @@ class Played:
         if do in self._fails:
             raise self._fails[do]
         answers: dict[str, dict[str, Any]] = {
-            "find": {"id": "own", "description": "", "modes": ["lstm"], "origin": f"/{self._side}.py"},
+            "find": {"id": "own", "description": "a layer", "modes": ["lstm"], "origin": f"/{self._side}.py"},
             "build": {"agreement": [{"quantity": "output", "ratio": 0.5}], "kernels": ["k"] if given.get("look") else []},
             "sample": {"seconds": self._seconds, "issued": None, "device": None},
             "check": {"agreement": [{"quantity": "output", "ratio": 0.7}]},
@@ -313,6 +313,27 @@ def test_an_interrupt_keeps_the_pairs_that_were_done() -> None:
     assert all(worker.stopped for side in SIDES for worker in stage.workers[side])
 
 
+@pytest.mark.parametrize("pair", [1, 2])
+def test_an_interrupt_in_the_middle_of_a_pair_adds_nothing_of_it(pair: int) -> None:
+    stage, last = Stage(_noisy(0.0, 0.03, 0)), Played.ask
+
+    def ask(worker: Played, do: str, **given: Any) -> dict[str, Any]:
+        answer = last(worker, do, **given)
+        if do == "build":
+            answer["agreement"], answer["kernels"] = len(stage.workers[BASE]), ["k"]
+        if do == "check" and len(stage.workers[BASE]) == pair:
+            raise KeyboardInterrupt
+        return answer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Played, "ask", ask)
+        (record,), finished = stage.compare()
+    whole = {"before": 1, "after": [{"quantity": "output", "ratio": 0.7}]}
+    assert not finished and (len(record.ratios), len(record.evidence)) == (pair - 1, pair - 1)
+    assert record.agreement == (dict.fromkeys(SIDES, whole) if pair > 1 else {})
+    assert record.kernels == ({side: ["k"] for side in SIDES} if pair > 1 else {})
+
+
 def test_a_fault_of_the_harness_is_raised_and_leaves_no_process() -> None:
     stage = Stage(_noisy(0.0, 0.03, 0), {BASE: {"sample": RuntimeError("a fault")}})
     with pytest.raises(RuntimeError, match="a fault"):
@@ -341,3 +362,12 @@ def test_workloads_of_other_modes_are_left_out_and_an_import_that_fails_on_one_s
     stage = Stage(lambda side, number: 1e-3, dict.fromkeys(SIDES, missing))
     with pytest.raises(pairing.VersusError, match="importing it raised"):
         planned({side: stage.begin(side) for side in SIDES}, ["own"], [WORKLOAD])
+
+
+def test_two_files_with_a_class_of_one_name_are_told_apart_by_their_references() -> None:
+    stage = Stage(lambda side, number: 1e-3)
+    found = planned({side: stage.begin(side) for side in SIDES}, ["a/own.py:Own", "b/own.py:Own"], [WORKLOAD])
+    assert [(one.id, one.reference, one.modes, one.description) for one in found] == [
+        ("own", "a/own.py:Own", ["lstm"], "a layer"),
+        ("b/own.py:Own", "b/own.py:Own", ["lstm"], "a layer"),
+    ]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import os
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -11,13 +13,15 @@ from pathlib import Path
 from typing import IO, Any
 
 import pytest
+from torch import nn
 
-from harness import statistics, versus
+from harness import remote, statistics, versus
 from harness.case import Case
 from harness.layer import Layer, Mode
 from harness.outcome import Outcome
 from harness.pairs import BASE, HEAD, Worker
 from harness.record import Versus
+from harness.registry import wrapped
 from harness.remote import Remote, Unanswered
 from harness.store import read
 from harness.versus import differences, exit_status, main
@@ -77,6 +81,55 @@ def test_an_interpreter_that_is_none_is_an_outcome_and_leaves_no_file_open(monke
     with pytest.raises(Unanswered, match="cannot start /no/python: No such file or directory") as caught:
         Remote("/no/python").start()
     assert caught.value.outcome is Outcome.UNAVAILABLE and [file.closed for file in opened] == [True]
+
+
+class _Still:
+    """A process that is still there, and its requests."""
+
+    def __init__(self) -> None:
+        self.stdin, self.stdout, self.pid, self.returncode = self, None, 1, None
+        self.killed, self.lines = False, 0
+
+    def write(self, line: str) -> None:
+        self.lines += 1
+
+    def flush(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def wait(self) -> None: ...
+
+    def kill(self) -> None:
+        self.killed = True
+
+
+def test_a_process_that_lost_its_device_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "killpg", lambda group, signal: None)
+    for outcome, ended in ((Outcome.CRASHED, True), (Outcome.FAILED, False)):
+        still: Any = _Still()
+        one = Remote("python")
+        one._process, one._ready = still, True
+        one._answers.put(json.dumps({"number": 1, "outcome": outcome.value, "message": "it left cuda unusable"}))
+        with pytest.raises(Unanswered, match="it left cuda unusable") as caught:
+            one.ask("sample")
+        assert caught.value.outcome is outcome and still.killed is ended and (one._process is None) is ended
+
+
+def test_who_leaves_the_other_process_without_its_device_has_crashed(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[str] = []
+
+    class Losing(nn.LSTM):
+        def forward(self, *arguments: Any) -> Any:
+            lost.append("CUDA error: an illegal memory access was encountered")
+            raise RuntimeError(lost[0])
+
+    server = remote._Server()
+    server._known["own"] = wrapped(Losing)
+    monkeypatch.setattr(remote, "unusable", lambda device: "".join(lost[:1]))
+    answer = server.build("own", WORKLOAD.as_json(), look=False)
+    gc.unfreeze()
+    assert answer["outcome"] == "crashed"
+    assert answer["message"].startswith(f"it left cpu unusable: {lost[0]}\na timed call raised RuntimeError: {lost[0]}")
 
 
 # The command line.
@@ -205,22 +258,23 @@ def test_two_versions_of_a_package_are_compared_in_real_processes(
     assert again == 1 and [json.loads(line)["ratios"] for line in capsys.readouterr().out.splitlines()] == [slower["ratios"], []]
     assert main([*arguments, "--implementation=lstm=mypkg:Layer", *options, "--resume", str(path), "--pairs", "4"]) == 2
     assert "its policy of pairs was 3 and is 4 now" in capsys.readouterr().err
+    assert run.header.implementations["mypkg:Layer"] == {"modes": ["lstm"], "source": "lstm=mypkg:Layer", "description": "Layer of mypkg"}
     assert run.header.policy["environments"]["base"]["versions"]["torch"] == run.header.environment["versions"]["torch"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="the two Pythons are shell scripts")
 def test_a_crash_and_a_hang_are_outcomes_and_the_next_request_is_answered(pythons: dict[str, str]) -> None:
-    remote = Remote(pythons[BASE], limit=20.0)
+    other = Remote(pythons[BASE], limit=20.0)
     try:
         for name, outcome, message in (
             ("Dies", Outcome.CRASHED, "the process that ran it ended with exit status 7: last words"),
             ("Hangs", Outcome.TIMED_OUT, "no answer within 0.5 s; the process was ended (--time-limit gives it longer)"),
         ):
-            assert remote.ask("find", reference=f"lstm=mypkg:{name}")["id"] == f"mypkg:{name}"
-            remote._limit = 0.5 if outcome is Outcome.TIMED_OUT else 20.0
+            assert other.ask("find", reference=f"lstm=mypkg:{name}")["id"] == f"mypkg:{name}"
+            other._limit = 0.5 if outcome is Outcome.TIMED_OUT else 20.0
             with pytest.raises(Unanswered) as caught:
-                remote.ask("build", reference=f"lstm=mypkg:{name}", workload=WORKLOAD.as_json(), look=False)
+                other.ask("build", reference=f"lstm=mypkg:{name}", workload=WORKLOAD.as_json(), look=False)
             assert (caught.value.outcome, caught.value.message) == (outcome, message)
-        assert remote._process is None
+        assert other._process is None
     finally:
-        remote.stop()
+        other.stop()
