@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import re
@@ -26,9 +27,9 @@ class Gpu:
 class Environment:
     """Everything that a reader of a run needs in order to say whether two runs may be compared.
 
-    ``memory`` is in bytes, ``load`` is the machine's one-minute load average when the run began (None where the system
-    has none). ``versions`` maps a component to its version, or to None where it is absent. ``settings`` are the global
-    switches of torch and the environment variables that change what a kernel does.
+    ``cores``: how many this process may have at once. ``memory`` is in bytes, ``load`` is the machine's one-minute load average when the
+    run began (None where the system has none). ``versions`` maps a component to its version, or to None where it is absent. ``settings``
+    are the global switches of torch and the environment variables that change what a kernel does.
     """
 
     machine: str
@@ -42,7 +43,17 @@ class Environment:
     load: float | None
 
 
-_SETTING_VARIABLES = re.compile(r"^(OMP_|MKL_|KMP_|ONEDNN_|DNNL_|ATEN_|TORCH_|PYTORCH_|CUDA_|CUDNN_|CUBLAS_|NVIDIA_TF32)")
+#: The environment variables that are settings: of threads, of libraries of arithmetic, of torch and its compilers, and of the allocator.
+_SETTING_VARIABLES = re.compile(
+    r"^(OMP_|GOMP_|MKL_|KMP_|OPENBLAS_|ONEDNN_|DNNL_|ATEN_|TORCH_|PYTORCH_|TORCHINDUCTOR_|TORCHDYNAMO_|TRITON_|CUDA_|CUDNN_|CUBLAS_"
+    r"|NVIDIA_TF32|MALLOC_|LD_PRELOAD$)"
+)
+
+#: Those among them that say where something is kept, which changes no time. Torch sets some of them itself when it compiles.
+_PLACES = re.compile(r"_CACHE_(DIR|PATH)$|_DUMP_DIR$|^TRITON_HOME$")
+
+#: Where the kernel shows its control groups, and how many caches of a core are asked after: there are three levels or four.
+_GROUPS, _MOST_CACHES = Path("/sys/fs/cgroup"), 8
 
 
 def describe() -> Environment:
@@ -56,7 +67,7 @@ def describe() -> Environment:
         machine=platform.node() or "unnamed",
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         cpu=_cpu_name(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=_cores(),
         memory=_memory(),
         gpus=tuple(gpus),
         versions={
@@ -81,8 +92,16 @@ def _settings() -> dict[str, Any]:
         "float32_matmul_precision": _matmul_precision(),
         "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
         "default_dtype": str(torch.get_default_dtype()).removeprefix("torch."),
-        "variables": {name: value for name, value in sorted(os.environ.items()) if _SETTING_VARIABLES.match(name)},
+        "variables": _variables(),
     }
+
+
+def _variables() -> dict[str, str]:
+    found = {name: value for name, value in sorted(os.environ.items()) if _SETTING_VARIABLES.match(name) and not _PLACES.search(name)}
+    if "LD_PRELOAD" in found:
+        # Which libraries they are, wherever they lie.
+        found["LD_PRELOAD"] = " ".join(Path(library).name for library in re.split(r"[ :]+", found["LD_PRELOAD"]) if library)
+    return found
 
 
 def _matmul_precision() -> str:
@@ -119,9 +138,54 @@ def _memory() -> int | None:
 
 
 def available_memory() -> int | None:
-    """Bytes that a new process can have without swapping; None where the system does not say."""
-    match = re.search(r"^MemAvailable:\s*(\d+) kB$", text_of(Path("/proc/meminfo")), re.M)
-    return 1024 * int(match.group(1)) if match else None
+    """Bytes that this process can have more without swapping; None where the system does not say."""
+    free = [1024 * int(number) for number in re.findall(r"^MemAvailable:\s*(\d+) kB$", text_of(Path("/proc/meminfo")), re.M)]
+    # A container sees the memory of the whole machine, and is ended beyond its own.
+    for group in _groups("memory"):
+        for limit, used, prefix in (("memory.max", "memory.current", ""), ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_")):
+            most, taken = _number(group / limit), _number(group / used)
+            if most is not None and taken is not None:
+                # Pages of files are counted as used, and given up for others.
+                cached = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", text_of(group / "memory.stat"), re.M)
+                free.append(max(0, most - taken + sum(map(int, cached))))
+    return min(free, default=None)
+
+
+def _cores() -> int:
+    """Cores that this process may have at once: those that it may run on, or as many as its time on them is worth, if that is less."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for group in _groups("cpu"):
+        quota, _, period = text_of(group / "cpu.max").strip().partition(" ")
+        shares = [(quota, period), tuple(text_of(group / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period"))]
+        cores = min([cores, *(math.ceil(int(own) / int(whole)) for own, whole in shares if own.isdigit() and whole.isdigit())])
+    return cores
+
+
+def _groups(controller: str) -> list[Path]:
+    """The folders of the control groups that this process is in, from its own up (cgroups(7)); all limits on the way hold.
+
+    Of version 2 there is one tree, of version 1 one for each controller. A container may be shown its own group as the root of the tree and
+    be told its place in the tree of the machine: then the root alone is there to be read.
+    """
+    found = []
+    for number, controllers, path in re.findall(r"^(\d+):([^:]*):/?(.*)$", text_of(Path("/proc/self/cgroup")), re.M):
+        if number == "0" or controller in controllers.split(","):
+            root = _GROUPS if number == "0" else _GROUPS / controller
+            found += [root / path, *(above for above in (root / path).parents if above.is_relative_to(root))]
+    return found
+
+
+def _number(path: Path) -> int | None:
+    """The number that is all that a file says."""
+    text = text_of(path).strip()
+    return int(text) if text.isdigit() else None
+
+
+def largest_cache() -> int:
+    """Bytes of the largest cache of a core, which is the last level where that is said; 0 where the system tells of none."""
+    folder = Path("/sys/devices/system/cpu/cpu0/cache")
+    sizes = [re.fullmatch(r"(\d+)([KM])", text_of(folder / f"index{number}" / "size").strip()) for number in range(_MOST_CACHES)]
+    return max((int(size[1]) << (20 if size[2] == "M" else 10) for size in sizes if size), default=0)
 
 
 def _version(distribution: str) -> str | None:
