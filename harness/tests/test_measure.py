@@ -343,3 +343,9 @@ def test_all_implementations_of_a_workload_are_timed_on_the_same_memory() -> Non
         seen.clear()
         records = measure(workload, [implementation(forward, "sample:a"), implementation(forward, "sample:b")], BUDGET)
         assert [record.outcome for record in records] == ["passed"] * 2 and len(seen) == 1
+
+
+@pytest.mark.parametrize(("largest", "overwritten"), [(0, 1 << 27), (32 << 20, 1 << 27), (260 << 20, 520 << 20)])
+def test_as_much_is_overwritten_as_no_cache_of_the_machine_holds(largest: int, overwritten: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "largest_cache", lambda: largest)
+    assert passes._cache_bytes("cpu") == overwritten
