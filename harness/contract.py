@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
+import os
+import sysconfig
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -20,6 +25,7 @@ from harness.implementation import ExpectedFailure, Implementation
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance, Mutation
 from harness.reference import answer
+from harness.registry import source_file
 from harness.reproduction import FORWARD, NO_SCRIPT, script
 from harness.switches import equal_terms, make_dropout_state, undisturbed, unusable
 from harness.tolerance import SIGNAL, allowance, signal
@@ -189,7 +195,7 @@ def run(check: Check, diagnose: bool = True) -> Conformance:
     known = implementation.expected_failure(contract.id, case)
     outcome, message = _outcome(error, trial.answered, implementation.capabilities.lacks(case), known)
     if lost := unusable(case.device):
-        outcome, message = Outcome.CRASHED, "\n".join(filter(None, (f"it left {case.device} unusable: {lost}", message)))
+        outcome, message = declared(check, Outcome.CRASHED, "\n".join(filter(None, (f"it left {case.device} unusable: {lost}", message))))
     # The trial's case: a search ends on another one than it began with.
     found = finding(replace(check, case=trial.case), outcome, message)
     return replace(
@@ -202,7 +208,8 @@ def run(check: Check, diagnose: bool = True) -> Conformance:
     )
 
 
-#: What a check may end with that says something about the implementation; anything else is a fault of the suite.
+#: What a check may end with that says something about the implementation; anything else is a fault of the suite, unless the
+#: implementation's own code raised it.
 _TELLING = (ContractError, NotImplementedError, MemoryError, torch.OutOfMemoryError)
 
 
@@ -217,7 +224,50 @@ def _broken(contract: Contract, trial: Trial) -> BaseException | None:
                 contract.check(trial)
     except _TELLING as error:
         return error
+    except (Exception, SystemExit) as error:
+        # Anything that is asked of a module may be the implementation's own, as state_dict() or zero_grad().
+        own = _in_its_own_code(error, contract, trial.implementation)
+        if own is None:
+            raise
+        try:
+            with trial.blamed(f"{own.tb_frame.f_code.co_name}()"):
+                raise error.with_traceback(own)
+        except _TELLING as blamed:
+            return blamed
     return None
+
+
+#: Where Python keeps its own modules and the packages that are installed, the latter first: they may lie within the former.
+_LIBRARIES = tuple(dict.fromkeys(sysconfig.get_paths()[name] + os.sep for name in ("purelib", "platlib", "stdlib", "platstdlib")))
+_HARNESS, _ADAPTERS, _TORCH = (
+    str(Path(place)) + os.sep for place in (Path(__file__).parent, Path(__file__).parent / "adapters", torch.__path__[0])
+)
+
+
+def _in_its_own_code(error: BaseException, contract: Contract, implementation: Implementation) -> TracebackType | None:
+    """From where on ``error`` was raised in code of ``implementation``; None where it was raised in the suite's, whoever called that."""
+    suite, source = str(Path(inspect.getfile(contract.check)).parent) + os.sep, source_file(implementation)
+    place, own = error.__traceback__, None
+    while place is not None:
+        file = place.tb_frame.f_code.co_filename
+        if file.startswith((_HARNESS, suite)) and not file.startswith(_ADAPTERS):
+            own = None
+        elif own is None and _is_code_of(file, source):
+            own = place
+        place = place.tb_next
+    return own
+
+
+def _is_code_of(file: str, source: str) -> bool:
+    """Whether ``file`` holds code of an implementation whose class is in ``source``: neither torch's, nor Python's, nor of a package that
+    is installed and is not the class's own."""
+    if file.startswith(("<", _TORCH)):
+        return False
+    library = next((folder for folder in _LIBRARIES if file.startswith(folder)), None)
+    if library is None:
+        return True
+    package = library + file.removeprefix(library).partition(os.sep)[0]
+    return source == file or source.startswith(package + os.sep)
 
 
 def _outcome(error: BaseException | None, answered: bool, lacks: str | None, known: ExpectedFailure | None) -> tuple[Outcome, str]:
@@ -227,7 +277,7 @@ def _outcome(error: BaseException | None, answered: bool, lacks: str | None, kno
     ``known``: the failure that it declares.
     """
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return Outcome.OUT_OF_MEMORY, str(error)
+        return _held_against(known, Outcome.OUT_OF_MEMORY, str(error), error)
     refused = isinstance(error, NotImplementedError)
     if lacks is not None:
         if error is None and answered:
@@ -242,11 +292,30 @@ def _outcome(error: BaseException | None, answered: bool, lacks: str | None, kno
     if error is None:
         return Outcome.PASSED, ""
     cause, said = (error, f"NotImplementedError: {error}") if refused else (error.__cause__ or error, str(error))
-    if known is not None and isinstance(cause, known.exception):
+    if known is None and refused:
+        return Outcome.UNSUPPORTED, said
+    return _held_against(known, Outcome.FAILED, said, cause)
+
+
+def _held_against(known: ExpectedFailure | None, outcome: Outcome, message: str, cause: BaseException | None) -> tuple[Outcome, str]:
+    """What a failure comes to, and why, where ``known`` is declared: an expected failure if it is this one."""
+    if known is None:
+        return outcome, message
+    if known.is_met_by(outcome, cause):
         return Outcome.EXPECTED_FAILURE, f"{known.reason} ({', '.join(filter(None, (known.kind, known.link)))})"
-    if known is not None:
-        return Outcome.FAILED, f"Expected to fail with {known.exception.__name__} ({known.reason}) but failed otherwise: {said}"
-    return (Outcome.UNSUPPORTED if refused else Outcome.FAILED), said
+    return outcome, f"Expected to fail with {known.how} ({known.reason}) but failed otherwise: {message}"
+
+
+def declared(check: Check, outcome: Outcome, message: str) -> tuple[Outcome, str]:
+    """What a process that ended in ``check``, or did not answer, comes to: an expected failure where the implementation declares it."""
+    known = None if check.case is None else check.implementation.expected_failure(check.contract.id, check.case)
+    return _held_against(known, outcome, message, None)
+
+
+def has_crashed(check: Check, found: Conformance) -> bool:
+    """Whether ``found``, of ``check``, is a crash, be it one that is declared: the process that ran it is of no more use."""
+    expected = found.outcome == Outcome.EXPECTED_FAILURE and declared(check, Outcome.CRASHED, "")[0] is Outcome.EXPECTED_FAILURE
+    return expected or found.outcome == Outcome.CRASHED
 
 
 def finding(check: Check, outcome: Outcome, message: str) -> Conformance:

@@ -11,6 +11,7 @@ from torch import nn
 
 from harness.case import EPS, Case, stored
 from harness.layer import Layer, Mode
+from harness.outcome import Outcome
 
 #: Those that a tensor can have, of what a case can.
 _DTYPES = tuple(dict.fromkeys(map(stored, EPS)))
@@ -63,20 +64,42 @@ class Capabilities:
         return f"declared as not supported: {', '.join(missing)}" if missing else None
 
 
+#: The outcomes of which a process that ended, or never answered, leaves no exception to declare; and want of memory, which may do either.
+_WITHOUT_EXCEPTION = (Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY)
+
+
 @dataclass(frozen=True)
 class ExpectedFailure:
-    """A failure that is known, with its reason. It is strict: another exception, or a pass, fails the run.
+    """A failure that is known, with its reason. It is strict: another exception, another outcome, or a pass, fails the run.
 
-    ``when`` narrows it to some cases. ``kind``: *ours* is a fault of the adapter here, *upstream* one of the
-    implementation, *by design* what it never meant to do. ``link`` is a public record of it.
+    ``exception``: the type of what is raised, or, where nothing is, the outcome: crashed, timed out or out of memory. ``when`` narrows it
+    to some cases. ``kind``: *ours* is a fault of the adapter here, *upstream* one of the implementation, *by design* what it never meant
+    to do. ``link`` is a public record of it.
     """
 
     contract: str
     kind: Literal["ours", "upstream", "by design"]
     reason: str
-    exception: type[BaseException]
+    exception: type[BaseException] | Outcome
     link: str
     when: Callable[[Case], bool] = field(default=lambda case: True)
+
+    def __post_init__(self) -> None:
+        given = self.exception
+        if not (
+            given in _WITHOUT_EXCEPTION if isinstance(given, Outcome) else isinstance(given, type) and issubclass(given, BaseException)
+        ):
+            outcomes = ", ".join(f"Outcome.{outcome.name}" for outcome in _WITHOUT_EXCEPTION)
+            raise ValueError(f"Expected a type of exception, or one of {outcomes}, for {self.contract} but got exception={given!r}")
+
+    @property
+    def how(self) -> str:
+        """How it is declared to fail, in a word: by the name of the exception or of the outcome."""
+        return self.exception.value if isinstance(self.exception, Outcome) else self.exception.__name__
+
+    def is_met_by(self, outcome: Outcome, cause: BaseException | None) -> bool:
+        """Whether it is this failure that ended as ``outcome``, with ``cause`` where an exception was raised."""
+        return outcome is self.exception if isinstance(self.exception, Outcome) else isinstance(cause, self.exception)
 
 
 def _always_available(device: str) -> str | None:

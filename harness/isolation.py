@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from harness.child import Child
-from harness.contract import Check, finding, run
+from harness.contract import Check, declared, finding, has_crashed, run
 from harness.outcome import Outcome
 from harness.record import Conformance
 from harness.registry import resolve_all
@@ -27,21 +27,30 @@ class Hangs:
     """The contracts of which a check was not answered in time, by implementation; workers side by side share them.
 
     What hangs on one case hangs on others of the contract, and each would take the whole of its time; other contracts may do without what
-    hung, as without second derivatives.
+    hung, as without second derivatives. A hang that the implementation declares speaks for those cases alone that it declares, and for no
+    other contract.
     """
 
     def __init__(self) -> None:
         self._contracts: dict[str, set[str]] = defaultdict(set)
+        self._declared: dict[str, set[str]] = defaultdict(set)
 
     def note(self, check: Check) -> None:
-        self._contracts[check.implementation.id].add(check.contract.id)
+        hung = self._declared if _is_declared(check) else self._contracts
+        hung[check.implementation.id].add(check.contract.id)
 
     def given_up(self, check: Check) -> str:
         """Why ``check`` is not to be run any more; empty where it is."""
         contracts = self._contracts[check.implementation.id]
         if len(contracts) >= PATIENCE:
             return f"not run: {PATIENCE} contracts were not answered in time before: {', '.join(sorted(contracts))}"
-        return "not run: another case of this contract was not answered in time before" if check.contract.id in contracts else ""
+        alike = self._declared[check.implementation.id] if _is_declared(check) else contracts
+        return "not run: another case of this contract was not answered in time before" if check.contract.id in alike else ""
+
+
+def _is_declared(check: Check) -> bool:
+    """Whether the implementation of ``check`` declares that it hangs there."""
+    return declared(check, Outcome.TIMED_OUT, "")[0] is Outcome.EXPECTED_FAILURE
 
 
 class Worker:
@@ -60,7 +69,7 @@ class Worker:
     def run(self, check: Check) -> Conformance:
         """What came of ``check``; a death of the worker and a hang are outcomes too. Raises what the suite itself raised."""
         if reason := self._hangs.given_up(check):
-            return finding(check, Outcome.TIMED_OUT, reason)
+            return finding(check, *declared(check, Outcome.TIMED_OUT, reason))
         limit = self._limit * check.contract.time_limit_factor
         try:
             self._child.start(self._references, torch.get_num_threads())
@@ -70,12 +79,12 @@ class Worker:
                 self.stop()
                 self._hangs.note(check)
                 message = f"no answer within {limit:g} s; the process was ended (--time-limit gives it longer)"
-                return replace(finding(check, Outcome.TIMED_OUT, message), seconds=limit)
+                return replace(finding(check, *declared(check, Outcome.TIMED_OUT, message)), seconds=limit)
             answer = self._child.pipe.recv()
         except (EOFError, OSError):
-            return finding(check, Outcome.CRASHED, f"the process that ran it {self._child.buried()}")
+            return finding(check, *declared(check, Outcome.CRASHED, f"the process that ran it {self._child.buried()}"))
         if isinstance(answer, Conformance):
-            if answer.outcome == Outcome.CRASHED:
+            if has_crashed(check, answer):
                 # It answered, but is of no more use.
                 self.stop()
             return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import sysconfig
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -47,7 +48,7 @@ def _result(behaviour: Any, contract: Contract = samples.agrees, case: Case = CA
     return run(Check(contract, implementation(behaviour, **options), case))
 
 
-def _expecting(exception: type[BaseException], **options: Any) -> dict[str, Any]:
+def _expecting(exception: type[BaseException] | Outcome, **options: Any) -> dict[str, Any]:
     known = ExpectedFailure("sample.agrees", "upstream", "it is known", exception, "tracker#1", **options)
     return {"expected_failures": (known,)}
 
@@ -221,16 +222,44 @@ def test_who_refuses_everything_declared_away_does_not_fail_a_contract_about_err
         (_raising(ValueError("known")), Mismatch, "failed"),
         (nn.GRU, Mismatch, "failed"),
         (_raising(MemoryError("too much")), Mismatch, "out-of-memory"),
+        (_raising(MemoryError("known")), MemoryError, "expected-failure"),
+        (_raising(torch.OutOfMemoryError("known")), Outcome.OUT_OF_MEMORY, "expected-failure"),
+        (_raising(MemoryError("too much")), Outcome.CRASHED, "out-of-memory"),
+        (Doubled, Outcome.OUT_OF_MEMORY, "failed"),
+        (nn.GRU, Outcome.TIMED_OUT, "failed"),
     ],
     ids=label,
 )
-def test_an_expected_failure_is_strict(behaviour: Any, exception: type[BaseException], outcome: str) -> None:
+def test_an_expected_failure_is_strict(behaviour: Any, exception: type[BaseException] | Outcome, outcome: str) -> None:
     result = _result(behaviour, **_expecting(exception))
     assert result.outcome == outcome, result.message
     if outcome == "expected-failure":
         assert result.message == "it is known (upstream, tracker#1)"
     elif behaviour is nn.GRU:
         assert "remove the declaration" in result.message and result.reproduction == ""
+    else:
+        name = exception.value if isinstance(exception, Outcome) else exception.__name__
+        assert result.message.startswith(f"Expected to fail with {name} (it is known) but failed otherwise: ")
+
+
+def test_a_declared_loss_of_the_device_is_expected_and_still_a_crash(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("harness.contract.unusable", unusable)
+    check = Check(samples.agrees, implementation(samples.Ruins, **_expecting(Outcome.CRASHED)), CASE)
+    result = run(check)
+    assert (result.outcome, result.message) == ("expected-failure", "it is known (upstream, tracker#1)")
+    assert contracts.has_crashed(check, result)
+    other = Check(samples.agrees, implementation(samples.Doubled, **_expecting(Mismatch)), CASE)
+    monkeypatch.setattr("harness.contract.unusable", unusable)
+    assert run(other).outcome == "expected-failure" and not contracts.has_crashed(other, run(other))
+
+
+@pytest.mark.parametrize("given", [Outcome.FAILED, Outcome.PASSED, "crashed", int])
+def test_what_cannot_be_declared_is_refused(given: Any) -> None:
+    told = (
+        r"Expected a type of exception, or one of Outcome\.CRASHED, Outcome\.TIMED_OUT, Outcome\.OUT_OF_MEMORY, for sample\.agrees but got"
+    )
+    with pytest.raises(ValueError, match=told):
+        _expecting(given)
 
 
 def test_an_expected_failure_holds_for_its_cases_and_contract_only() -> None:
@@ -247,6 +276,85 @@ def test_unavailable_is_an_outcome_with_its_reason() -> None:
 def test_a_fault_of_the_suite_is_nobodys_outcome() -> None:
     with pytest.raises(KeyError, match="a fault of the suite"):
         _result(nn.GRU, samples.is_broken_itself)
+
+
+_METHODS = """
+def raises(self, *arguments, **options):
+    raise {error}
+def _apply(self, *arguments):
+    return raises(self)
+state_dict = eval = requires_grad_ = zero_grad = raises
+"""
+
+
+@pytest.mark.parametrize("method", ["state_dict", "eval", "requires_grad_", "zero_grad", "_apply"])
+@pytest.mark.parametrize(
+    ("error", "outcome", "told"),
+    [
+        ("ValueError('no good')", "failed", "{}() raised ValueError: no good\n  at mine.py:"),
+        ("SystemExit('no good')", "failed", "{}() raised SystemExit: no good"),
+        ('RuntimeError("can\'t allocate memory")', "out-of-memory", "can't allocate memory"),
+        ("NotImplementedError('not written')", "unsupported", "NotImplementedError: not written"),
+    ],
+)
+def test_whatever_the_code_of_an_implementation_raises_is_its_failure(method: str, error: str, outcome: str, told: str) -> None:
+    place: dict[str, Any] = {}
+    exec(compile(_METHODS.format(error=error), "/elsewhere/mine.py", "exec"), place)
+    layer = implementation(type("Sample", (nn.GRU,), {method: place[method]}))
+
+    def asks(trial: Trial) -> None:
+        module = trial.implementation.build(trial.case.layer)
+        module.float() if method == "_apply" else getattr(module, method)()
+
+    result = run(Check(replace(samples.agrees, check=asks), layer, CASE))
+    first = "_apply" if method == "_apply" else "raises"
+    assert result.outcome == outcome and result.message.startswith(told.format(first)), result.message
+
+
+def test_what_an_implementations_code_raises_can_be_declared() -> None:
+    place: dict[str, Any] = {}
+    exec(compile(_METHODS.format(error="KeyError('known')"), "/elsewhere/mine.py", "exec"), place)
+    layer = implementation(type("Sample", (nn.GRU,), {"eval": place["eval"]}), **_expecting(KeyError))
+
+    def asks(trial: Trial) -> None:
+        trial.module().eval()
+
+    assert run(Check(replace(samples.agrees, check=asks), layer, CASE)).outcome == "expected-failure"
+
+
+def test_a_fault_of_the_suite_that_an_implementation_called_is_nobodys_outcome_either() -> None:
+    place: dict[str, Any] = {}
+    exec(compile("def forward(self, x, hx):\n    return self.back()\n", "/elsewhere/mine.py", "exec"), place)
+
+    def back(self: Any) -> None:
+        raise KeyError("a fault of the suite")
+
+    def asks(trial: Trial) -> None:
+        trial.implementation.build(trial.case.layer)(None, None)
+
+    layer = implementation(type("Sample", (nn.GRU,), {"forward": place["forward"], "back": back}))
+    with pytest.raises(KeyError, match="a fault of the suite"):
+        run(Check(replace(samples.agrees, check=asks), layer, CASE))
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "own"),
+    [
+        ("{user}/mine.py", "{user}/mine.py", True),
+        ("{user}/beside.py", "{user}/mine.py", True),
+        ("{packages}/fast/kernels.py", "{packages}/fast/layers/lstm.py", True),
+        ("{packages}/faster/kernels.py", "{packages}/fast/lstm.py", False),
+        ("{packages}/fast.py", "{packages}/fast.py", True),
+        ("{packages}/numpy/linalg.py", "{user}/mine.py", False),
+        ("{python}/copy.py", "{user}/mine.py", False),
+        ("{torch}/nn/modules/rnn.py", "{torch}/nn/modules/rnn.py", False),
+        ("<string>", "{user}/mine.py", False),
+    ],
+)
+def test_code_of_an_implementation_is_what_is_neither_torchs_nor_of_another_package(file: str, source: str, own: bool) -> None:
+    paths = sysconfig.get_paths()
+    places = {"user": "/home/me", "packages": paths["purelib"], "python": paths["stdlib"], "torch": torch.__path__[0]}
+    assert contracts._is_code_of(file.format(**places), source.format(**places)) == own
 
 
 def test_switches_are_on_while_the_contract_runs_and_tf32_is_off() -> None:

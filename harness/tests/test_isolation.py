@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import registry
 from harness.contract import Check, Contract
-from harness.implementation import Implementation
-from harness.isolation import Worker
+from harness.implementation import ExpectedFailure, Implementation
+from harness.isolation import Hangs, Worker
+from harness.outcome import Outcome
 from harness.registry import resolve, resolve_all
 from harness.tests import samples
-from harness.tests.samples import CASE
+from harness.tests.samples import CASE, label
 
 _NAMES = ("EXITS", "SEGFAULTS", "HANGS", "RUINS")
 _REFERENCES = ["loop:textbook", *(f"harness.tests.samples:{name}" for name in _NAMES)]
@@ -52,6 +55,39 @@ def test_restarts_after_a_layer_that_a_process_does_not_survive(
     else:
         assert result.seconds == (2.0 if outcome == "timed-out" else 0)
     assert _sound(worker) == "passed"
+
+
+@pytest.mark.parametrize(
+    ("layer", "declared", "outcome"),
+    [
+        (samples.EXITS, Outcome.CRASHED, "expected-failure"),
+        (samples.HANGS, Outcome.TIMED_OUT, "expected-failure"),
+        (samples.EXITS, Outcome.TIMED_OUT, "crashed"),
+        (samples.EXITS, ValueError, "crashed"),
+    ],
+    ids=label,
+)
+def test_a_crash_and_a_hang_can_be_declared_as_strictly_as_an_exception(layer: Implementation, declared: Any, outcome: str) -> None:
+    worker = Worker([f"harness.tests.samples:{layer.id.partition(':')[2].upper()}"], limit=1.0)
+    known = ExpectedFailure("sample.agrees", "upstream", "it is known", declared, "tracker#1")
+    implementation = replace(layer, expected_failures=(known,))
+    try:
+        result = worker.run(Check(samples.agrees, implementation, CASE))
+    finally:
+        worker.stop()
+    assert result.outcome == outcome, result.message
+    if outcome == "crashed":
+        assert result.message.startswith("Expected to fail with ") and "(it is known) but failed otherwise: the process" in result.message
+
+
+def test_a_declared_hang_gives_up_what_is_declared_of_its_contract_and_nothing_else() -> None:
+    known = ExpectedFailure("sample.agrees", "upstream", "it is known", Outcome.TIMED_OUT, "", when=lambda case: case.batch == 2)
+    hangs, layer = Hangs(), replace(samples.HANGS, expected_failures=(known,))
+    declared, other = (Check(samples.agrees, layer, replace(CASE, batch=batch)) for batch in (2, 3))
+    hangs.note(declared)
+    assert hangs.given_up(declared) and not hangs.given_up(other)
+    hangs.note(other)
+    assert hangs.given_up(other)
 
 
 def test_one_process_answers_check_after_check(worker: Worker) -> None:
