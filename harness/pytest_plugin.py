@@ -6,12 +6,12 @@ import dataclasses
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 import torch
 
-from harness.contract import Check, Contract, checks, run
+from harness.contract import Check, Contract, checks, finding, has_crashed, run
 from harness.coverage import covered
 from harness.implementation import Implementation
 from harness.layer import Mode
@@ -24,7 +24,7 @@ from harness.record import Conformance, Mutation, Throughput, to_json
 from harness.replay import REPLAY
 from harness.reproduction import NO_SCRIPT
 from harness.sampling import Budget
-from harness.store import decode, encode
+from harness.store import RunWriter, StoreError, decode, encode
 from harness.telling import kill_matrix, left_untold, nothing_checked, replaced_baseline, summary, timed_alone, told_whole
 from harness.workload import Workload
 
@@ -140,12 +140,15 @@ def settle(request: pytest.FixtureRequest, record_result: Callable[[Tested], Non
 
     def settled(check: Check) -> None:
         elsewhere = check.case is not None and (isolated(request.config, check.implementation) or check.case.device in session.lost)
-        if elsewhere:
-            result = session.workers.run(check)
-        else:
-            result = run(check)
-            if result.outcome == Outcome.CRASHED:
-                session.lost.add(result.device)
+        try:
+            result = session.workers.run(check) if elsewhere else run(check)
+        except Exception as error:
+            # Of a fault of the suite the run file has at least that there is no answer, and the terminal all of it.
+            *_, last = str(error).strip().splitlines() or [""]
+            record_result(finding(check, Outcome.UNAVAILABLE, f"not checked: the suite failed with {type(error).__name__}: {last}"))
+            raise
+        if not elsewhere and has_crashed(check, result):
+            session.lost.add(result.device)
         record_result(result)
         conclude(result)
 
@@ -216,7 +219,17 @@ def _tell(config: pytest.Config, line: str) -> None:
 def _keep(session: Session, result: Tested) -> None:
     session.results.append(result)
     if session.writer is not None:
-        session.writer.append(result)
+        try:
+            session.writer.append(result)
+        except StoreError as error:
+            _give_up(session.writer, session, error)
+
+
+def _give_up(writer: RunWriter, session: Session, error: StoreError) -> NoReturn:
+    """Ends the run with one line where its file cannot be written any more: what comes after would be nowhere."""
+    writer.abandon()
+    session.writer = None
+    pytest.exit(str(error), returncode=pytest.ExitCode.INTERRUPTED)
 
 
 def _nothing() -> None:
@@ -358,7 +371,10 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int, config: pyte
     session = config.stash.get(SESSION, None)
     if session is None or session.writer is None:
         return
-    path = session.writer.close(int(_status(exitstatus, session)), covered(r for r in session.results if isinstance(r, Conformance)))
+    try:
+        path = session.writer.close(int(_status(exitstatus, session)), covered(r for r in session.results if isinstance(r, Conformance)))
+    except StoreError as error:
+        _give_up(session.writer, session, error)
     session.writer = None
     if not session.results:
         path.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,10 +48,15 @@ class RunWriter:
         self._write(result)
 
     def close(self, exit_status: int, coverage: dict[str, Any] | None = None) -> Path:
-        """Writes the footer and closes the file; returns its path."""
+        """Writes the footer and closes the file; returns its path. Raises :class:`StoreError` where it cannot."""
         self._write(Footer(now(), exit_status, self._counts.total(), dict(self._counts), self._digest.hexdigest(), coverage or {}))
         self._file.close()
         return self.path
+
+    def abandon(self) -> None:
+        """Closes the file as it is, without a footer, where it cannot be written any more."""
+        with suppress(OSError):
+            self._file.close()
 
     def _write(self, record: Record) -> None:
         line = encode(record) + "\n"

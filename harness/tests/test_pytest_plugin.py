@@ -26,7 +26,7 @@ from harness.layer import Layer, Mode
 from harness.outcome import Outcome
 from harness.record import Conformance, Throughput
 from harness.registry import builtin
-from harness.store import Run, encode, read
+from harness.store import Run, StoreError, encode, read
 from harness.switches import unusable
 from harness.tests import samples
 from harness.tests.samples import CASE, implementation
@@ -397,6 +397,38 @@ def test_what_comes_after_a_layer_that_took_the_device_from_this_process_is_chec
         settle(Check(samples.agrees, samples.RUINS, CASE))
     settle(Check(samples.agrees, implementation(torch.nn.GRU, "sample:right"), CASE))
     assert [result.outcome for result in recorded] == ["crashed", "passed"] and recorded[1] is CONFORMANCE
+
+
+def test_a_run_file_that_cannot_be_written_any_more_ends_the_run_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*arguments: Any) -> None:
+        raise StoreError("Cannot write the run file: No space left on device.")
+
+    config = stand_in(results=str(tmp_path), implementation=["loop:textbook"])
+    pytest_session.make_session(config)
+    session = pytest_session.session_of(config)
+    for what, does in (
+        ("close", lambda: pytest_plugin.pytest_terminal_summary(None, 0, config)),
+        ("append", lambda: pytest_plugin._keep(session, CONFORMANCE)),
+    ):
+        session.writer = pytest_session.open_run(config, session)
+        assert session.writer is not None
+        monkeypatch.setattr(session.writer, what, full)
+        with pytest.raises(pytest.exit.Exception, match=r"^Cannot write the run file: No space left on device\.$") as caught:
+            does()
+        assert caught.value.returncode == pytest.ExitCode.INTERRUPTED and session.writer is None
+    # Nothing is written afterwards, and nothing fails.
+    pytest_plugin._keep(session, CONFORMANCE)
+    pytest_plugin.pytest_terminal_summary(None, 2, config)
+
+
+def test_a_fault_of_the_suite_is_raised_and_leaves_a_record_that_nothing_was_checked() -> None:
+    config = stand_in(isolate="never")
+    give_session(config, [])
+    recorded: list[Any] = []
+    with pytest.raises(KeyError, match="a fault of the suite"):
+        _settle(config, recorded)(Check(samples.is_broken_itself, implementation(torch.nn.GRU), CASE))
+    told = "not checked: the suite failed with KeyError: 'a fault of the suite'"
+    assert [(result.outcome, result.message) for result in recorded] == [("unavailable", told)]
 
 
 @pytest.mark.parametrize(

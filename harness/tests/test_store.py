@@ -192,3 +192,17 @@ def test_a_full_disk_is_one_sentence_and_what_was_written_can_be_read(tmp_path: 
             writer.append(CONFORMANCE)
     writer.close(1)
     assert read(writer.path).results == [CONFORMANCE]
+
+
+def test_a_file_that_is_abandoned_ends_where_it_could_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = RunWriter(tmp_path, "conformance", HEADER)
+    writer.append(CONFORMANCE)
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for close in (writer._file.close, full):
+        monkeypatch.setattr(writer, "_file", SimpleNamespace(close=close))
+        writer.abandon()
+    found = read(writer.path)
+    assert found.results == [CONFORMANCE] and found.footer is None
