@@ -117,6 +117,10 @@ _KEYS: dict[str, tuple[type | tuple[str, ...], Any]] = {
 }
 
 
+#: The operations, bytes and time steps of a call are fewer: the numbers of a record have 64 bits.
+_MOST = 2**63
+
+
 def read(path: Path) -> list[Workload]:
     """The workloads in a TOML file: one for every combination of the values that each table ``[[workload]]`` lists.
 
@@ -124,7 +128,8 @@ def read(path: Path) -> list[Workload]:
     and the key for anything else than it should be.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Some editors begin a file of UTF-8 with a mark of the order of bytes.
+        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise WorkloadError(f"Cannot use --workloads {path}: {getattr(error, 'strerror', None) or error}") from error
     others = [name for name in content if name != "workload"]
@@ -172,7 +177,11 @@ def _workloads(path: Path, number: int, table: Mapping[str, Any]) -> Iterator[Wo
                 proj_size=one["proj_size"],
             )
             case = Case(layer, steps=one["T"], batch=one["B"], dtype=one["dtype"])
-            yield Workload(path.stem, case, Pass(one["pass"]))
+            workload = Workload(path.stem, case, Pass(one["pass"]))
+            # A record of it could be written, and not be read.
+            if max(case.steps * case.batch, *vars(work_of(workload)).values()) >= _MOST:
+                raise ValueError(f"Expected a call of less than 2**63 operations and bytes but got case={case.id}: make it smaller")
+            yield workload
         except ValueError as error:
             raise WorkloadError(f"{where} {error}") from error
 

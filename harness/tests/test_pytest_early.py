@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -62,4 +63,20 @@ def test_a_folder_given_to_results_does_not_become_the_root(exists: bool, proces
     assert done.returncode == 0, done.stdout + done.stderr
     assert "1 passed" in done.stdout, "what it says reaches the one who asked"
     (run,) = folder.glob("*.jsonl")
-    assert [json.loads(line)["kind"] for line in run.read_text().splitlines()] == ["header", "conformance", "footer"]
+    assert _kinds(run) == ["header", "conformance", "footer"]
+
+
+def test_a_folder_that_the_environment_gives_to_results_does_not_become_the_root_either(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    folder.mkdir()
+    command = [sys.executable, "-m", "pytest", "-p", "harness.pytest_early", "-q", "-k", "shapes.headline"]
+    added = f"--results '{folder}' --implementation loop:hoisted --device=cpu"
+    environment = {**os.environ, "PYTEST_ADDOPTS": added}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+    (run,) = folder.glob("*.jsonl")
+    assert _kinds(run) == ["header", "conformance", "footer"]
+
+
+def _kinds(run: Path) -> list[str]:
+    return [json.loads(line)["kind"] for line in run.read_text().splitlines()]

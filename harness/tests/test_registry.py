@@ -117,6 +117,13 @@ def test_a_partial_of_a_known_class_says_itself_what_it_is_and_an_option_that_a_
         resolve(f"gru={path}:small").build(Layer(Mode.GRU, 3, 4, num_layers=2))
 
 
+def test_a_class_that_stands_in_a_class_is_named_with_a_dot(tmp_path: Path) -> None:
+    path = _file(tmp_path, "mine_n.py", "class Outer:\n    class Inner(nn.GRU): pass\n")
+    found = resolve(f"{path}:Outer.Inner")
+    assert found.id == "mine_n:Outer.Inner" and type(found.build(GRU)).__qualname__ == "Outer.Inner"
+    assert "mine_n.py has no Outer.Other" in _line(f"{path}:Outer.Other")
+
+
 def test_an_implementation_in_a_file_is_taken_as_it_is(tmp_path: Path) -> None:
     text = "from harness.implementation import Implementation\nMINE = Implementation('mine:fast', 'mine', lambda layer: nn.GRU(1, 1))\n"
     path = _file(tmp_path, "mine_e.py", text)

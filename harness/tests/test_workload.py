@@ -62,6 +62,13 @@ def test_lists_make_every_combination_and_tables_are_added_up(tmp_path: Path) ->
     assert {workload.case.layer.mode for workload in found[24:]} == {Mode.GRU}
 
 
+def test_a_mark_of_the_order_of_bytes_at_the_beginning_is_no_part_of_a_file(tmp_path: Path) -> None:
+    path = _file(tmp_path, LEAST)
+    found = read(path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read(path) == found
+
+
 def test_what_is_there_twice_is_timed_once(tmp_path: Path) -> None:
     found = read(_file(tmp_path, LEAST, LEAST + "I = 8", LEAST.replace("T = 4", "T = [4, 4, 5]")))
     assert [(w.case.steps, w.timed.value) for w in found] == [(4, "inference"), (4, "training"), (5, "inference"), (5, "training")]
@@ -116,6 +123,11 @@ def _replaced(key: str, line: str = "") -> str:
         (_replaced("mode", 'mode = "lstm"\nproj_size = 8'), "but got proj_size=8"),
         (_replaced("mode", 'mode = "lstm"\nproj_size = [4, 9]'), "but got proj_size=9"),
         (LEAST + "proj_size = 4", "but got proj_size=4"),
+        (
+            "mode = 'lstm'\nT = 65536\nB = 1024\nH = 65536",
+            "Expected a call of less than 2**63 operations and bytes but got case=lstm-I65536-",
+        ),
+        (_replaced("T", f"T = {2**70}"), "Expected a call of less than 2**63 operations and bytes"),
     ],
 )
 def test_a_table_that_cannot_be_is_named_with_its_key_in_one_line(table: str, message: str, tmp_path: Path) -> None:
