@@ -66,9 +66,8 @@ def _comparison(pair: _Pair, verdict: Verdict) -> Comparison:
 
 def left_out(frames: Frames, found: list[Comparison]) -> list[str]:
     """The workloads that were timed, and of which nothing is among the comparisons that were ``found``."""
-    timed = frames.throughput[frames.throughput["cell"].isin(frames.samples["cell"])]
     compared = {one.workload for one in found}
-    return [str(name) for name in timed["workload"].unique() if name not in compared]
+    return [str(name) for name in frames.timed["workload"].unique() if name not in compared]
 
 
 def _pairs(frames: Frames, baseline: str) -> list[_Pair]:

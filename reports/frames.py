@@ -30,3 +30,8 @@ class Frames:
     throughput: pd.DataFrame
     samples: pd.DataFrame
     problems: tuple[str, ...]
+
+    @property
+    def timed(self) -> pd.DataFrame:
+        """The rows of ``throughput`` that have times."""
+        return self.throughput[self.throughput["cell"].isin(self.samples["cell"])]

@@ -114,10 +114,10 @@ class Line:
     misfit: float
     lengths: int
 
-    @property
-    def fits(self) -> bool:
-        """Whether set-up and step describe the times."""
-        return self.misfit <= LINE_FITS
+
+def fits(misfit: float) -> bool:
+    """Whether set-up and step describe the times that a line misses by ``misfit``."""
+    return misfit <= LINE_FITS
 
 
 def line(lengths: Sequence[float] | Array, seconds: Sequence[float] | Array, level: float = LEVEL) -> Line | None:

@@ -127,8 +127,3 @@ def _versions(policy: Mapping[str, Any], side: str) -> dict[str, str]:
         str(name): text(version) for name, version in mapping(mapping(policy.get("installed")).get(side)).items()
     }
     return {name: version for name, version in known.items() if version}
-
-
-def interval(row: Any) -> str:
-    """The interval of a ratio in words."""
-    return f"{row.low:.3f} to {row.high:.3f}" if row.low == row.low and row.high == row.high else "no interval"

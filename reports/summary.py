@@ -19,6 +19,7 @@ from reports.markdown import code, cut, fenced, folded, heading_code, limited, s
 from reports.speed import Lead, lead
 from reports.summary_changes import Change, ratio, workload
 from reports.tables import counted, rows
+from reports.words import first_line, times
 
 MOST = 65_536
 """Bytes of a summary: GitHub takes as many characters in a comment, and sixteen times as much from a job."""
@@ -126,10 +127,10 @@ def _broken(findings: Findings, limit: int) -> Iterable[str]:
             first.setdefault(row.contract, row)
             cases[row.contract] = cases.get(row.contract, 0) + 1
         lines = [
-            (code(contract), severity.get(contract, ""), row.outcome, str(cases[contract]), code(_first_line(row.message)))
+            (code(contract), severity.get(contract, ""), row.outcome, str(cases[contract]), code(first_line(row.message)))
             for contract, row in first.items()
         ]
-        lines += [(code(row.workload), "", row.outcome, "timed", code(_first_line(row.message))) for row in timed]
+        lines += [(code(row.workload), "", row.outcome, "timed", code(first_line(row.message))) for row in timed]
         told = f"**{code(name)}**{f' on {code(part.machine)}' if part.machine else ''}\n\n"
         causes: list[str] = next((row.causes for row in rows(part.verdicts) if row.implementation == name), [])
         told += "".join(f"- likely: {code(cause)}\n" for cause in causes) + ("\n" if causes else "")
@@ -162,10 +163,6 @@ def _wrong(findings: Findings) -> dict[str, tuple[list[Any], list[Any]]]:
     return answer
 
 
-def _first_line(message: str) -> str:
-    return message.strip().partition("\n")[0]
-
-
 def _fastest(findings: Findings, limit: int) -> Iterable[str]:
     """A table per machine, place and configuration: modes and passes down, lengths across."""
     groups = [group for part in findings.parts for group in part.fastest.groupby(["place", "configuration"], sort=False)]
@@ -188,7 +185,7 @@ def _fastest(findings: Findings, limit: int) -> Iterable[str]:
 
 def _winner(row: Any) -> str:
     """Who is the fastest of a use, and how fast beside the next."""
-    margin = "too few rounds" if math.isnan(row.low) else f"{row.speedup:.2f}× ({row.low:.2f} to {row.high:.2f})"
+    margin = "too few rounds" if math.isnan(row.low) else times(row.speedup, row.low, row.high)
     return {
         Lead.NONE: "none known to conform",
         Lead.ALONE: f"{code(row.leader)}, the only one",

@@ -11,11 +11,12 @@ from reports import comparison
 from reports.changes import Beside, Changes, Kind, OutcomeChange
 from reports.markdown import code, cut, folded, heading_code, limited
 from reports.tables import counted
+from reports.words import interval
 
 
 def ratio(one: comparison.Comparison | comparison.Change) -> str:
     """A ratio with its interval."""
-    return f"{one.ratio:.3f} ({'no interval' if one.low is None or one.high is None else f'{one.low:.3f} to {one.high:.3f}'})"
+    return f"{one.ratio:.3f} ({interval(one.low, one.high)})"
 
 
 def workload(one: comparison.Comparison | comparison.Change, where: str) -> str:

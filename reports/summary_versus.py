@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from reports.analysis import Findings
 from reports.markdown import code, cut, folded, heading_code, limited, sentence
-from reports.side_by_side import SideBySide, interval, left_open
+from reports.side_by_side import SideBySide, left_open
 from reports.tables import counted
 from reports.view_versus import pairs, sections, where
+from reports.words import first_line, interval
 
 
 def parts(findings: Findings, limit: int) -> Iterable[str]:
@@ -19,10 +20,7 @@ def parts(findings: Findings, limit: int) -> Iterable[str]:
         yield _in_a_word(one)
         yield _compared(one, limit)
         if one.failed:
-            lines = [
-                (code(row.implementation), code(row.workload), row.outcome, code(row.message.strip().partition("\n")[0]))
-                for row in one.failed
-            ]
+            lines = [(code(row.implementation), code(row.workload), row.outcome, code(first_line(row.message))) for row in one.failed]
             yield "**Without a time**\n\n" + limited(("implementation", "workload", "outcome", "message"), lines, limit, "comparison")
         if one.never:
             shown, more = cut(one.never, limit, "workload")
@@ -47,7 +45,7 @@ def _compared(one: SideBySide, limit: int) -> str:
             row.verdict,
             code(row.implementation),
             code(f"{row.workload}, {where(row)}"),
-            f"{row.ratio:.3f} ({interval(row)})",
+            f"{row.ratio:.3f} ({interval(row.low, row.high)})",
             pairs(row, one.most),
         )
         for row in one.compared

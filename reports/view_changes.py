@@ -9,6 +9,7 @@ from harness.statistics import LEVEL, Verdict
 from reports import comparison
 from reports.changes import Beside, Changes, Kind, OutcomeChange
 from reports.tables import counted, listed
+from reports.words import interval, sortable
 
 CASES_NAMED = 8
 """Cases of one change that are named; the rest are counted."""
@@ -71,13 +72,12 @@ def _outcome(change: OutcomeChange) -> dict[str, Any]:
 
 
 def _speed(change: comparison.Change, judged: bool) -> dict[str, Any]:
-    interval = "" if change.low is None or change.high is None else f"{change.low:.3f} to {change.high:.3f}"
     return {
         "implementation": change.implementation,
         "workload": change.workload + comparison.told(change.caches),
         "verdict": change.verdict if judged else "not judged",
         "ratio": change.ratio,
-        "interval": interval or "no interval",
+        "interval": ("" if change.low is None else sortable(change.low), interval(change.low, change.high)),
         "base": change.base,
         "head": change.head,
         "control": change.control,

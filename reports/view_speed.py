@@ -17,7 +17,7 @@ from reports.analysis import Findings
 from reports.figures.style import MODE_NAMES
 from reports.figures.throughput import SWEEP
 from reports.tables import counted, rows
-from reports.words import digits, duration, engineering, floors, percent, size, sortable
+from reports.words import digits, duration, engineering, first_line, floors, percent, size, sortable
 
 CELLS_SHOWN = 4000
 """Rows of the table of timed cells, and of the table of costs."""
@@ -41,7 +41,7 @@ def cell_rows(findings: Findings) -> tuple[list[dict[str, Any]], int]:
                 "length": row.sequence_length or "",
                 "configuration": row.configuration or row.workload,
                 "outcome": row.outcome,
-                "message": row.message.strip().split("\n", 1)[0][:200],
+                "message": first_line(row.message)[:200],
                 "limit": ("", "") if math.isnan(row.limit_share) else (f"{row.limit_share:.6g}", percent(row.limit_share)),
                 "rate": ("", "") if math.isnan(row.rate) else (f"{row.rate:.6g}", engineering(row.rate)),
                 "milliseconds": (f"{row.seconds:.6g}", digits(row.seconds * 1e3)) if timed else ("", ""),
@@ -147,7 +147,7 @@ def _part(row: Any, seconds: float, low: float, high: float) -> Entry:
     """Set-up or step with its interval, if it can be told from none, and by how much the line misses if it is none."""
     if math.isnan(seconds):
         return Entry()
-    doubt = (f"off by {percent(row.misfit)}",) if row.misfit > metrics.LINE_FITS else ()
+    doubt = () if metrics.fits(row.misfit) else (f"off by {percent(row.misfit)}",)
     if high < metrics.NO_TIME:
         return Entry("none seen", notes=doubt)
     if low <= 0:

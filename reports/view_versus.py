@@ -7,10 +7,10 @@ from typing import Any
 from harness.statistics import LEVEL, MARGIN
 from reports.analysis import Findings
 from reports.metrics import median
-from reports.side_by_side import SIDES, SideBySide, interval, left_open
+from reports.side_by_side import SIDES, SideBySide, left_open
 from reports.tables import counted
 from reports.view_speed import merged
-from reports.words import duration
+from reports.words import duration, first_line, interval, sortable
 
 _STOPPED = {"": "cut short", "pairs": "pairs used up"}
 
@@ -73,7 +73,7 @@ def _row(row: Any, most: int | None) -> dict[str, Any]:
         "workload": row.workload,
         "where": where(row),
         "ratio": row.ratio,
-        "interval": interval(row),
+        "interval": (sortable(row.low), interval(row.low, row.high)),
         "pairs": pairs(row, most),
         "number": row.pairs,
         "seconds": [_typical(times) for times in (row.base_seconds, row.head_seconds)],
@@ -108,14 +108,13 @@ def _typical(times: list[float]) -> tuple[str, str]:
 
 def _failed(row: Any) -> dict[str, str]:
     message = row.message.strip()
-    first, _, rest = message.partition("\n")
     return {
         "outcome": row.outcome,
         "implementation": row.implementation,
         "workload": row.workload,
-        "told": first,
+        "told": first_line(message),
         # What follows its first line is folded below it.
-        "message": message if rest else "",
+        "message": message if "\n" in message else "",
     }
 
 

@@ -24,6 +24,17 @@ def sortable(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.6g}".replace("inf", "Infinity")
 
 
+def interval(low: float | None, high: float | None, decimals: int = 3) -> str:
+    """The interval of a ratio, which has none where one of its ends is not known."""
+    known = low is not None and high is not None and not math.isnan(low) and not math.isnan(high)
+    return f"{low:.{decimals}f} to {high:.{decimals}f}" if known else "no interval"
+
+
+def first_line(message: str) -> str:
+    """What of a message stands in a line of a table."""
+    return message.strip().partition("\n")[0].rstrip()
+
+
 def engineering(value: float) -> str:
     """``value`` with three significant digits and k, M, G, T or P."""
     # Of what is shown: 999 700 are one M, and not 1000 k.

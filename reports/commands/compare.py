@@ -8,8 +8,9 @@ import sys
 from pathlib import Path
 
 from reports import comparison
-from reports.commands.shared import RUN, Commands, distinct, interval, known, read, timed
+from reports.commands.shared import RUN, Commands, distinct, known, read, timed
 from reports.load import LoadError
+from reports.words import interval
 
 
 def add(commands: Commands) -> None:
@@ -50,7 +51,7 @@ def _run(chosen: argparse.Namespace) -> int:
             print(json.dumps({**change.as_json(), "verdict": verdict}))
         else:
             told = f"{change.base:.4f} -> {change.head:.4f} of the time of {change.control}"
-            ratio = f"{change.ratio:.4f} ({interval(change.low, change.high)})"
+            ratio = f"{change.ratio:.4f} ({interval(change.low, change.high, 4)})"
             print(f"{verdict:10}  {change.implementation} on {change.workload}{where}: {told}, {ratio}")
     for word, names in (("new", found.appeared), ("vanished", found.vanished)):
         for name in names:

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import TypeAlias
 
-import pandas as pd
-
 from reports.load import Frames, LoadError, load
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
@@ -41,14 +39,14 @@ def head_and_base(chosen: argparse.Namespace) -> tuple[Frames, Frames | None]:
 
 def known(frames: Frames, id: str) -> None:
     """Raises :class:`LoadError` for an implementation that has no times."""
-    timed = sorted(set(_timed(frames)["implementation"]))
+    timed = sorted(set(frames.timed["implementation"]))
     if id and id not in timed:
         raise LoadError(f"Expected an implementation that was timed but got {id}: the runs have {', '.join(timed) or 'none'}.")
 
 
 def timed(frames: Frames, side: str) -> None:
     """Raises :class:`LoadError` where nothing was timed."""
-    if _timed(frames).empty:
+    if frames.timed.empty:
         raise LoadError(f"Expected {side} to have timed workloads but it has none; summary --base compares what came of the contracts.")
 
 
@@ -59,13 +57,3 @@ def distinct(base: Frames, head: Frames) -> None:
     if again.all():
         paths = ", ".join(head.runs["path"])
         raise LoadError(f"Expected HEAD to be another run than BASE but BASE has it too: {paths}. Give BASE the run of the state before.")
-
-
-def _timed(frames: Frames) -> pd.DataFrame:
-    """The cells that have times."""
-    return frames.throughput[frames.throughput["cell"].isin(frames.samples["cell"])]
-
-
-def interval(low: float | None, high: float | None) -> str:
-    """The interval of a ratio in words."""
-    return "no interval" if low is None or high is None else f"{low:.4f} to {high:.4f}"

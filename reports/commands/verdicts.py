@@ -10,9 +10,10 @@ from typing import Any
 
 from reports import comparison
 from reports.analysis import Findings
-from reports.commands.shared import RUN, Commands, interval, known, read
+from reports.commands.shared import RUN, Commands, known, read
 from reports.load import LoadError
 from reports.tables import counted
+from reports.words import interval
 
 
 def add(commands: Commands) -> None:
@@ -55,11 +56,10 @@ def _as_json(row: Any) -> dict[str, Any]:
 
 def _side_by_side(row: Any, machine: str) -> str:
     on = f" on {machine}" if machine else ""
-    low, high = (None if end != end else end for end in (row.low, row.high))
-    told = f"{row.head} takes {row.ratio:.4f} ({interval(low, high)}) of the time of {row.base}{on}"
+    told = f"{row.head} takes {row.ratio:.4f} ({interval(row.low, row.high, 4)}) of the time of {row.base}{on}"
     return f"{row.verdict:9}  {row.implementation} on {row.workload}: {told}, {counted(row.pairs, 'pair')}"
 
 
 def _line(one: comparison.Comparison, where: str) -> str:
-    told = f"{one.ratio:.4f} ({interval(one.low, one.high)}) of the time of {one.baseline}"
+    told = f"{one.ratio:.4f} ({interval(one.low, one.high, 4)}) of the time of {one.baseline}"
     return f"{one.verdict:9}  {one.implementation} on {one.workload}{where}: {told}, {one.rounds} rounds in {one.seconds:.1f} s"

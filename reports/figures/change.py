@@ -18,6 +18,7 @@ from reports import comparison
 from reports.changes import Beside
 from reports.figures import layout, style
 from reports.tables import counted
+from reports.words import interval
 
 Ratio = tuple[float, float | None, float | None]
 """A ratio with the ends of its interval."""
@@ -97,9 +98,9 @@ def marks(panel: Axes, ratios: Sequence[Ratio], heights: Sequence[float], colour
 
 
 def _told(change: comparison.Change, judged: bool) -> str:
-    interval = "no interval" if change.low is None or change.high is None else f"{change.low:.3f} to {change.high:.3f}"
+    ratio = f"{change.ratio:.3f}× ({interval(change.low, change.high)})"
     verdict = change.verdict if judged else "not judged"
-    return f"{change.implementation} · {change.workload}{comparison.told(change.caches)}: {change.ratio:.3f}× ({interval}), {verdict}"
+    return f"{change.implementation} · {change.workload}{comparison.told(change.caches)}: {ratio}, {verdict}"
 
 
 def handles(verdicts: set[str], judged: bool = True) -> list[Line2D]:

@@ -80,7 +80,6 @@ def _draw(timed: list[str], keys: dict[str, str], group: pd.DataFrame) -> style.
         data=group.assign(lost=["; ".join(lost) for lost in group["lost"]]).sort_values(["mode", "implementation"]),
         hover=hover,
         timed_pass=keys["timed_pass"],
-        configuration=keys["configuration"],
     )
 
 
@@ -203,7 +202,7 @@ def _row(marks: tuple[_Marks, ...], row: Any, at: _At) -> None:
             what.at_most(at, high, told)
         else:
             what.interval(at, low, high)
-            what.mark(at, value, told, filled=row.misfit <= metrics.LINE_FITS)
+            what.mark(at, value, told, filled=metrics.fits(row.misfit))
     if row.warm_up_cost > 0:
         warm_up.mark(at, row.warm_up_cost, told)
         warm_up.note(at, row.warm_up_cost, _pays(row))
@@ -249,7 +248,7 @@ def _limits(panel: Axes, what: str, marked: bool) -> None:
 def _handles(group: pd.DataFrame) -> list[Line2D]:
     mark: dict[str, Any] = {"linestyle": "none", "color": style.MUTED, "markersize": 6}
     handles = [Line2D([], [], color=style.MUTED, linewidth=1.6, label="99 % interval")]
-    if (group["misfit"] > metrics.LINE_FITS).any():
+    if not group["misfit"].dropna().map(metrics.fits).all():
         label = f"hollow: a line misses a time by more than {metrics.LINE_FITS:.0%}"
         handles.append(Line2D([], [], marker="o", markerfacecolor=style.PAPER, label=label, **mark))
     handles.append(Line2D([], [], marker=_ARROW, label="arrow: no more than that", **mark))

@@ -72,7 +72,6 @@ def _sweep(timed: list[str], labels: dict[str, str], keys: dict[str, str], group
         data=group.sort_values(["mode", "implementation", "sequence_length"]),
         hover=hover,
         timed_pass=keys["timed_pass"],
-        configuration=keys["configuration"],
     )
 
 

@@ -12,6 +12,7 @@ from matplotlib.patches import Rectangle
 from harness.outcome import Outcome
 from reports import costs
 from reports.figures import style
+from reports.words import first_line
 
 HIGHEST = 0.35
 """Of the height of a panel what the strip takes at most; with many rows these are lower, and so are their marks."""
@@ -91,6 +92,6 @@ def handles(outcomes: set[str], notes: dict[str, str], passed: str = "") -> list
 def _lost(row: Any, passed: str) -> str:
     """A cell without a time, in the words that show when it is pointed at."""
     what = passed if passed and row.outcome == Outcome.PASSED else row.outcome.replace("-", " ")
-    why = row.message.strip().split("\n", 1)[0][:200]
+    why = first_line(row.message)[:200]
     told = f"{row.implementation} · {row.mode} · T={row.sequence_length}: {what}{costs.fitting(row.fits_batch)}"
     return f"{told}; {why}" if why else told

@@ -69,8 +69,8 @@ class Drawing:
     """A figure with everything that a page says about it.
 
     ``name`` is its file name without suffix; ``alternative`` the text for a reader who cannot see it; ``data`` every
-    number in it; ``hover`` the text of each marker, by the ``gid`` of the line that it stands on; ``timed_pass`` the pass, and
-    ``configuration`` the sizes, of which it speaks, if it is of one alone.
+    number in it; ``hover`` the text of each marker, by the ``gid`` of the line that it stands on; ``timed_pass`` the pass of
+    which it speaks, if it is of one alone.
     """
 
     name: str
@@ -81,7 +81,6 @@ class Drawing:
     data: pd.DataFrame
     hover: dict[str, list[str]] = field(default_factory=dict)
     timed_pass: str = ""
-    configuration: str = ""
 
 
 Plan = Callable[[], Drawing]

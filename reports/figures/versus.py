@@ -14,8 +14,9 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from harness.statistics import LEVEL, MARGIN, Verdict
 from reports.figures import change, layout, style
-from reports.side_by_side import SideBySide, interval
+from reports.side_by_side import SideBySide
 from reports.tables import counted, rows
+from reports.words import interval
 
 ROWS = 60
 """Comparisons that are drawn, the gravest first."""
@@ -81,4 +82,5 @@ def _pairs(panel: Axes, cells: list[Any]) -> None:
 
 
 def _told(row: Any) -> str:
-    return f"{row.implementation} · {row.workload}: {row.ratio:.3f}× ({interval(row)}), {row.verdict}, {counted(row.pairs, 'pair')}"
+    ratio = f"{row.ratio:.3f}× ({interval(row.low, row.high)})"
+    return f"{row.implementation} · {row.workload}: {ratio}, {row.verdict}, {counted(row.pairs, 'pair')}"

@@ -71,7 +71,7 @@ def test_a_warm_up_never_pays_for_what_is_slower_and_nobody_knows_for_what_is_no
 
 def test_times_on_a_line_give_its_set_up_and_its_step_with_no_doubt() -> None:
     found = metrics.line([1, 2, 4, 8], [5.0, 8.0, 14.0, 26.0])
-    assert found is not None and found.fits
+    assert found is not None and metrics.fits(found.misfit)
     values = (found.setup, found.setup_low, found.setup_high, found.step, found.step_low, found.step_high)
     assert values == pytest.approx((2.0, 2.0, 2.0, 3.0, 3.0, 3.0))
     assert found.misfit == pytest.approx(0.0) and found.lengths == 4
@@ -81,7 +81,7 @@ def test_a_line_is_of_least_relative_squares_with_the_interval_of_its_residuals(
     # Weights 1, 1/4, 1/36: their sum is 23/18, of T 19/12, of T squared 9/4, of t 5/3, of T t 5/2. The relative residuals are -3, 12 and
     # -18 in 53rds, so that with one degree of freedom the variance is 9/53; Student's t stays within tan(0.99 pi / 2).
     found = metrics.line([1, 2, 3], [1.0, 2.0, 6.0])
-    assert found is not None and not found.fits
+    assert found is not None and not metrics.fits(found.misfit)
     assert (found.setup, found.step, found.misfit) == pytest.approx((-30 / 53, 80 / 53, 18 / 53))
     t, determinant = math.tan(0.99 * math.pi / 2), 53 / 144
     assert found.step_high - found.step == pytest.approx(t * math.sqrt(9 / 53 * 23 / 18 / determinant))
@@ -92,7 +92,7 @@ def test_a_small_time_counts_as_much_as_a_large_one() -> None:
     # A per cent of the largest time is ten times the smallest; unweighted, the set-up would be off by more than itself.
     lengths, seconds = [1, 10, 100, 1000], [2.0, 11.0, 101.0, 1001.0 * 1.01]
     found = metrics.line(lengths, seconds)
-    assert found is not None and found.fits
+    assert found is not None and metrics.fits(found.misfit)
     assert found.setup == pytest.approx(1.0, abs=0.02) and found.setup_low < 1.0 < found.setup_high
     assert abs(np.polyfit(lengths, seconds, 1)[1] - 1.0) > 0.2
 

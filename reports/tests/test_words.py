@@ -60,6 +60,18 @@ def test_floors_have_no_exponent_below_a_million(ratio: float, text: str) -> Non
 
 
 @pytest.mark.parametrize(
+    ("low", "high", "text"),
+    [(1.0, 1.0625, "1.000 to 1.062"), (None, 1.0, "no interval"), (1.0, None, "no interval"), (math.nan, 1.0, "no interval")],
+)
+def test_an_interval_is_its_ends_or_the_word_for_none(low: float | None, high: float | None, text: str) -> None:
+    assert words.interval(low, high) == text
+
+
+def test_the_first_line_of_a_message_is_the_first_that_says_something() -> None:
+    assert [words.first_line(message) for message in ("\n one is off \n two", "", "x" * 300)] == ["one is off", "", "x" * 300]
+
+
+@pytest.mark.parametrize(
     ("given", "text"),
     [
         ((1.444, 1.42, 1.46), "1.44× (1.42 to 1.46)"),
@@ -74,7 +86,7 @@ def test_a_speedup_has_two_digits_however_small_it_is(given: tuple[float, float,
 
 def test_the_table_of_cells_has_no_exponents_where_digits_will_do(tmp_path: Path) -> None:
     (row,), _ = view_speed.cell_rows(findings_of(tmp_path, cell("x:a", [12.0] * 3, flops=90_096 * 10**9, first_call=13.0)))
-    assert (row["gflops"][1], row["milliseconds"][1], row["spread"], row["first"]) == ("7508", "12000", "12000 to 12000", "13000")
+    assert (row["gflops"][1], row["milliseconds"][1], row["spread"], row["first"]) == ("7508", "12000", ("12", "12000 to 12000"), "13000")
 
 
 def test_sentences_that_differ_in_their_numbers_are_one_with_their_range() -> None:
