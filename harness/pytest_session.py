@@ -74,9 +74,9 @@ def make_session(config: pytest.Config) -> None:
     threads = config.getoption("threads")
     torch.set_num_threads(threads)
     references, limit = [i.reference for i in implementations], config.getoption("time_limit")
-    # Under pytest-xdist the work is shared already.
-    workers = Workers(references, limit, 1 if hasattr(config, "workerinput") else sensible(threads))
     bench, facts = Apart(references, limit), dataclasses.asdict(environment.describe())
+    # Under pytest-xdist the work is shared already.
+    workers = Workers(references, limit, 1 if hasattr(config, "workerinput") else sensible(threads, facts["cores"]))
     session = Session(implementations, _devices(config), workloads, workers, bench, facts, baseline)
     if resumed is not None:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import threading
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
@@ -19,9 +18,8 @@ AT_MOST = 4
 _Group = list[tuple[Check, "Future[Conformance]"]]
 
 
-def sensible(threads: int) -> int:
-    """How many processes of so many ``threads`` this one may keep busy: no more than it has cores for."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def sensible(threads: int, cores: int) -> int:
+    """How many processes of so many ``threads`` this one may keep busy: no more than it has ``cores`` for."""
     return max(1, min(AT_MOST, cores // max(1, threads)))
 
 

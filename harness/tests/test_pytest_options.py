@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import torch
 
 from harness import pytest_options, pytest_session, statistics
 from harness.apart import Apart
+from harness.environment import describe
 from harness.registry import builtin
 from harness.store import read
 from harness.tests import samples
@@ -86,6 +88,18 @@ def test_a_run_file_is_opened_when_a_session_starts_and_not_to_print_the_options
     run = read(session.writer.close(0))
     assert run.complete and list(run.header.implementations) == ["loop:textbook"] and list(run.header.contracts) == ["sample.agrees"]
     assert run.header.implementations["loop:textbook"]["availability"]["cpu"] is None
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_as_many_processes_check_as_the_description_of_the_machine_has_cores_for(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It knows what a container may use, which may be less than the cores that it sees.
+    machine = dataclasses.replace(describe(), cores=count * torch.get_num_threads())
+    monkeypatch.setattr("harness.environment.describe", lambda: machine)
+    monkeypatch.setattr(pytest_session, "Workers", lambda references, limit, count: count)
+    config = stand_in(implementation=["loop:textbook"])
+    pytest_session.make_session(config)
+    workers: Any = pytest_session.session_of(config).workers
+    assert workers == count
 
 
 @pytest.mark.parametrize(("asked", "named"), [("", None), ("loop:hoisted", "loop:hoisted")])
