@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from reports.load import Frames
 def write(frames: Frames, directory: Path, base: Frames | None = None, processes: int = 1) -> Path:
     """Writes ``index.html`` and ``figures/*.png``, ``*.svg`` into ``directory``; returns the path of the page.
 
+    Of an earlier report in ``directory`` nothing stays: a figure that it had and this one has not is removed.
+
     ``base``: what the frames are set beside, in a section of its own. ``processes``: in how many figures are drawn; with more than one,
     the main module of the program must be one that can be imported, as :mod:`multiprocessing` says. The page is the same.
     """
@@ -34,10 +37,22 @@ def write(frames: Frames, directory: Path, base: Frames | None = None, processes
         changed = None if before is None else changes(before, findings)
         begun = [(section, drawing.draw(plan, f"f{k}")) for k, (section, plan) in enumerate(_plans(findings, changed))]
         said = _said(findings, before, changed)
-        figures = list(_kept(begun, directory / "figures"))
-    page = directory / "index.html"
+        page, kept = directory / "index.html", directory / "figures"
+        earlier = _named(page)
+        figures = list(_kept(begun, kept))
     page.write_text(_rendered(said, figures), encoding="utf-8")
+    for name in earlier.difference(str(figure["name"]) for figure in figures):
+        for suffix in (".svg", ".png"):
+            (kept / f"{name}{suffix}").unlink(missing_ok=True)
     return page
+
+
+_NAMED = re.compile(r'<textarea readonly [^>]*data-name="([a-z0-9-]+)"')
+
+
+def _named(page: Path) -> set[str]:
+    """The names of the figures of an earlier report at ``page``, whose files are ours; of anything else none."""
+    return set(_NAMED.findall(page.read_text(encoding="utf-8", errors="replace"))) if page.is_file() else set()
 
 
 def _plans(findings: Findings, changed: Changes | None) -> Iterator[tuple[str, Plan]]:

@@ -191,6 +191,22 @@ def test_every_number_with_words_around_it_has_a_value_to_sort_by(tmp_path: Path
     assert (row["spread"], row["agreement"]) == (("0.75", "750 to 1500"), ("2.5", "1.5× / 2.5×"))
 
 
+def test_figures_of_an_earlier_report_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    cells = [cell(name, [1.0] * 6, length) for name in ("torch:a", "x:b") for length in (1, 8)]
+    figures = tmp_path / "figures"
+    page.write(load(specimen.write(tmp_path / "runs", results=cells)), tmp_path)
+    before = {path.name for path in figures.iterdir()}
+    for own in ("mine.png", "throughput-notes.svg"):
+        (figures / own).write_text("of the user")
+    page.write(load(specimen.write(tmp_path / "other", results=[check("x:a", "a.one")])), tmp_path)
+    after = {path.name for path in figures.iterdir()}
+    assert "throughput-inference-cpu-b-2-i-h-4-float32-1-thread.png" in before - after
+    assert after == {"conformance.png", "conformance.svg", "mine.png", "throughput-notes.svg"}
+    (tmp_path / "index.html").write_bytes(b"\xff is no page of ours")
+    page.write(load(specimen.write(tmp_path / "third", results=cells)), tmp_path)
+    assert {path.name for path in figures.iterdir()} == before | after
+
+
 def _mutations() -> list[Mutation]:
     killed = Mutation("values.property_1", "mutant:one", "passed", "One bias is lost.", {"gru": "killed", "lstm": "survived"}, "gru-I3")
     return [killed, Mutation("values.property_2", "mutant:two", "failed", f"Lost {HOSTILE}.", {"gru": "survived"})]
