@@ -185,8 +185,8 @@ def _details(
     answer = {}
     for number, key in enumerate(order):
         rest = grouped[key][CASES_SHOWN:]
-        number, names = sum(alike for _, alike in rest), [row.case for row, _ in rest[:20]]
-        others = f"{counted(number, 'further case')}: {', '.join(names)}{', …' if number > len(names) else ''}" if rest else ""
+        left_over, names = sum(alike for _, alike in rest), [row.case for row, _ in rest[:20]]
+        others = f"{counted(left_over, 'further case')}: {', '.join(names)}{', …' if left_over > len(names) else ''}" if rest else ""
         answer[key] = Detail(
             f"d{first + number}", key[0], key[1], findings.machine, counts[key]["outcome"], _spoken(counts[key]), told[key], others
         )

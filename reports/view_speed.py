@@ -275,6 +275,6 @@ def _seen(row: Any) -> dict[str, str]:
         "what": f"a slowdown of {100 * row.planted:g} %, found" if row.planted else "equal things, called different",
         "found": f"{found} of {row.trials}",
         "interval": f"{low:.1%} to {high:.1%}",
-        "seconds": "" if math.isnan(row.seconds) else digits(row.seconds),
+        "seconds": "" if math.isnan(row.seconds) else f"{row.seconds:.2g}",
         "most": f"{row.most_seconds:g}",
     }
