@@ -19,6 +19,7 @@ from harness.reproduction import BACKWARD
 from harness.trial import Answer, ContractError, Trial, where
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MUST, SHOULD, contract, in_docs
+from suites.conformance.gradients import every_output
 
 SOURCE = in_docs("LSTM: dropout")
 READABLE: dict[str, Any] = {"num_layers": 2, "weights": "readable", "dtype": "float64", "hidden_size": 6, "steps": 12, "batch": 8}
@@ -49,17 +50,18 @@ _READ_ERROR: dict[str, tuple[float, float]] = {
 }
 
 
-def in_training(trial: Trial, seed: int = 0, module: torch.nn.Module | None = None) -> Answer:
-    module = module or trial.module()
+def in_training(trial: Trial, seed: int = 0, module: torch.nn.Module | None = None, recorded: bool = False) -> Answer:
+    """The answer in training after ``seed``; ``recorded``: with gradients, for which a layer may draw its masks another way."""
+    module = (module or trial.module()).train()
     torch.manual_seed(seed)
-    return trial.answer(module.train())
+    return trial.call(module, *trial.form(trial.leaves(requires_grad=True))) if recorded else trial.answer(module)
 
 
 def could_set_dropout(module: torch.nn.Module, p: float) -> bool:
-    """Sets the attribute dropout if it lets itself be set: one that is read-only says so, and misleads nobody."""
+    """Sets the attribute dropout if it lets itself be set: one that is read-only, or a module, says so, and misleads nobody."""
     try:
         setattr(module, "dropout", p)  # noqa: B010 -- nn.Module's attributes have no types
-    except AttributeError:
+    except (AttributeError, TypeError):
         return False
     return True
 
@@ -97,11 +99,11 @@ def mask_given(trial: Trial, reply: Answer, turned: int = 0) -> Array:
     return np.where(np.isnan(scaled), 1.0, np.round(scaled)) / (1 - p)
 
 
-def mask_of_other_direction(trial: Trial, seed: int) -> Array:
+def mask_of_other_direction(trial: Trial, seed: int, recorded: bool = False) -> Array:
     """The mask as either direction of the upper of two layers is given it of those features that only the other direction reads."""
     weights, width = trial.case.arrays.weights, trial.case.layer.state_size
     exchanged = {name: np.roll(weights[name], width, axis=1) for name in ("weight_ih_l1", "weight_ih_l1_reverse")}
-    return mask_given(trial, in_training(trial, seed, trial.module(weights={**weights, **exchanged})), turned=width)
+    return mask_given(trial, in_training(trial, seed, trial.module(weights={**weights, **exchanged}), recorded), turned=width)
 
 
 @contract(
@@ -235,11 +237,11 @@ def require_share(trial: Trial, reply: Answer) -> None:
     """,
 )
 def same_mask_in_backward(trial: Trial) -> None:
-    through = ("output", "h_n", "c_n") if trial.case.layer.has_cell_state else ("output", "h_n")
+    through = every_output(trial)
     module, leaves = trial.module().train(), trial.leaves(requires_grad=True)
-    mask = mask_given(trial, in_training(trial, 7, module))
     torch.manual_seed(7)
     reply = trial.call(module, *trial.form(leaves))
+    mask = mask_given(trial, reply)
     # Draws another mask, which is its own.
     trial.call(module, *trial.form(trial.leaves()))
     # Both are for the calls to come, not for the backward passes of those that were.
@@ -253,7 +255,7 @@ def same_mask_in_backward(trial: Trial) -> None:
         trial.backward(reply, through, retain_graph=not again)
         passes.append(trial.collect(wanted))
     expected = altered(trial.case, masks=[mask], through=through)
-    if trial.case.layer.bidirectional and not np.array_equal(mask, other := mask_of_other_direction(trial, 7)):
+    if trial.case.layer.bidirectional and not np.array_equal(mask, other := mask_of_other_direction(trial, 7, recorded=True)):
         # A mask of its own for each direction is a breach of dropout.one_mask_for_both_directions alone. What a direction was given and
         # does not read shows in the gradient of its weights.
         first = np.arange(mask.shape[2]) < trial.case.layer.state_size

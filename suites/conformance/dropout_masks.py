@@ -14,27 +14,32 @@ from harness.trial import ContractError, Trial
 from suites.conformance.cases import every
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.dropout import CASES, READABLE, SOURCE, below, in_training, mask_given, mask_of_other_direction
+from suites.conformance.shapes import same
 
 
 @contract(
     "dropout.seeded",
-    "The same torch.manual_seed gives the same output.",
+    "The same torch.manual_seed gives the same output, without gradients and with them.",
     MUST,
     "torch.manual_seed; Reproducibility",
     CASES,
     demonstration="""
-        first, second = ([torch.manual_seed(2), layer(x, hx)[0].data][1] for _ in range(2))
-        assert torch.equal(first, second), (first - second).abs().max()
+        for grad in (False, True):
+            torch.set_grad_enabled(grad)
+            first, second = ([torch.manual_seed(2), layer(x, hx)[0].data][1] for _ in range(2))
+            assert torch.equal(first, second), (first - second).abs().max()
     """,
 )
 def seeded(trial: Trial) -> None:
     module = trial.module()
-    first, again = in_training(trial, 5, module).arrays(), in_training(trial, 5, module).arrays()
-    for name, value in first.items():
-        if not np.array_equal(value, again[name]):
-            raise ContractError(
-                f"Expected the same {name} after the same torch.manual_seed, but it differs by {abs(value - again[name]).max():.3g}"
-            )
+    for recorded in (False, True):
+        first, again = (in_training(trial, 5, module, recorded).arrays() for _ in range(2))
+        for name, value in first.items():
+            if not np.array_equal(value, again[name]):
+                how, off = "with" if recorded else "without", abs(value - again[name]).max()
+                raise ContractError(
+                    f"Expected the same {name} after the same torch.manual_seed {how} gradients, but it differs by {off:.3g}"
+                )
 
 
 @contract(
@@ -45,8 +50,8 @@ def seeded(trial: Trial) -> None:
     "torch.nn.Dropout; pytorch#190056: a mask reused across steps",
     [
         *CASES,
-        *every(dropout=0.5, **{**READABLE, "steps": 1, "batch": 70, "dtype": "float16"}),
-        *every(dropout=0.5, **{**READABLE, "steps": 70, "batch": 1, "dtype": "bfloat16"}, batched=False),
+        *every(dropout=0.5, **{**READABLE, "steps": 1, "batch": 70, "hidden_size": 40, "dtype": "float16"}),
+        *every(dropout=0.5, **{**READABLE, "steps": 70, "batch": 1, "hidden_size": 40, "dtype": "bfloat16"}, batched=False),
         *every(dropout=0.5, **{**READABLE, "steps": 3, "batch": 4, "hidden_size": 140, "dtype": "float32"}),
         # So much that sequences of one step can be compared.
         *every(dropout=0.5, lengths=(12, 11, 12, 10, 12, 9, 12, 12), **{**READABLE, "hidden_size": 9}),
@@ -154,11 +159,11 @@ def no_mask_again(trial: Trial) -> None:
 
 @contract(
     "dropout.own_mask_between_layers",
-    "With three layers or more there is a mask above each but the last, and it is another than those below it.",
+    "With three layers or more there is a mask above each but the last, and no part of it is a part of the one below it, shifted.",
     MUST,
     SOURCE,
     [
-        *every(dropout=0.5, **{**READABLE, "num_layers": 3}),
+        *every(dropout=0.5, **{**READABLE, "num_layers": 3, "batch": 40}),
         *every(dropout=0.3, bidirectional=True, **{**READABLE, "num_layers": 3}),
         *every(dropout=0.2, **{**READABLE, "num_layers": 6, "steps": 24}),
     ],
@@ -171,14 +176,15 @@ def no_mask_again(trial: Trial) -> None:
 )
 def own_mask_between_layers(trial: Trial) -> None:
     layer, p = trial.case.layer, trial.case.layer.dropout
-    reply = in_training(trial, seed=5).arrays()
+    reply = in_training(trial, seed=5)
+    values = reply.arrays()
     # What the first layer ends with no mask has touched.
     right = answer(trial.case)
     first = {name: value[: layer.directions] for name, value in right.tensors.items() if name != "output"}
-    trial.agree({name: reply[name][: layer.directions] for name in first}, replace(right, tensors=first))
-    if layer.directions == 1 and not np.array_equal(reply["h_n"][-1], reply["output"][-1]):
-        raise ContractError("Expected the last layer's h_n to be its last output, in training too, but it is another")
-    answered, masks = reply["output"], layer.num_layers - 1
+    trial.agree({name: values[name][: layer.directions] for name in first}, replace(right, tensors=first))
+    if layer.directions == 1:
+        same(trial, "the last layer's h_n in training", reply.tensors["h_n"][-1], reply.tensors["output"][-1])
+    answered, masks = values["output"], layer.num_layers - 1
     dropped = np.zeros(answered.shape, dtype=bool)
     # What a layer answered, where it was kept, says in turn what it was given.
     for _ in range(masks):
@@ -187,12 +193,17 @@ def own_mask_between_layers(trial: Trial) -> None:
         # A zero that is read through several layers has the errors of all of them: some 1e-8 where the scale is a float32 number.
         dropped |= np.abs(given) < 1e-6
         answered = given * (1 - p)
-    gone = dropped[np.abs(below(trial.case)) > 1e-4]
+    known = np.abs(below(trial.case)) > 1e-4
+    gone = dropped[known]
     expected, share = 1 - (1 - p) ** masks, float(gone.mean())
     if abs(share - expected) > 6 * (expected * (1 - expected) / gone.size) ** 0.5 + 0.02:
         raise ContractError(
             f"Expected {masks} masks to drop {expected:.0%} of the features, but {share:.0%} are gone: one mask drops {p:.0%}"
         )
+    # A zero stays a zero on its way up, so that each mask cannot be read by itself; but where one is another, shifted, what they leave
+    # together is in part itself, shifted.
+    left = _Spectrum.of(np.where(dropped, expected - 1, expected), known).against() / (expected * (1 - expected))
+    _require_chance("within what all masks drop together", left, _Spectrum.of(np.ones(known.shape), known).against(), expected)
 
 
 @contract(

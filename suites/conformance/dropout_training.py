@@ -11,7 +11,7 @@ from harness.reference import altered, tensor
 from harness.trial import ContractError, Trial, may_refuse
 from suites.conformance.cases import GRU, LSTM, RNN_TANH, every
 from suites.conformance.declare import MAY, MUST, contract
-from suites.conformance.dropout import READABLE, in_training, mask_given, require_share
+from suites.conformance.dropout import READABLE, mask_given, require_share
 from suites.conformance.gradients import as_function
 from suites.conformance.gradients_higher import second_derivatives_agree, with_graph
 
@@ -107,10 +107,12 @@ def gradients_of_gradients(trial: Trial) -> None:
     """,
 )
 def gradients_of_half_types(trial: Trial) -> None:
-    module, through = trial.module().train(), ("output",)
-    mask = mask_given(trial, in_training(trial, 7, module))
+    module, leaves, through = trial.module().train(), trial.leaves(requires_grad=True), ("output",)
     torch.manual_seed(7)
-    trial.agree(trial.gradients(through, module), altered(trial.case, masks=[mask], through=through))
+    reply = trial.call(module, *trial.form(leaves))
+    expected = altered(trial.case, masks=[mask_given(trial, reply)], through=through)
+    trial.backward(reply, through)
+    trial.agree(trial.collect({**leaves, **trial.parameters(module)}), expected)
 
 
 @contract(

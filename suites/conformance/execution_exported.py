@@ -265,7 +265,8 @@ _INT8 = 0.1
 
 @contract(
     "execution.quantized",
-    "In a model that is quantised dynamically to int8 the answer is right to int8's precision, or the quantisation is refused.",
+    "In a model that is quantised dynamically to int8 the answer is right to int8's precision, or the quantisation is refused; a class "
+    "that is not torch's own it leaves as it is.",
     MAY,
     "torch.ao.quantization.quantize_dynamic; torch.ao.nn.quantized.dynamic.LSTM",
     [*every(steps=3), *every(num_layers=2, bidirectional=True, steps=3)],

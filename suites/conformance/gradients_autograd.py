@@ -113,7 +113,8 @@ def _accumulated(trial: Trial, other: Case, each: Sequence[Expected], wanting: C
     [*every(num_layers=2), *every(bidirectional=True, batch_first=True), *every(dtype="float16"), *every(dtype="bfloat16", num_layers=2)],
     demonstration="""
         (layer(x, hx)[0].flatten()[-1] * float("inf")).backward()
-        return [p.grad.isfinite().all().double() for name, p in sorted(layer.named_parameters()) if "_l0" in name and "reverse" not in name]
+        own = [p for name, p in sorted(layer.named_parameters()) if "_l0" in name and "reverse" not in name]
+        return [value.grad.isfinite().all().double() for value in (*leaves, *own)]
     """,
 )
 def overflow_seen(trial: Trial) -> None:
@@ -124,7 +125,7 @@ def overflow_seen(trial: Trial) -> None:
         cotangent[-1] = poison
         with trial.blamed("backward"):
             output.backward(cotangent)
-        kept = {"x": leaves["x"], **trial.parameters(module)}
+        kept = {**leaves, **trial.parameters(module)}
         lost = [name for name, leaf in kept.items() if leaf.grad is None or bool(leaf.grad.isfinite().all())]
         if lost:
             raise ContractError(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from harness.case import Array
 from harness.reference import Expected, altered, gradients, tensor, to_array
-from harness.trial import ContractError, Trial, may_refuse
+from harness.trial import ContractError, Trial, may_refuse, where
 from suites.conformance.cases import GRU, LSTM, RNN_RELU, RNN_TANH, every, make
 from suites.conformance.declare import MAY, contract
 from suites.conformance.gradients import as_function, every_output
@@ -282,10 +282,9 @@ def per_sample(trial: Trial) -> None:
     trial.answer(module)
     with may_refuse("torch.vmap over torch.func.grad"):
         found: Any = torch.vmap(torch.func.grad(loss), (None, 0))(weights, each)
-    # Together they are what the batch gives, and the last one is what its own cotangents give.
-    total = {name: to_array(value.sum(0)) for name, value in found.items()}
-    trial.agree(total, gradients(case, ("output",)), only=list(weights))
-    alone = 0 * case.arrays.cotangents["output"]
-    alone[:, -1] = case.arrays.cotangents["output"][:, -1]
-    right = altered(case, through=("output",), cotangents={"output": alone})
-    trial.agree({name: to_array(value[-1]) for name, value in found.items()}, right, only=list(weights))
+    for item in range(case.batch):
+        alone = 0 * case.arrays.cotangents["output"]
+        alone[:, item] = case.arrays.cotangents["output"][:, item]
+        right = altered(case, through=("output",), cotangents={"output": alone})
+        with where(f"sequence {item}"):
+            trial.agree({name: to_array(value[item]) for name, value in found.items()}, right, only=list(weights))

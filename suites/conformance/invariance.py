@@ -62,7 +62,7 @@ def batch_permuted(trial: Trial) -> None:
 
 @contract(
     "invariance.causal",
-    "In one direction, output[:t] does not depend on x[t:], to the last bit of the oracle's precision.",
+    "In one direction, output[:t] does not depend on x[t:].",
     MUST,
     in_docs("LSTM: equations"),
     [*every(steps=9, batch=3, num_layers=2), *every(steps=40, batch=2, batch_first=True)],

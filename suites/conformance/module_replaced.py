@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize, prune
 
 from harness.case import Array
-from harness.reference import altered, answer, tensor
+from harness.reference import Expected, altered, answer, tensor
 from harness.trial import Trial, where
 from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import MUST, SHOULD, contract
@@ -170,8 +170,28 @@ def weight_norm(trial: Trial) -> None:
         with where(f"under {how}, with every norm doubled"):
             trial.agree(reply.arrays(), replace(expected, floors={name: 8 * floor for name, floor in expected.floors.items()}))
         trial.backward(reply, ("output",))
-        trial.collect({f"the norms of {name}": norm for name, norm in zip(matrices, norms, strict=True)})
-        trial.collect({f"the directions of {name}": value for name, value in zip(matrices, directions, strict=True)})
+        parts = zip(matrices, norms, directions, strict=True)
+        found = trial.collect({f"the {part} of {name}": leaf for name, *own in parts for part, leaf in zip(_PARTS, own, strict=True)})
+        with where(f"under {how}"):
+            trial.agree(found, _of_parts(trial, matrices))
+
+
+_PARTS = ("norms", "directions")
+
+
+def _of_parts(trial: Trial, matrices: list[str]) -> Expected:
+    """The gradients of the norms g, which are twice those of the rows, and of the directions v, which are the rows, of w = g v / |v|."""
+    slopes = altered(trial.case, weights=doubled_weights(trial, "weight"), through=("output",))
+    tensors, floors = {}, {}
+    for name in matrices:
+        rows, slope = trial.case.arrays.weights[name], slopes.tensors[name]
+        along = (slope * rows).sum(axis=1, keepdims=True) / np.linalg.norm(rows, axis=1, keepdims=True)
+        across = 2 * (slope - along * rows / np.linalg.norm(rows, axis=1, keepdims=True))
+        for part, value in zip(_PARTS, (along, across), strict=True):
+            # Terms of the size of the slope cancel in them, and the norm has a rounding of its own.
+            lost = float(np.abs(slope).max() / np.abs(value).max())
+            tensors[f"the {part} of {name}"], floors[f"the {part} of {name}"] = value, 8 * max(1.0, lost) * slopes.floors[name]
+    return Expected(tensors, floors)
 
 
 @contract(

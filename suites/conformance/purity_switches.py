@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import io
 import logging
 import os
 import signal
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,7 +48,13 @@ def switches() -> dict[str, Any]:
         "autocast's cache": torch.is_autocast_cache_enabled(),
         "torch's default device": torch.get_default_device(),
         "NumPy's treatment of errors": np.geterr(),
-        "autocast": torch.is_autocast_enabled("cpu"),
+        **{f"autocast on {kind}": (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)) for kind in ("cpu", "cuda")},
+        "torch.backends.opt_einsum.enabled": torch.backends.opt_einsum.enabled,
+        "sums in half types of products on CUDA": (
+            torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction,
+            torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction,
+        ),
+        "whether torch warns each time": torch.is_warn_always_enabled(),
         "threads of the backward pass": torch._C._is_multithreading_enabled(),
         "torch's print options": vars(torch._tensor_str.PRINT_OPTS).copy(),
         "NumPy's print options": np.get_printoptions(),
@@ -182,10 +190,15 @@ def require_unturned(before: dict[str, Any], by: str) -> None:
 )
 def nothing_printed(trial: Trial) -> None:
     printed = {"standard output": io.StringIO(), "standard error": io.StringIO()}
+    beside: list[str] = []
     # A log's record is no print: who wants none sets its level.
     logging.disable()
     try:
-        with contextlib.redirect_stdout(printed["standard output"]), contextlib.redirect_stderr(printed["standard error"]):
+        with (
+            _descriptors(beside),
+            contextlib.redirect_stdout(printed["standard output"]),
+            contextlib.redirect_stderr(printed["standard error"]),
+        ):
             module = trial.module()
             for train in (True, False):
                 reply = trial.call(module.train(train), *trial.form(trial.leaves()))
@@ -195,6 +208,33 @@ def nothing_printed(trial: Trial) -> None:
                 trial.answer(module)
     finally:
         logging.disable(logging.NOTSET)
-    for stream, text in printed.items():
-        if text.getvalue():
-            raise ContractError(f"Expected nothing on {stream} from building, a call and backward, but there is {text.getvalue()[:200]!r}")
+    told = {stream: text.getvalue() for stream, text in printed.items()} | {"the process's own standard streams": "".join(beside)}
+    for stream, text in told.items():
+        if text:
+            raise ContractError(f"Expected nothing on {stream} from building, a call and backward, but there is {text[:200]!r}")
+
+
+@contextmanager
+def _descriptors(found: list[str]) -> Iterator[None]:
+    """Adds to ``found`` what is written past Python's streams, as a kernel's printf is, where the process has such streams."""
+    sys.stdout.flush(), sys.stderr.flush()
+    _flush()
+    with tempfile.TemporaryFile() as file, contextlib.ExitStack() as after:
+        for descriptor in (1, 2):
+            # Who closed them has none to write to.
+            with suppress(OSError):
+                kept = os.dup(descriptor)
+                after.callback(os.close, kept)
+                os.dup2(file.fileno(), descriptor)
+                after.callback(os.dup2, kept, descriptor)
+        after.callback(_flush)
+        yield
+        _flush()
+        file.seek(0)
+        found.append(file.read().decode(errors="replace"))
+
+
+def _flush() -> None:
+    """Has C's streams write what they hold back, where C's library can be asked."""
+    with suppress(OSError, TypeError, AttributeError):
+        ctypes.CDLL(None).fflush(None)

@@ -36,7 +36,7 @@ def values_and_gradients(trial: Trial) -> None:
     implementation, worst = trial.implementation, dict[str, Comparison]()
     refused: list[str] = []
     failed: dict[str, ContractError] = {}
-    since = [0.0]
+    since, asked = [0.0], [0]
 
     def agrees(case: Case) -> None:
         if implementation.capabilities.lacks(case):
@@ -44,6 +44,7 @@ def values_and_gradients(trial: Trial) -> None:
         # When the time is up, what is not known to fail counts as passing, and shrinking comes to its end.
         if failed and case.id not in failed and time.monotonic() - since[0] > _PATIENCE:
             return
+        asked[0] += 1
         inner = Trial(implementation, case, diagnose=False)
         through = ("output",) if case.seed % 2 else tuple(case.arrays.cotangents)
         names = [n for n in gradients(case, through).tensors if case.given_state or n not in ("h0", "c0")]
@@ -72,3 +73,5 @@ def values_and_gradients(trial: Trial) -> None:
     trial.comparisons += worst.values()
     if not worst:
         raise NotImplementedError(refused[0] if refused else "every case that was drawn is declared as not supported")
+    if len(refused) > asked[0] // 2:
+        raise NotImplementedError(f"{len(refused)} of the {asked[0]} cases that were drawn; the first: {refused[0]}")

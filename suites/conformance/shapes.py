@@ -27,7 +27,7 @@ from suites.conformance.declare import MUST, SHOULD, contract, in_docs
 def headline(trial: Trial) -> None:
     reply = trial.answer()
     trial.agree(reply.arrays(), answer(trial.case))
-    _same(trial, "h_n[-1]", reply.tensors["h_n"][-1], reply.tensors["output"][-1])
+    same(trial, "h_n[-1]", reply.tensors["h_n"][-1], reply.tensors["output"][-1])
 
 
 @contract(
@@ -46,12 +46,12 @@ def headline(trial: Trial) -> None:
 def output_ends_in_h_n(trial: Trial) -> None:
     layer, tensors = trial.case.layer, trial.answer().tensors
     output, h_n, width = tensors["output"], tensors["h_n"], layer.state_size
-    _same(trial, "h_n of the forward direction", h_n[-layer.directions], output[-1][:, :width])
+    same(trial, "h_n of the forward direction", h_n[-layer.directions], output[-1][:, :width])
     if layer.bidirectional:
-        _same(trial, "h_n of the reverse direction", h_n[-1], output[0][:, width:])
+        same(trial, "h_n of the reverse direction", h_n[-1], output[0][:, width:])
 
 
-def _same(trial: Trial, name: str, actual: torch.Tensor, expected: torch.Tensor) -> None:
+def same(trial: Trial, name: str, actual: torch.Tensor, expected: torch.Tensor) -> None:
     """Two tensors of the implementation's own are one and the same to within the noise of h_n."""
     allowed = allowance(trial.case)
     comparison = compare(name, to_array(actual), to_array(expected), answer(trial.case).floors["h_n"], allowed)

@@ -82,6 +82,62 @@ def test_the_sign_of_a_relu_that_rounding_decides_may_be_either(order: type[Soun
     assert {result.outcome for result in found} == {"passed"}
 
 
+class MaskOfItsOwnInTraining(Sound):
+    """With gradients it draws the mask itself, to keep it, and without it has torch's dropout draw it: two ways from one seed."""
+
+    def between(self, x: torch.Tensor, level: int) -> torch.Tensor:
+        if not self.training or not torch.is_grad_enabled() or not 0 < self.dropout < 1:
+            return super().between(x, level)
+        return x * (torch.rand_like(x) >= self.dropout) / (1 - self.dropout)
+
+
+def test_a_mask_may_be_drawn_in_another_way_where_gradients_are_recorded() -> None:
+    layer = replace(SOUND, id="sample:mask-of-its-own", build=MaskOfItsOwnInTraining)
+    found = check(layer, [contract for contract in CATALOGUE if contract.topic == "dropout" and not contract.needs_constructor], on=["cpu"])
+    assert {result.outcome for result in found} <= {"passed", "does-not-apply"}
+
+
+class DropoutAsAModule(nn.LSTM):
+    """Its attribute dropout is a module."""
+
+    def __init__(self, *args: Any, dropout: float = 0.0, **options: Any) -> None:
+        super().__init__(*args, dropout=dropout, **options)
+        del self.dropout
+        self.add_module("dropout", nn.Dropout(dropout))
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        share: Any = self.dropout
+        del self._modules["dropout"]
+        self.__dict__["dropout"] = share.p
+        try:
+            return super().forward(input, hx)
+        finally:
+            del self.__dict__["dropout"]
+            self.add_module("dropout", share)
+
+
+@pytest.mark.parametrize("contract", ["dropout.same_mask_in_backward", "module.deepcopy", "module.pickle"])
+def test_dropout_may_be_a_module(contract: str) -> None:
+    assert _outcomes(DropoutAsAModule, contract) == {"passed"}
+
+
+class SortsAndCallsItself(nn.GRU):
+    """A pack that is not sorted it sorts, and hands to itself."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if not isinstance(input, PackedSequence) or input.sorted_indices is None:
+            return super().forward(input, hx)
+        states = None if hx is None else hx.index_select(1, input.sorted_indices)
+        output, state = self(PackedSequence(input.data, input.batch_sizes), states)
+        placed = PackedSequence(output.data, input.batch_sizes, input.sorted_indices, input.unsorted_indices)
+        return placed, state.index_select(1, input.unsorted_indices)
+
+
+@pytest.mark.parametrize("contract", ["module.hooks_called", "module.deepcopy", "module.pickle"])
+def test_the_hooks_of_a_copy_are_called_as_those_of_the_original_are(contract: str) -> None:
+    assert _outcomes(SortsAndCallsItself, contract) == {"passed"}
+
+
 class CallsItself(nn.GRU):
     """An input without a batch axis, or packed, it hands to itself in another form, and its hooks are called at both calls."""
 

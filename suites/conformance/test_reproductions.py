@@ -48,6 +48,8 @@ NOT_SHOWN = {
     "mutant:autocast-copies-kept": "a script of so few lines calls it under autocast with gradients alone",
     "mutant:casts-not-kept-under-autocast": "a script of so few lines looks at the switches without autocast alone",
     "mutant:logs-no-warnings": "a script of so few lines does not look at every switch",
+    "mutant:reduced-precision-from-now-on": "a script of so few lines does not look at every switch",
+    "mutant:kernel-that-prints": "a script of so few lines looks at Python's streams alone",
     "mutant:rounded-after-autocast-in-eval": "a script of so few lines calls it under autocast in training alone",
     "mutant:scratch-state-shared": "left to themselves, two threads take turns too seldom to be sure of it",
     "mutant:lengths-shared": "a script of so few lines gives both threads the same lengths",

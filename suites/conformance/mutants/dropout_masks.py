@@ -224,3 +224,24 @@ class MaskOfEachCallBeginsInTheOneBefore(Sound):
         self._calls += 1
         stream = torch.rand(x.numel() + 16 * self._calls, generator=torch.Generator().manual_seed(self._seed + level))
         return x * (stream[-x.numel() :].view_as(x).to(x) >= self.dropout) / (1 - self.dropout)
+
+
+@mutant("dropout.fresh_mask")
+class MaskRepeatedAfter64Steps(Sound):
+    """The mask of a long sequence repeats itself after 64 steps."""
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        mask = super().between(torch.ones_like(x[:64]), level)
+        return x * torch.cat([mask] * (len(x) // 64 + 1))[: len(x)]
+
+
+@mutant("dropout.own_mask_between_layers")
+class MaskOfTheLayerBelowShifted(Sound):
+    """Above an upper layer the mask is that above the first, shifted by a feature."""
+
+    _first: Tensor | None = None
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if level == 0 or self._first is None:
+            self._first = super().between(torch.ones_like(x), level)
+        return x * self._first.roll(level, 2)

@@ -326,3 +326,17 @@ class ForwardWeightBothWaysUnderVmap(Sound):
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         both = self.bidirectional and torch._C._functorch.is_batchedtensor(x)
         return super().step(x, h, c, {**w, "weight_hh": self.weights(slot - slot % 2)["weight_hh"]} if both else w, t, slot)
+
+
+@mutant("execution.after_inference_mode")
+class ConstantAfterInferenceMode(Sound):
+    """A layer that was once called under inference_mode gives W_hh no gradient any more."""
+
+    _served = False
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        self._served = self._served or torch.is_inference_mode_enabled()
+        weight = w["weight_hh"]
+        # A product that is nothing, so that the gradient is zero and not missing.
+        return {**w, "weight_hh": weight.detach() + 0 * weight} if self._served and weight is not None else w

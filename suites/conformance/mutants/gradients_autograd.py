@@ -329,3 +329,15 @@ class RecurrentWeightAloneNeverLearns(Sound):
         w = super().weights(slot)
         others = [value for value in (w["weight_ih"], w["bias_ih"]) if value is not None]
         return w if any(value.requires_grad for value in others) else {**w, "weight_hh": cut(w["weight_hh"])}
+
+
+@mutant("gradients.overflow_seen")
+class OverflowOfStatesCleaned(Sound):
+    """What is not finite in the gradient of a state that was given is replaced by zero."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        for state in states:
+            if state.requires_grad and torch.is_grad_enabled():
+                state.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0))
+        return states

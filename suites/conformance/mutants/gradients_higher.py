@@ -327,3 +327,52 @@ class SecondDerivativeOfTheThirdLayerWrong(Sound):
         given = super().between(x, level)
         wrong: Tensor = _OnceOnly.apply(given)
         return wrong if level == 2 else given
+
+
+class _Exchanged(torch.autograd.Function):
+    """What torch.vmap runs over it comes back in another order, but for the last."""
+
+    @staticmethod
+    def forward(value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, value: Tensor) -> tuple[Tensor, int | None]:
+        if in_dims[0] is None:
+            return value.clone(), None
+        value = value.movedim(in_dims[0], 0)
+        return torch.cat([value[:-1].flip(0), value[-1:]]), 0
+
+
+class _ExchangedBackward(torch.autograd.Function):
+    """It is the identity, and its gradients come back as :class:`_Exchanged` has them."""
+
+    @staticmethod
+    def forward(value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Any:
+        return _Exchanged.apply(gradient)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: Any, value: Tensor) -> tuple[Tensor, int | None]:
+        return value.clone(), in_dims[0]
+
+
+@mutant("gradients.per_sample")
+class SamplesExchanged(Sound):
+    """Where torch.vmap gives every sequence a gradient of W_hh of its own, all but the last get one another's."""
+
+    def weights(self, slot: int) -> Weights:
+        w = super().weights(slot)
+        weight: Any = w["weight_hh"]
+        return {**w, "weight_hh": _ExchangedBackward.apply(weight)}

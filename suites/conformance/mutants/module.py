@@ -314,3 +314,12 @@ class ThirdLayerStartsAtZero(Sound):
             for name, parameter in self.named_parameters():
                 if "_l2" in name:
                     parameter.zero_()
+
+
+@mutant("module.initial_weights")
+class InputWeightsBoundByTheirOwnWidth(Sound):
+    """W_ih of the first layer is drawn within 1/sqrt(I), as nn.Linear draws it."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        nn.init.uniform_(self.get_parameter("weight_ih_l0"), -(layer.input_size**-0.5), layer.input_size**-0.5)

@@ -291,3 +291,13 @@ class ResetThaws(Sound):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         self.requires_grad_(True)
+
+
+@mutant("module.reset_parameters")
+class ResetToANarrowLaw(Sound):
+    """reset_parameters() draws within a tenth of 1/sqrt(H)."""
+
+    def reset_parameters(self) -> None:
+        bound = 0.1 * self.layer.hidden_size**-0.5
+        for parameter in self.parameters():
+            torch.nn.init.uniform_(parameter, -bound, bound)

@@ -6,6 +6,7 @@ import torch
 
 from harness.layer import Layer
 from suites.conformance.mutants.base import Sound, Weights, mutant, present
+from suites.conformance.mutants.gradients import scaled
 
 
 @mutant("module.parametrized")
@@ -157,3 +158,11 @@ class OriginalAfterPruning(Sound):
         held.update({name: value.detach().clone() for name, value in own.items() if value is not None and name.endswith("_orig")})
         suffix = next(s for index, _, _, s in self.layer.slots() if index == slot)
         return {name: held.get(f"{name}{suffix}_orig", value) if f"{name}{suffix}_orig" not in own else value for name, value in w.items()}
+
+
+@mutant("module.weight_norm")
+class HalfAGradientUnderWeightNorm(Sound):
+    """A weight that is worked out from others hands half of its gradient on to them."""
+
+    def weights(self, slot: int) -> Weights:
+        return {name: value if value is None or value.is_leaf else scaled(value, 0.5) for name, value in super().weights(slot).items()}

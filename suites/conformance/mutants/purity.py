@@ -378,3 +378,28 @@ class ShorterCallGoesOn(Sound):
         output, finals = super().layers(x, valid, states)
         self.__dict__["_last"] = len(x), [state.detach() for state in finals]
         return output, finals
+
+
+@mutant("purity.bitwise_repeatable")
+class NoiseInEvalMode(Sound):
+    """In eval mode every call has its own noise, below any tolerance."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        noise = torch.finfo(output.dtype).eps * torch.randint(0, 2, output.shape).to(output)
+        return output if self.training else output * (1 + noise), finals
+
+
+@mutant("purity.bitwise_repeatable")
+class NoiseInTheGradients(Sound):
+    """Every backward pass has its own noise, below any tolerance."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        if output.requires_grad:
+            output.register_hook(_noisy)
+        return output, finals
+
+
+def _noisy(gradient: Tensor) -> Tensor:
+    return gradient * (1 + 2 * torch.finfo(gradient.dtype).eps * torch.randint(0, 2, gradient.shape).to(gradient))

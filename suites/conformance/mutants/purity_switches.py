@@ -144,3 +144,22 @@ class GradientsOffAfterARefusedPack(Sound):
             torch.set_grad_enabled(False)
         super().refuse(input, hx)
         torch.set_grad_enabled(before)
+
+
+@mutant("purity.nothing_printed")
+class KernelThatPrints(Sound):
+    """A kernel prints, past Python's streams."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        os.write(1, b"kernel launched\n")
+        return super().layers(x, valid, states)
+
+
+@mutant("purity.switches_restored")
+class ReducedPrecisionFromNowOn(Sound):
+    """Sums of half types in a narrower type are allowed from the first call on."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        matmul = torch.backends.cuda.matmul
+        matmul.allow_bf16_reduced_precision_reduction = not matmul.allow_bf16_reduced_precision_reduction
+        return super().layers(x, valid, states)
