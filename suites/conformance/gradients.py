@@ -183,7 +183,7 @@ def sizes(trial: Trial) -> None:
     [
         *every(input_size=2, hidden_size=3, steps=300, batch=2, weights="remembering"),
         *every(RNN_TANH, GRU, LSTM, input_size=2, hidden_size=2, steps=2100, batch=1, seed=1),
-        make(RNN_RELU, 2, 2, steps=2100, batch=1, seed=1, weights="remembering"),
+        make(RNN_RELU, 2, 2, steps=2100, batch=1, seed=3, weights="remembering"),
         *every(input_size=2, hidden_size=3, steps=70, batch=3, num_layers=3, lengths=(70, 33, 66), weights="remembering"),
         *every(input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, batch_first=True, weights="remembering"),
         *every(input_size=2, hidden_size=3, steps=520, batch=1, bidirectional=True, weights="remembering"),
@@ -192,8 +192,10 @@ def sizes(trial: Trial) -> None:
     demonstration=BACKWARD,
 )
 def through_time(trial: Trial) -> None:
-    # With cotangents at every step, a cut anywhere takes the gradients of the steps before it.
-    _agree(trial, [""], through=["output", "h_n"] if trial.case.steps > 1000 else ["h_n"])
+    # Of h_n an Elman network's first steps get next to nothing. With cotangents at every step, a cut anywhere takes the gradients of the
+    # steps before it.
+    lasting = trial.case.layer.mode in (Mode.LSTM, Mode.GRU) and trial.case.steps < 1000
+    _agree(trial, [""], through=["h_n"] if lasting else ["output", "h_n"])
 
 
 @contract(

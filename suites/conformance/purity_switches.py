@@ -12,7 +12,7 @@ import signal
 import sys
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -38,8 +38,8 @@ def switches() -> dict[str, Any]:
         "torch.backends.cudnn.enabled": torch.backends.cudnn.enabled,
         "torch.backends.cudnn.benchmark": torch.backends.cudnn.benchmark,
         "torch.backends.cudnn.deterministic": torch.backends.cudnn.deterministic,
-        "torch.backends.cudnn.allow_tf32": torch.backends.cudnn.allow_tf32,
-        "float32 matmul precision": _matmul_precision(),
+        "torch.backends.cudnn.allow_tf32": _told(lambda: torch.backends.cudnn.allow_tf32),
+        "float32 matmul precision": _told(torch.get_float32_matmul_precision),
         "denormal numbers": bool((torch.full((1,), 1e-40) * 1.0).any()),
         "deterministic algorithms": torch.are_deterministic_algorithms_enabled(),
         "warnings alone for what is not deterministic": torch.is_deterministic_algorithms_warn_only_enabled(),
@@ -96,9 +96,9 @@ def _otherwise() -> Iterator[None]:
             yield
 
 
-def _matmul_precision() -> str:
+def _told(precision: Callable[[], Any]) -> Any:
     try:
-        return torch.get_float32_matmul_precision()
+        return precision()
     except RuntimeError:
         # torch refuses to say where somebody has set it by the older and by the newer names.
         return "set in two ways"
