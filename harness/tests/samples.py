@@ -103,7 +103,7 @@ def implementation(behaviour: type[nn.Module] | Callable[..., Any], id: str = "s
 
 def label(value: Any) -> str:
     """An id for a parameter that is the same in every process."""
-    return str(getattr(value, "__name__", getattr(value, "timed", value)))
+    return str(next((getattr(value, name) for name in ("__name__", "timed", "id") if hasattr(value, name)), value))
 
 
 EXITS = implementation(Exits, "sample:exits")

@@ -283,7 +283,7 @@ def same_mask_in_backward(trial: Trial) -> None:
     ],
     demonstration="""
         with torch.no_grad():
-            layer(x, hx)
+            layer.train()(x, hx)
             layer.dropout = 0.25 if 0 < reference.dropout < 1 else 1.0 - reference.dropout
             return layer(x, hx) if layer.dropout != 0.25 else torch.stack([layer(x, hx)[0].data for _ in range(60)]).abs().amax(0)
     """,
@@ -298,8 +298,11 @@ def attribute_is_live(trial: Trial) -> None:
     in_training(trial, 0, module)
     if not could_set_dropout(module, now):
         raise NotImplementedError("its attribute dropout cannot be set")
+    # Without train(), which is none of setting an attribute.
+    torch.manual_seed(0)
+    reply = trial.answer(module)
     if half:
-        require_share(trial, in_training(trial, 0, module))
+        require_share(trial, reply)
         return
     zeros = [np.zeros((case.steps, case.batch, layer.output_size))] * (layer.num_layers - 1)
     trial.agree(in_training(trial, 0, module).arrays(), altered(case, masks=zeros) if now else answer(case))

@@ -91,7 +91,7 @@ def packed_input(trial: Trial) -> None:
     demonstration="""
         states, packed = hx if isinstance(hx, tuple) else (hx,), isinstance(x, tuple)
         several = [(i, a, s.shape[a]) for i, s in enumerate([*states, states[0]]) for a in ([1] if packed else range(s.dim()))]
-        for i, axis, size in [(i, a, k) for i, a, n in several for k in ({n + 1} if packed else {1, n + 1} - {n})]:
+        for i, axis, size in [(i, a, k) for i, a, n in several for k in ({n + 1} if packed and i else {1, n + 1} - {n})]:
             wrong = [s[(slice(None),) * axis + ([0] * size if i in (k, len(states)) else slice(None),)] for k, s in enumerate(states)]
             try: layer(x, tuple(wrong) if isinstance(hx, tuple) else wrong[0])
             except Exception: continue
@@ -107,6 +107,10 @@ def state_shape(trial: Trial) -> None:
             # With a packed input nn itself checks little more (pytorch#195803), and with an unsorted one not even this.
             changed = [torch.cat([state, state[:, :1]], 1) if i == index else state for i, state in enumerate(states)]
             trial.refuses(f"{name} of a sequence more than are packed", module, input, _like(hx, changed))
+            if index == 0:
+                # A c_0 of one sequence nn takes for all.
+                changed = [states[0][:, :1], *states[1:]]
+                trial.refuses(f"{name} of one sequence where {trial.case.batch} are packed", module, input, _like(hx, changed))
             continue
         axes = ("layers and directions", "batch items", "features") if trial.case.batched else ("layers and directions", "features")
         for axis, what in enumerate(axes):

@@ -151,7 +151,7 @@ def parameters_given(trial: Trial) -> None:
 
 @contract(
     "execution.vmap",
-    "torch.vmap over inputs, over inputs and states, and over weights is right or refused with an error.",
+    "torch.vmap over inputs, over states, over both, and over weights is right or refused with an error.",
     MAY,
     "torch.vmap; torch.func.stack_module_state",
     [
@@ -165,8 +165,8 @@ def parameters_given(trial: Trial) -> None:
         apart = lambda call: lambda *given: tree(lambda *two: torch.stack(two), *(call(*tree(lambda v: v[i], given)) for i in (0, 1)))
         mapped, weights = apart if layer is reference else torch.vmap, dict(layer.named_parameters())
         with torch.no_grad():
-            members = mapped(lambda w: one(w, x, hx))(tree(twice, weights))
-            return members, mapped(lambda x: one(weights, x, hx))(twice(x)), mapped(layer)(twice(x), tree(twice, hx))
+            members, states = mapped(lambda w: one(w, x, hx))(tree(twice, weights)), mapped(lambda hx: layer(x, hx))(tree(twice, hx))
+            return members, states, mapped(lambda x: one(weights, x, hx))(twice(x)), mapped(layer)(twice(x), tree(twice, hx))
     """,
 )
 def vmap(trial: Trial) -> None:
@@ -182,7 +182,9 @@ def vmap(trial: Trial) -> None:
     with torch.no_grad(), trial.blamed("an ordinary call"):
         one({})
     twice = {name: 2 * array for name, array in case.arrays.inputs().items()}
+    states = {name: value for name, value in inputs.items() if name != "x"}
     for what, batched, second in (
+        ("states", states, altered(case, inputs={name: twice[name] for name in states})),
         ("inputs", {"x": inputs["x"]}, altered(case, inputs={"x": twice["x"]})),
         ("inputs and states", inputs, altered(case, inputs=twice)),
         ("weights", weights, altered(case, weights={name: 2 * value for name, value in case.arrays.weights.items()})),

@@ -15,7 +15,7 @@ from suites.conformance.cases import LSTM, every, make
 from suites.conformance.declare import MUST, SHOULD, contract
 from suites.conformance.module import doubled_weights, load
 
-_CASES = [*every(num_layers=2), *every(bidirectional=True, bias=False, steps=4), make(LSTM, proj_size=2)]
+_CASES = [*every(num_layers=2, bidirectional=True), *every(bidirectional=True, bias=False, steps=4), make(LSTM, proj_size=2)]
 
 
 def _given(trial: Trial, weights: Mapping[str, Array], prefix: str = "") -> dict[str, Tensor]:

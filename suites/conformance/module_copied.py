@@ -59,6 +59,9 @@ def _keeps_what_was_set(trial: Trial, copied: Copying, how: str) -> None:
         lost += [f"requires_grad of {n}" for n, p in trial.parameters(twin).items() if p.requires_grad is not own[n].requires_grad]
         if lost:
             raise ContractError(f"Expected {how} to keep {', '.join(lost)} with train({train})")
+        shared = [name for name, parameter in trial.parameters(twin).items() if parameter.data_ptr() == own[name].data_ptr()]
+        if shared:
+            raise ContractError(f"Expected {how} to copy every weight, but {', '.join(shared)} is the original's")
     trial.answer(twin)
     if original.noted:
         raise ContractError(f"Expected {how} to copy what was set on the module, but a call of the copy wrote into the original's")

@@ -283,6 +283,7 @@ def inputs_read_anew(trial: Trial) -> None:
     [
         *every(num_layers=3, bidirectional=True),
         *every(num_layers=3, dropout=0.5),
+        *every(num_layers=3, bidirectional=True, steps=4, batch=3, lengths=(2, 4, 3)),
         *every(num_layers=3, bidirectional=True, dropout=0.5, steps=4, batch=3, lengths=(2, 4, 3)),
         # Of one layer nothing is dropped.
         *every(dropout=0.5),

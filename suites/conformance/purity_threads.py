@@ -44,6 +44,7 @@ _LINES, _SECONDS = 64, 0.2
         *every(num_layers=2, steps=6),
         *every(given_state=False, batch_first=True, bidirectional=True),
         *every(steps=5, batch=3, lengths=(2, 5, 3)),
+        *every(steps=2, dtype="bfloat16"),
     ],
     demonstration="""
         answers, given = {}, [x._replace(data=k * x.data) if isinstance(x, tuple) else k * x for k in (1, 2)]

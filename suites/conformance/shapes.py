@@ -175,6 +175,7 @@ def sequence_of_zero(trial: Trial) -> None:
         *every(dtype="float16", given_state=False),
         *every(steps=5, batch=3, lengths=(2, 5, 3), bidirectional=True),
         *every(steps=4, batch=2, lengths=(4, 2), dtype="bfloat16"),
+        *every(steps=4, batch=2, lengths=(2, 4), dtype="float16"),
         *every(steps=4, batch=2, lengths=(2, 4), dtype="float64", given_state=False),
     ],
     demonstration="""

@@ -340,3 +340,17 @@ class InferenceModeIsEval(Sound):
 
     def between(self, x: Tensor, level: int) -> Tensor:
         return x if torch.is_inference_mode_enabled() else super().between(x, level)
+
+
+@mutant("dropout.attribute_is_live")
+class ShareTakenByTrain(Sound):
+    """The share that is dropped is that of the last train() or eval()."""
+
+    _share: float | None = None
+
+    def train(self, mode: bool = True) -> Any:
+        self._share = self.dropout
+        return super().train(mode)
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        return dropout(x, self.dropout if self._share is None else self._share, self.training)

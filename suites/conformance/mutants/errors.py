@@ -307,3 +307,15 @@ class FeaturesBeforeSequences(Sound):
         if isinstance(input, Tensor) and input.dim() in (2, 3) and input.shape[-1] != self.input_size == input.shape[-2]:
             input = input.mT
         return super().forward(input, hx)
+
+
+@mutant("errors.state_shape")
+class OneStateForAPack(Sound):
+    """Of a packed input one state is taken for all sequences."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, PackedSequence) and hx is not None:
+            batch = int(input.batch_sizes[0])
+            states = [state.expand(-1, batch, -1) if state.shape[1] == 1 else state for state in (hx if isinstance(hx, tuple) else (hx,))]
+            hx = tuple(states) if isinstance(hx, tuple) else states[0]
+        return super().forward(input, hx)

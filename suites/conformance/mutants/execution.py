@@ -340,3 +340,14 @@ class ConstantAfterInferenceMode(Sound):
         weight = w["weight_hh"]
         # A product that is nothing, so that the gradient is zero and not missing.
         return {**w, "weight_hh": weight.detach() + 0 * weight} if self._served and weight is not None else w
+
+
+@mutant("execution.vmap")
+class StatesOfAVmapIgnored(Sound):
+    """Where torch.vmap runs over the states alone, they are taken for zeros."""
+
+    def initial(self, x: Tensor, hx: Any, form: Form) -> list[Tensor]:
+        states = super().initial(x, hx, form)
+        functorch = torch._C._functorch
+        alone = functorch.is_batchedtensor(states[0]) and not functorch.is_batchedtensor(x)
+        return [0 * state for state in states] if alone else states

@@ -206,3 +206,16 @@ class AssignCopies(Sound):
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         return super().load_state_dict(state_dict, strict)
+
+
+@mutant("module.part_of_a_model")
+class ReverseBiasesOfAPartNotLoaded(Sound):
+    """As a part of a model it does not load the biases of its reverse direction."""
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *arguments: Any) -> None:
+        kept = {name: own.detach().clone() for name, own in self.named_parameters() if "bias" in name and name.endswith("reverse")}
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+        if prefix:
+            with torch.no_grad():
+                for name, value in kept.items():
+                    self.get_parameter(name).copy_(value)

@@ -145,3 +145,15 @@ class CopyOfItsOwnClass(Sound):
         memo[id(self)] = twin
         twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
         return twin
+
+
+@mutant("module.deepcopy")
+class CopySharesFrozenWeights(Sound):
+    """A deep copy shares the parameters that are frozen."""
+
+    def __deepcopy__(self, memo: Any) -> Any:
+        memo.update({id(parameter): parameter for parameter in self.parameters() if not parameter.requires_grad})
+        twin = self.__class__.__new__(self.__class__)
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin

@@ -403,3 +403,20 @@ class NoiseInTheGradients(Sound):
 
 def _noisy(gradient: Tensor) -> Tensor:
     return gradient * (1 + 2 * torch.finfo(gradient.dtype).eps * torch.randint(0, 2, gradient.shape).to(gradient))
+
+
+@mutant("purity.random_state_untouched")
+class DrawsForAPack(Sound):
+    """A packed input in training moves torch's random state on although nothing is dropped."""
+
+    _packed = False
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        self._packed = form.packed is not None
+        return x, valid, form
+
+    def between(self, x: Tensor, level: int) -> Tensor:
+        if self._packed and self.training and not self.dropout:
+            torch.rand(1)
+        return super().between(x, level)

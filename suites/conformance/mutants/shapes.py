@@ -292,3 +292,12 @@ class MeanOverAnEmptyBatch(Sound):
 
     def weights(self, slot: int) -> Weights:
         return {name: None if value is None else _Mean.apply(value, self.batch) for name, value in super().weights(slot).items()}
+
+
+@mutant("shapes.dtype_device_layout")
+class StateOfAHalfPackWidened(Sound):
+    """Of a packed input in float16 the final states come back as float32."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        narrow = form.packed is not None and output.dtype == torch.float16
+        return super().write(output, [final.float() for final in finals] if narrow else finals, form)

@@ -347,3 +347,11 @@ class ManyPackedProjected(Sound):
         states = super().initial(x, hx, form)
         kept = (torch.arange(x.shape[1], device=x.device) < 32)[:, None]
         return [state * kept for state in states] if form.packed is not None and self.layer.proj_size else states
+
+
+@mutant("values.long_sequence")
+class UpperLayerForgetsHAt512(Sound):
+    """In upper layers h, and not c, starts from zero again at step 512."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        return super().step(x, 0 * h if t == 512 and slot >= self.layer.directions else h, c, w, t, slot)
