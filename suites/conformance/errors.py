@@ -108,9 +108,13 @@ def state_shape(trial: Trial) -> None:
             changed = [torch.cat([state, state[:, :1]], 1) if i == index else state for i, state in enumerate(states)]
             trial.refuses(f"{name} of a sequence more than are packed", module, input, _like(hx, changed))
             if index == 0:
-                # A c_0 of one sequence nn takes for all.
+                # Of a c_0 nn checks neither: one of a single sequence it takes for all.
                 changed = [states[0][:, :1], *states[1:]]
                 trial.refuses(f"{name} of one sequence where {trial.case.batch} are packed", module, input, _like(hx, changed))
+            if len(states) == 1:
+                # nn's own LSTM does not survive it.
+                changed = [torch.cat([states[0], states[0][:1]])]
+                trial.refuses(f"{name} of a layer more than there are, with a packed input,", module, input, _like(hx, changed))
             continue
         axes = ("layers and directions", "batch items", "features") if trial.case.batched else ("layers and directions", "features")
         for axis, what in enumerate(axes):

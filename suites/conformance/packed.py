@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.case import Array, Case
 from harness.contract import alternative
 from harness.reference import answer
-from harness.trial import ContractError, Trial
+from harness.trial import ContractError, Trial, where
 from suites.conformance.cases import LSTM, every
 from suites.conformance.declare import MUST, contract, in_docs
 
@@ -133,3 +135,32 @@ def _require_metadata(input: PackedSequence, output: PackedSequence) -> None:
 
 def _listed(value: torch.Tensor | None) -> str:
     return "None" if value is None else str(value.tolist())
+
+
+@contract(
+    "packed.lengths_of_this_call",
+    "The lengths are those of this call: a pack of as many sequences, and as many steps in all, as the one before is answered as if it "
+    "were the first.",
+    MUST,
+    "torch.nn.utils.rnn.PackedSequence: batch_sizes",
+    [
+        *every(steps=4, batch=2, lengths=(4, 2), enforce_sorted=True, bidirectional=True),
+        *every(steps=5, batch=3, lengths=(2, 5, 2), num_layers=2),
+    ],
+    demonstration="""
+        batch = int(x.batch_sizes[0])
+        even = torch.nn.utils.rnn.PackedSequence(x.data, x.batch_sizes.new_full((len(x.data) // batch,), batch))
+        with torch.no_grad():
+            return [layer.train(mode)(pack, hx) for mode in (True, False) for pack in (x, even, x)]
+    """,
+)
+def lengths_of_this_call(trial: Trial) -> None:
+    case, module = trial.case, trial.module()
+    steps = sum(case.lengths or ()) // case.batch
+    even = replace(case, steps=steps, lengths=(steps,) * case.batch)
+    for train in (True, False):
+        module.train(train)
+        for one in (case, even, case):
+            with torch.set_grad_enabled(train), where(f"{one.lengths} in turn with others, with train({train})"):
+                reply = trial.call(module, *trial.form(trial.leaves(case=one), one), one)
+                trial.agree(reply.arrays(), answer(one))

@@ -47,6 +47,7 @@ NOT_SHOWN = {
     "mutant:fourth-layer-not-dropped-in-part": _MASKS,
     "mutant:autocast-copies-kept": "a script of so few lines calls it under autocast with gradients alone",
     "mutant:casts-not-kept-under-autocast": "a script of so few lines looks at the switches without autocast alone",
+    "mutant:surplus-layers-of-apack-cut-off": "a script of so few lines changes how many sequences a packed input has states for alone",
     "mutant:logs-no-warnings": "a script of so few lines does not look at every switch",
     "mutant:reduced-precision-from-now-on": "a script of so few lines does not look at every switch",
     "mutant:kernel-that-prints": "a script of so few lines looks at Python's streams alone",

@@ -49,6 +49,7 @@ def several_large_(trial: Trial) -> None:
     [
         *every(input_size=2, hidden_size=3, steps=2049, batch=2, batch_first=True, weights="remembering"),
         *every(steps=1030, hidden_size=3, batch=2, weights="remembering", bidirectional=True),
+        make(LSTM, 2, 2, steps=4100, batch=1, weights="remembering", bidirectional=True),
         # Chunks of upper layers, of projections, of layers without biases and of transposed data.
         *every(input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, batch_first=True, weights="remembering"),
         *every(RNN_TANH, GRU, LSTM, input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, bias=False),

@@ -319,3 +319,14 @@ class OneStateForAPack(Sound):
             states = [state.expand(-1, batch, -1) if state.shape[1] == 1 else state for state in (hx if isinstance(hx, tuple) else (hx,))]
             hx = tuple(states) if isinstance(hx, tuple) else states[0]
         return super().forward(input, hx)
+
+
+@mutant("errors.state_shape", Mode.GRU, Mode.RNN_TANH, Mode.RNN_RELU)
+class SurplusLayersOfAPackCutOff(Sound):
+    """With a packed input, states of layers that there are not are left out."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, PackedSequence) and hx is not None:
+            count = self.layer.num_layers * self.layer.directions
+            hx = tuple(state[:count] for state in hx) if isinstance(hx, tuple) else hx[:count]
+        return super().forward(input, hx)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
+from harness.layer import Layer
 from suites.conformance.mutants.base import Form, Sound, mutant
 
 
@@ -150,3 +151,18 @@ class IdleOrderForgotten(Sound):
         packed = super().repack(output, like)
         idle = packed.sorted_indices is not None and bool((packed.sorted_indices.diff() == 1).all())
         return PackedSequence(packed.data, packed.batch_sizes) if idle else packed
+
+
+@mutant("packed.lengths_of_this_call")
+class LengthsKeptByTheirSum(Sound):
+    """The lengths of a pack are remembered by how many sequences and how many steps in all it has."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._known: dict[tuple[int, int], Tensor] = {}
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        if form.packed is None:
+            return x, valid, form
+        return x, self._known.setdefault((len(form.packed.data), x.shape[1]), valid)[: len(x)], form

@@ -355,3 +355,12 @@ class UpperLayerForgetsHAt512(Sound):
 
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
         return super().step(x, 0 * h if t == 512 and slot >= self.layer.directions else h, c, w, t, slot)
+
+
+@mutant("values.long_sequence", Mode.LSTM)
+class ReverseRestartsAt4096(Sound):
+    """The reverse direction starts from zero again at step 4096."""
+
+    def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
+        restarts = t == 4096 and self.layer.bidirectional and slot % 2
+        return super().step(x, 0 * h if restarts else h, 0 * c if restarts else c, w, t, slot)
