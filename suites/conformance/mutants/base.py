@@ -257,6 +257,17 @@ class Fused(Sound):
         return output, (h_n, c_n)
 
 
+class OfPacks(Sound):
+    """The sound layer, which knows whether its input was packed."""
+
+    packed = False
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        self.packed = form.packed is not None
+        return x, valid, form
+
+
 def present(value: Tensor | None) -> Tensor:
     assert value is not None
     return value

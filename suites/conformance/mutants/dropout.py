@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import dropout
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Form, Sound, mutant, present
+from suites.conformance.mutants.base import Form, OfPacks, Sound, mutant, present
 from suites.conformance.mutants.gradients import scaled
 
 
@@ -248,18 +248,11 @@ class GradientOfOtherDirectionUndropped(Sound):
 
 
 @mutant("dropout.attribute_is_live")
-class DropoutOfPacksFixedAtConstruction(Sound):
+class DropoutOfPacksFixedAtConstruction(OfPacks):
     """For packed batches the attribute dropout is only for show."""
 
-    _packed = False
-
-    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
-        x, valid, form = super().read(input)
-        self._packed = form.packed is not None
-        return x, valid, form
-
     def between(self, x: Tensor, level: int) -> Tensor:
-        return dropout(x, self.layer.dropout if self._packed else self.dropout, self.training)
+        return dropout(x, self.layer.dropout if self.packed else self.dropout, self.training)
 
 
 @mutant("dropout.attribute_is_live")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Form, Sound, Weights, mutant, present
+from suites.conformance.mutants.base import Form, OfPacks, Sound, Weights, mutant, present
 
 
 class _ReadsLate(torch.autograd.Function):
@@ -171,18 +171,11 @@ class BackwardReadsTheFinalStateOfNow(Sound):
 
 
 @mutant("gradients.through_time")
-class UpperLayersOfPacksTruncatedAt64(Sound):
+class UpperLayersOfPacksTruncatedAt64(OfPacks):
     """Of packs, above the first layer, back-propagation is cut at step 64."""
 
-    _packed = False
-
-    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
-        x, valid, form = super().read(input)
-        self._packed = form.packed is not None
-        return x, valid, form
-
     def step(self, x: Tensor, h: Tensor, c: Tensor, w: Weights, t: int, slot: int) -> tuple[Tensor, Tensor]:
-        return super().step(x, h.detach() if slot and t == 64 and self._packed else h, c, w, t, slot)
+        return super().step(x, h.detach() if slot and t == 64 and self.packed else h, c, w, t, slot)
 
 
 @mutant("gradients.through_time", Mode.LSTM)

@@ -80,11 +80,7 @@ class TangentsLost(Sound):
         return super().step(x, h, c, w, t, slot)
 
 
-class _WithoutTangent(torch.autograd.Function):
-    """The identity, whose forward-mode derivative is zero."""
-
-    generate_vmap_rule = True
-
+class _Identity(torch.autograd.Function):
     @staticmethod
     def forward(value: Tensor) -> Tensor:
         return value.clone()
@@ -92,6 +88,12 @@ class _WithoutTangent(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
         pass
+
+
+class _WithoutTangent(_Identity):
+    """The identity, whose forward-mode derivative is zero."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
@@ -329,16 +331,8 @@ class SecondDerivativeOfTheThirdLayerWrong(Sound):
         return wrong if level == 2 else given
 
 
-class _Exchanged(torch.autograd.Function):
+class _Exchanged(_Identity):
     """What torch.vmap runs over it comes back in another order, but for the last."""
-
-    @staticmethod
-    def forward(value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
 
     @staticmethod
     def vmap(info: Any, in_dims: Any, value: Tensor) -> tuple[Tensor, int | None]:
@@ -348,16 +342,8 @@ class _Exchanged(torch.autograd.Function):
         return torch.cat([value[:-1].flip(0), value[-1:]]), 0
 
 
-class _ExchangedBackward(torch.autograd.Function):
-    """It is the identity, and its gradients come back as :class:`_Exchanged` has them."""
-
-    @staticmethod
-    def forward(value: Tensor) -> Tensor:
-        return value.clone()
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
-        pass
+class _ExchangedBackward(_Identity):
+    """Its gradients come back as :class:`_Exchanged` has them."""
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> Any:

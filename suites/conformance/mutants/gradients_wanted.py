@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Mode
-from suites.conformance.mutants.base import Form, Sound, Weights, mutant, present
+from suites.conformance.mutants.base import Form, OfPacks, Sound, Weights, mutant, present
 from suites.conformance.mutants.gradients import cut, scaled
 
 
@@ -338,19 +338,12 @@ class TwiceAtZero(Sound):
 
 
 @mutant("gradients.some_frozen")
-class FrozenInputWeightCutsPacks(Sound):
+class FrozenInputWeightCutsPacks(OfPacks):
     """Of packs, where weight_ih is frozen, weight_hh gets no gradient."""
-
-    _packed = False
-
-    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
-        x, valid, form = super().read(input)
-        self._packed = form.packed is not None
-        return x, valid, form
 
     def weights(self, slot: int) -> Weights:
         w = super().weights(slot)
-        frozen = self._packed and not present(w["weight_ih"]).requires_grad
+        frozen = self.packed and not present(w["weight_ih"]).requires_grad
         return {**w, "weight_hh": cut(w["weight_hh"])} if frozen else w
 
 

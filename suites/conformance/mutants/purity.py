@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
 from harness.layer import Layer, Mode
-from suites.conformance.mutants.base import Form, Sound, mutant
+from suites.conformance.mutants.base import Form, OfPacks, Sound, mutant
 
 
 @mutant("purity.bitwise_repeatable")
@@ -406,17 +406,10 @@ def _noisy(gradient: Tensor) -> Tensor:
 
 
 @mutant("purity.random_state_untouched")
-class DrawsForAPack(Sound):
+class DrawsForAPack(OfPacks):
     """A packed input in training moves torch's random state on although nothing is dropped."""
 
-    _packed = False
-
-    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
-        x, valid, form = super().read(input)
-        self._packed = form.packed is not None
-        return x, valid, form
-
     def between(self, x: Tensor, level: int) -> Tensor:
-        if self._packed and self.training and not self.dropout:
+        if self.packed and self.training and not self.dropout:
             torch.rand(1)
         return super().between(x, level)
