@@ -181,13 +181,13 @@ def sizes(trial: Trial) -> None:
     MUST,
     "torch.autograd: no truncation; Werbos 1990",
     [
+        *every(input_size=2, hidden_size=3, steps=70, batch=3, num_layers=3, lengths=(70, 33, 66), weights="remembering"),
+        make(LSTM, 2, 3, steps=70, batch=2, proj_size=2, weights="remembering"),
+        *every(input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, batch_first=True, weights="remembering"),
         *every(input_size=2, hidden_size=3, steps=300, batch=2, weights="remembering"),
+        *every(input_size=2, hidden_size=3, steps=520, batch=1, bidirectional=True, weights="remembering"),
         *every(RNN_TANH, GRU, LSTM, input_size=2, hidden_size=2, steps=2100, batch=1, seed=1),
         make(RNN_RELU, 2, 2, steps=2100, batch=1, seed=3, weights="remembering"),
-        *every(input_size=2, hidden_size=3, steps=70, batch=3, num_layers=3, lengths=(70, 33, 66), weights="remembering"),
-        *every(input_size=2, hidden_size=3, steps=130, batch=2, num_layers=2, batch_first=True, weights="remembering"),
-        *every(input_size=2, hidden_size=3, steps=520, batch=1, bidirectional=True, weights="remembering"),
-        make(LSTM, 2, 3, steps=70, batch=2, proj_size=2, weights="remembering"),
     ],
     demonstration=BACKWARD,
 )

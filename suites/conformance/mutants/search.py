@@ -20,7 +20,7 @@ class OddStepsPastATile(Sound):
         return super().direction(x, valid, h, c, slot, reverse)
 
 
-@mutant("search.values_and_gradients")
+@mutant("search.values_and_gradients", Mode.GRU)
 class ThirdLayerOfUnequalLengths(Sound):
     """In the third layer of a packed batch of three or more, the second sequence takes the first one's state."""
 
