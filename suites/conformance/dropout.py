@@ -305,4 +305,4 @@ def attribute_is_live(trial: Trial) -> None:
         require_share(trial, reply)
         return
     zeros = [np.zeros((case.steps, case.batch, layer.output_size))] * (layer.num_layers - 1)
-    trial.agree(in_training(trial, 0, module).arrays(), altered(case, masks=zeros) if now else answer(case))
+    trial.agree(reply.arrays(), altered(case, masks=zeros) if now else answer(case))

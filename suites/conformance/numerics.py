@@ -43,7 +43,7 @@ def _cases(dtype: str) -> list[Case]:
 
 def _forward_and_backward(trial: Trial) -> None:
     trial.agree(trial.answer().arrays(), answer(trial.case))
-    through = ("output", "h_n", "c_n") if trial.case.layer.has_cell_state else ("output", "h_n")
+    through = every_output(trial)
     expected = gradients(trial.case, through)
     names = [name for name in expected.tensors if trial.case.given_state or name not in ("h0", "c0")]
     trial.agree(trial.gradients(through), expected, only=names)

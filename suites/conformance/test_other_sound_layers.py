@@ -58,7 +58,7 @@ def test_a_relu_may_have_any_of_its_slopes_at_zero() -> None:
 
 
 class ReluOfAnotherOrder(Sound):
-    """It adds up its pre-activations in an order of its own, and in half types a relu near zero is open where another's is shut."""
+    """It adds up its pre-activations in an order of its own."""
 
     def step(self, x: torch.Tensor, h: torch.Tensor, c: torch.Tensor, w: Weights, t: int, slot: int) -> tuple[torch.Tensor, torch.Tensor]:
         a = torch.nn.functional.linear(x, present(w["weight_ih"]), w["bias_ih"]) + h @ present(w["weight_hh"]).t()
@@ -76,7 +76,7 @@ class ReluStateFirst(Sound):
 
 
 @pytest.mark.parametrize("order", [ReluOfAnotherOrder, ReluStateFirst])
-def test_the_sign_of_a_relu_that_rounding_decides_may_be_either(order: type[Sound]) -> None:
+def test_in_half_types_a_relu_may_add_up_in_any_order(order: type[Sound]) -> None:
     layer = replace(SOUND, id="sample:relu-of-another-order", build=order, capabilities=Capabilities(modes=frozenset({Mode.RNN_RELU})))
     found = check(layer, [contract for contract in CATALOGUE if contract.id in ("numerics.float16", "numerics.bfloat16")], on=["cpu"])
     assert {result.outcome for result in found} == {"passed"}

@@ -139,6 +139,7 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "BackwardScaledByDropoutOfNow": "what dropout keeps not scaled up in the backward pass",
     "BackwardNotScaled": "what dropout keeps not scaled up in the backward pass",
     "NothingDroppedWithoutBias": "dropout left out",
+    "ShareTakenByTrain": "dropout left out",
     "DropoutOfPacksFixedAtConstruction": "dropout left out",
     "DropoutFixedAtConstruction": ("dropout left out", "everything between the layers dropped"),
 }
