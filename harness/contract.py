@@ -5,27 +5,23 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
-import os
-import sysconfig
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 
 from harness import oracle
+from harness.blame import in_own_code
 from harness.case import Array, Case
 from harness.environment import available_memory
 from harness.implementation import ExpectedFailure, Implementation
 from harness.outcome import Outcome, Severity
 from harness.record import Conformance, Mutation
 from harness.reference import answer
-from harness.registry import source_file
 from harness.reproduction import FORWARD, NO_SCRIPT, script
 from harness.switches import equal_terms, make_dropout_state, undisturbed, unusable
 from harness.tolerance import SIGNAL, allowance, signal
@@ -226,7 +222,7 @@ def _broken(contract: Contract, trial: Trial) -> BaseException | None:
         return error
     except (Exception, SystemExit) as error:
         # Anything that is asked of a module may be the implementation's own, as state_dict() or zero_grad().
-        own = _in_its_own_code(error, contract, trial.implementation)
+        own = in_own_code(error, trial.implementation, suite=inspect.getfile(contract.check))
         if own is None:
             raise
         try:
@@ -235,39 +231,6 @@ def _broken(contract: Contract, trial: Trial) -> BaseException | None:
         except _TELLING as blamed:
             return blamed
     return None
-
-
-#: Where Python keeps its own modules and the packages that are installed, the latter first: they may lie within the former.
-_LIBRARIES = tuple(dict.fromkeys(sysconfig.get_paths()[name] + os.sep for name in ("purelib", "platlib", "stdlib", "platstdlib")))
-_HARNESS, _ADAPTERS, _TORCH = (
-    str(Path(place)) + os.sep for place in (Path(__file__).parent, Path(__file__).parent / "adapters", torch.__path__[0])
-)
-
-
-def _in_its_own_code(error: BaseException, contract: Contract, implementation: Implementation) -> TracebackType | None:
-    """From where on ``error`` was raised in code of ``implementation``; None where it was raised in the suite's, whoever called that."""
-    suite, source = str(Path(inspect.getfile(contract.check)).parent) + os.sep, source_file(implementation)
-    place, own = error.__traceback__, None
-    while place is not None:
-        file = place.tb_frame.f_code.co_filename
-        if file.startswith((_HARNESS, suite)) and not file.startswith(_ADAPTERS):
-            own = None
-        elif own is None and _is_code_of(file, source):
-            own = place
-        place = place.tb_next
-    return own
-
-
-def _is_code_of(file: str, source: str) -> bool:
-    """Whether ``file`` holds code of an implementation whose class is in ``source``: neither torch's, nor Python's, nor of a package that
-    is installed and is not the class's own."""
-    if file.startswith(("<", _TORCH)):
-        return False
-    library = next((folder for folder in _LIBRARIES if file.startswith(folder)), None)
-    if library is None:
-        return True
-    package = library + file.removeprefix(library).partition(os.sep)[0]
-    return source == file or source.startswith(package + os.sep)
 
 
 def _outcome(error: BaseException | None, answered: bool, lacks: str | None, known: ExpectedFailure | None) -> tuple[Outcome, str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import sysconfig
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -276,85 +275,6 @@ def test_unavailable_is_an_outcome_with_its_reason() -> None:
 def test_a_fault_of_the_suite_is_nobodys_outcome() -> None:
     with pytest.raises(KeyError, match="a fault of the suite"):
         _result(nn.GRU, samples.is_broken_itself)
-
-
-_METHODS = """
-def raises(self, *arguments, **options):
-    raise {error}
-def _apply(self, *arguments):
-    return raises(self)
-state_dict = eval = requires_grad_ = zero_grad = raises
-"""
-
-
-@pytest.mark.parametrize("method", ["state_dict", "eval", "requires_grad_", "zero_grad", "_apply"])
-@pytest.mark.parametrize(
-    ("error", "outcome", "told"),
-    [
-        ("ValueError('no good')", "failed", "{}() raised ValueError: no good\n  at mine.py:"),
-        ("SystemExit('no good')", "failed", "{}() raised SystemExit: no good"),
-        ('RuntimeError("can\'t allocate memory")', "out-of-memory", "can't allocate memory"),
-        ("NotImplementedError('not written')", "unsupported", "NotImplementedError: not written"),
-    ],
-)
-def test_whatever_the_code_of_an_implementation_raises_is_its_failure(method: str, error: str, outcome: str, told: str) -> None:
-    place: dict[str, Any] = {}
-    exec(compile(_METHODS.format(error=error), "/elsewhere/mine.py", "exec"), place)
-    layer = implementation(type("Sample", (nn.GRU,), {method: place[method]}))
-
-    def asks(trial: Trial) -> None:
-        module = trial.implementation.build(trial.case.layer)
-        module.float() if method == "_apply" else getattr(module, method)()
-
-    result = run(Check(replace(samples.agrees, check=asks), layer, CASE))
-    first = "_apply" if method == "_apply" else "raises"
-    assert result.outcome == outcome and result.message.startswith(told.format(first)), result.message
-
-
-def test_what_an_implementations_code_raises_can_be_declared() -> None:
-    place: dict[str, Any] = {}
-    exec(compile(_METHODS.format(error="KeyError('known')"), "/elsewhere/mine.py", "exec"), place)
-    layer = implementation(type("Sample", (nn.GRU,), {"eval": place["eval"]}), **_expecting(KeyError))
-
-    def asks(trial: Trial) -> None:
-        trial.module().eval()
-
-    assert run(Check(replace(samples.agrees, check=asks), layer, CASE)).outcome == "expected-failure"
-
-
-def test_a_fault_of_the_suite_that_an_implementation_called_is_nobodys_outcome_either() -> None:
-    place: dict[str, Any] = {}
-    exec(compile("def forward(self, x, hx):\n    return self.back()\n", "/elsewhere/mine.py", "exec"), place)
-
-    def back(self: Any) -> None:
-        raise KeyError("a fault of the suite")
-
-    def asks(trial: Trial) -> None:
-        trial.implementation.build(trial.case.layer)(None, None)
-
-    layer = implementation(type("Sample", (nn.GRU,), {"forward": place["forward"], "back": back}))
-    with pytest.raises(KeyError, match="a fault of the suite"):
-        run(Check(replace(samples.agrees, check=asks), layer, CASE))
-
-
-@pytest.mark.parametrize(
-    ("file", "source", "own"),
-    [
-        ("{user}/mine.py", "{user}/mine.py", True),
-        ("{user}/beside.py", "{user}/mine.py", True),
-        ("{packages}/fast/kernels.py", "{packages}/fast/layers/lstm.py", True),
-        ("{packages}/faster/kernels.py", "{packages}/fast/lstm.py", False),
-        ("{packages}/fast.py", "{packages}/fast.py", True),
-        ("{packages}/numpy/linalg.py", "{user}/mine.py", False),
-        ("{python}/copy.py", "{user}/mine.py", False),
-        ("{torch}/nn/modules/rnn.py", "{torch}/nn/modules/rnn.py", False),
-        ("<string>", "{user}/mine.py", False),
-    ],
-)
-def test_code_of_an_implementation_is_what_is_neither_torchs_nor_of_another_package(file: str, source: str, own: bool) -> None:
-    paths = sysconfig.get_paths()
-    places = {"user": "/home/me", "packages": paths["purelib"], "python": paths["stdlib"], "torch": torch.__path__[0]}
-    assert contracts._is_code_of(file.format(**places), source.format(**places)) == own
 
 
 def test_switches_are_on_while_the_contract_runs_and_tf32_is_off() -> None:
