@@ -18,9 +18,9 @@ from harness.record import Conformance, Throughput
 from harness.workload import Pass
 from reports import load
 from reports.analysis import Findings
-from reports.figures import FIGURES, Drawing, costs, fastest, matrix, numerics, numerics_length, relative, strip, style, throughput
+from reports.figures import FIGURES, Drawing, fastest, matrix, numerics, numerics_length, relative, strip, style, throughput
 from reports.figures.throughput import EXAMPLES_DRAWN, SWEEPS_DRAWN
-from reports.inline import classed, compact, inline
+from reports.inline import inline
 from reports.metrics import HOST_BOUND
 from reports.tests import specimen
 from reports.tests.specimen import HOSTILE
@@ -293,21 +293,6 @@ def test_every_colour_of_a_line_stands_out_from_the_light_page() -> None:
         assert contrast > 2.0, look.colour
 
 
-def test_a_figure_in_the_page_has_ids_of_its_own_hover_texts_and_no_reference_outward(findings: Findings) -> None:
-    drawing = draw(throughput, findings)[0]
-    text = inline(drawing, style.svg(drawing.figure), "f7")
-    assert "http" not in text
-    assert "<metadata" not in text
-    assert "<style" not in text
-    ids = set(re.findall(r' id="([^"]+)"', text))
-    assert ids
-    assert all(name.startswith("f7-") for name in ids)
-    assert set(re.findall(r'href="#([^"]+)"', text)) | set(re.findall(r"url\(#([^)]+)\)", text)) <= ids
-    assert text.count("<title>") == sum(len(texts) for texts in drawing.hover.values())
-    assert "<script>" not in text
-    assert style.INK not in text
-
-
 def test_without_lengths_or_results_there_is_no_figure(tmp_path: Path) -> None:
     findings = Findings(load(specimen.write(tmp_path, results=[])))
     assert [plan() for _, plans in FIGURES for plan in plans(findings)] == []
@@ -322,30 +307,6 @@ def test_a_page_draws_some_sweeps_and_says_how_many_it_does_not(tmp_path: Path) 
         assert len(drawings) == EXAMPLES_DRAWN
         assert f"{SWEEPS_DRAWN + 1 - EXAMPLES_DRAWN} more configurations with a pass, not drawn here" in drawings[-1].caption
         assert not any("not drawn" in drawing.caption for drawing in drawings[:-1])
-
-
-def test_a_compact_drawing_has_the_same_marks_texts_and_hover_texts_in_fewer_bytes(findings: Findings) -> None:
-    for drawing in (*draw(throughput, findings), *draw(fastest, findings), *draw(costs, findings)):
-        svg = style.svg(drawing.figure)
-        text = inline(drawing, svg, "f")
-        assert len(text) - sum(len(title) + 15 for titles in drawing.hover.values() for title in titles) < 0.7 * len(svg)
-        for tag in ("use", "text", "path"):
-            assert len(re.findall(rf"<{tag}[ >]", text)) == len(re.findall(rf"<{tag}[ >]", svg))
-        assert re.findall(r"<text[^>]*>([^<]*)<", text) == re.findall(r"<text[^>]*>([^<]*)<", svg)
-        assert not set(re.findall(r"url\(#([^)]*)\)", text)) - set(re.findall(r' id="([^"]*)"', text))
-
-
-def test_numbers_in_texts_are_not_rounded_and_those_of_a_path_are() -> None:
-    svg = '<svg><path d="M 1.23456 7.0001 \nL -0.0001 2 \n"/><text>0.123456</text></svg>'
-    assert compact(svg) == '<svg><path d="M1.23 7L0 2"/><text>0.123456</text></svg>'
-
-
-def test_a_style_that_figures_share_is_said_once() -> None:
-    shared = '<svg role="img" style="max-width: 9px"><path style="fill:red"/><path style="fill:red"/></svg>'
-    sheet, (first, second) = classed([shared, '<svg><path style="fill:red"/><path style="fill:blue"/></svg>'])
-    assert sheet == "figure svg .s0{fill:red}"
-    assert first == '<svg role="img" style="max-width: 9px"><path class="s0"/><path class="s0"/></svg>'
-    assert second == '<svg><path class="s0"/><path style="fill:blue"/></svg>'
 
 
 def _map_of(directory: Path, *cells: Throughput) -> Drawing:
@@ -398,62 +359,6 @@ def test_where_nobody_conforms_the_map_names_nobody(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("value", "text"), [(0.5, "0.5"), (1234, "1.23k"), (2e6, "2M"), (3e9, "3G"), (8.45e14, "845T"), (1e15, "1P")])
 def test_a_large_number_is_three_digits_and_a_letter(value: float, text: str) -> None:
     assert engineering(value) == text
-
-
-def test_an_axis_of_costs_has_two_labels_however_alike_they_are(tmp_path: Path) -> None:
-    peaks = {"x:a": 41_000, "x:b": 42_000}
-    cells = [cell(id, [1.0] * 6, memory={"bytes": peak, "method": "allocator", "resolution": 512}) for id, peak in peaks.items()]
-    (drawing,) = draw(costs, findings_of(tmp_path, *cells))
-    panel = drawing.figure.axes[costs.PANELS.index("peak memory of a call")]
-    low, high = panel.get_xlim()
-    assert [label.get_text() for label in panel.get_xticklabels()] == ["32 KiB", "64 KiB"]
-    assert all(low < place < high for place in (*panel.get_xticks(), *peaks.values()))
-
-
-def test_a_set_up_below_nothing_is_none_seen_wherever_it_is_told(tmp_path: Path) -> None:
-    # 2 T - 1 seconds.
-    (drawing,) = draw(costs, findings_of(tmp_path, *(cell("x:a", [2.0 * length - 1] * 6, length) for length in (1, 2, 4))))
-    assert "none seen" in [text.get_text() for text in drawing.figure.axes[0].texts]
-    told = "x:a · gru; set-up none seen; step 2 to 2, about 2 s"
-    assert any(told in text for texts in drawing.hover.values() for text in texts)
-
-
-def test_the_costs_are_drawn_at_their_values_and_words_stand_where_there_is_none(tmp_path: Path) -> None:
-    # 2 + 3 T; the warm-up of x:b costs 9 s more than a call, which takes half as long as the baseline's: 18 / T = 8.
-    def timed(name: str, by: float, **changes: Any) -> list[Throughput]:
-        return [cell(name, [by * (2 + 3 * length)] * 6, length, **changes) for length in (1, 2, 4)]
-
-    cells = [
-        *timed("torch:a", 1.0, warm_up=[14.0], memory={"bytes": 4096, "resolution": 1, "method": "allocator"}),
-        *timed("x:b", 0.5, warm_up=[16.0], memory={"bytes": 100, "resolution": 1024, "method": "resident"}),
-        cell("x:c", [], 4, Outcome.OUT_OF_MEMORY, fits={"batch": 1}),
-    ]
-    (drawing,) = draw(costs, findings_of(tmp_path, *cells))
-    panels = dict(zip(costs.PANELS, drawing.figure.axes, strict=True))
-    found = [(what, line) for what, axes in panels.items() for line in axes.lines if line.get_gid()]
-    marks = {(what, y): x for what, line in found for x, y in np.asarray(line.get_xydata()).tolist() if line.get_color() != style.SEVERE}
-    setup, step, warm_up, memory = costs.PANELS
-    assert marks == pytest.approx(
-        {(setup, 0): 2.0, (setup, 1): 1.0, (step, 0): 3.0, (step, 1): 1.5, (warm_up, 1): 9.0, (memory, 0): 4096, (memory, 1): 1024}
-    )
-    words = {what: [text.get_text() for text in axes.texts] for what, axes in panels.items()}
-    assert "none seen, baseline" in words["warm-up"] and "pays after 2 calls" in words["warm-up"]
-    assert words["set-up of a call"] == ["out of memory at T=4 (B=1 fits)", "GRU"]
-    assert "x:c (gru) out of memory at T=4 (B=1 fits)" in drawing.caption
-    assert "Warm-up and memory are those at T=4." in drawing.caption, "x:c has none, at any length"
-    assert {line.get_gid(): points(line) for _, line in found} == {gid: len(texts) for gid, texts in drawing.hover.items()}
-    lost = [line for _, line in found if line.get_color() == style.SEVERE]
-    assert [np.asarray(line.get_xydata()).tolist() for line in lost] == [[[0.97, 2]]], "x:c has none at all"
-
-
-def test_a_peak_of_no_bytes_is_a_word_and_no_mark(tmp_path: Path) -> None:
-    peaks = {"x:a": (0, 0), "x:b": (-8, 0), "x:c": (8, 0)}
-    cells = [cell(id, [1.0] * 6, memory={"bytes": a, "method": "allocator", "resolution": b}) for id, (a, b) in peaks.items()]
-    (drawing,) = draw(costs, findings_of(tmp_path, *cells))
-    panel = drawing.figure.axes[costs.PANELS.index("peak memory of a call")]
-    assert [text.get_text() for text in panel.texts] == ["none seen"] * 2
-    assert sum(points(line) for line in panel.lines if line.get_gid()) == 1
-    inline(drawing, style.svg(drawing.figure), "f")
 
 
 @pytest.mark.filterwarnings("error::RuntimeWarning")
