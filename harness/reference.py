@@ -134,8 +134,9 @@ def _with_floors(
 
 
 def _draws(case: Case) -> int:
-    """How often either kind of random errors is drawn: a state of one or two numbers can be lucky in one draw."""
-    return max(1, min(8, 64 // max(1, case.batch * case.layer.hidden_size)))
+    """How often either kind of random errors is drawn: a tensor of one or two numbers can be lucky in one draw."""
+    fewest = case.batch * min(case.layer.hidden_size, case.layer.state_size, case.steps * case.layer.input_size)
+    return max(1, min(8, 64 // max(1, fewest)))
 
 
 class _Jitter:
