@@ -91,7 +91,8 @@ def answer(case: Case) -> Expected:
 
 @lru_cache(maxsize=64)
 def gradients(case: Case, through: tuple[str, ...]) -> Expected:
-    """Expected gradients of x, h0, c0 and every weight, from the case's random cotangents of the tensors in ``through``."""
+    """Expected gradients of x, of h0 and c0 where the case gives them, and of every weight, from the case's random cotangents of the
+    tensors in ``through``."""
     return _with_floors(case, through, case.arrays.weights)
 
 
@@ -130,7 +131,11 @@ def _with_floors(
 
     answered = [name for name in expected if name in ("output", "h_n", "c_n")]
     forward = of(answered, replace(question, through=None, cotangents=None))
-    return forward if through is None else of([name for name in expected if name not in answered], question, forward)
+    if through is None:
+        return forward
+    # Of a state that nobody gives there is nothing to have the gradient of.
+    absent = () if case.given_state else ("h0", "c0")
+    return of([name for name in expected if name not in (*answered, *absent)], question, forward)
 
 
 def _draws(case: Case) -> int:

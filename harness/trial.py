@@ -132,7 +132,8 @@ class Trial:
     def gradients(
         self, through: Sequence[str], module: nn.Module | None = None, expected: Expected | None = None
     ) -> dict[str, NDArray[Any]]:
-        """The gradients of x, h0, c0 and every weight, from the case's cotangents of the tensors in ``through``.
+        """The gradients of x, of h0 and c0 where the case gives them, and of every weight, from the case's cotangents of the tensors in
+        ``through``.
 
         They come the way users have them: ``backward()``, then ``.grad`` of the leaves and of the module's parameters. The answer that
         they are of is held against the one that ``expected`` has: with gradients recorded it may come another way than without.
@@ -143,10 +144,12 @@ class Trial:
         if expected is not None and expected.forward is not None:
             self.agree(reply.arrays(), expected.forward)
         self.backward(reply, through)
-        if not self.case.given_state:
-            del leaves["h0"]
-            leaves.pop("c0", None)
-        return self.collect({**leaves, **self.parameters(module)})
+        return self.collect(self.wanted(leaves, module))
+
+    def wanted(self, leaves: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+        """What a gradient arrives at, by name: those of ``leaves`` that the case gives, and the parameters of ``module``."""
+        given = leaves if self.case.given_state else {"x": leaves["x"]}
+        return {**given, **self.parameters(module)}
 
     def parameters(self, module: nn.Module) -> dict[str, Tensor]:
         """The module's parameters under nn's names."""

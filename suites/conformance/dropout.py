@@ -247,7 +247,7 @@ def same_mask_in_backward(trial: Trial) -> None:
     # Both are for the calls to come, not for the backward passes of those that were.
     could_set_dropout(module, 0.0)
     module.eval()
-    wanted = {**(leaves if trial.case.given_state else {"x": leaves["x"]}), **trial.parameters(module)}
+    wanted = trial.wanted(leaves, module)
     passes = []
     for again in (False, True):
         for leaf in wanted.values():

@@ -112,7 +112,7 @@ def gradients_of_half_types(trial: Trial) -> None:
     reply = trial.call(module, *trial.form(leaves))
     expected = altered(trial.case, masks=[mask_given(trial, reply)], through=through)
     trial.backward(reply, through)
-    trial.agree(trial.collect({**leaves, **trial.parameters(module)}), expected)
+    trial.agree(trial.collect(trial.wanted(leaves, module)), expected)
 
 
 @contract(

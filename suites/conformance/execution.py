@@ -275,10 +275,7 @@ def _gradients_under_autocast(trial: Trial, module: torch.nn.Module) -> None:
             raw = module(input) if hx is None else module(input, hx)
         # An error in the backward pass is a refusal too, as it is of a function of one's own that knows no autocast.
         trial.backward(trial.structured(raw, input), through)
-    if not case.given_state:
-        leaves = {"x": leaves["x"]}
-    wanted = {**leaves, **trial.parameters(module)}
-    trial.agree(trial.collect(wanted), gradients(case, through), only=list(wanted))
+    trial.agree(trial.collect(trial.wanted(leaves, module)), gradients(case, through))
     module.zero_grad()
 
 

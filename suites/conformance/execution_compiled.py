@@ -103,7 +103,7 @@ def compiled(trial: Trial) -> None:
             module.zero_grad()
             with trial.blamed("backward"):
                 torch.autograd.backward([reply[name] for name in through], [tensor(one.arrays.cotangents[name], one) for name in through])
-            trial.agree(trial.collect({**leaves, **trial.parameters(module)}), gradients(one, through))
+            trial.agree(trial.collect(trial.wanted(leaves, module)), gradients(one, through))
         if case.layer.bidirectional:
             # Without a state too: there is a graph of its own for it, as there is for eval mode.
             module.eval()

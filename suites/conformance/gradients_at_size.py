@@ -83,6 +83,5 @@ def options_at_size(trial: Trial) -> None:
         call(trial.leaves(), way.bare_trains)
     leaves = trial.leaves(requires_grad=way.data)
     trial.backward(call(leaves, way.trains), through)
-    data = leaves if case.given_state else {"x": leaves["x"]}
-    asked = {name: leaf for name, leaf in {**data, **parameters}.items() if leaf.requires_grad}
+    asked = {name: leaf for name, leaf in trial.wanted(leaves, module).items() if leaf.requires_grad}
     trial.agree(trial.collect(asked), expected, only=list(asked))

@@ -125,7 +125,7 @@ def overflow_seen(trial: Trial) -> None:
         cotangent[-1] = poison
         with trial.blamed("backward"):
             output.backward(cotangent)
-        kept = {**leaves, **trial.parameters(module)}
+        kept = trial.wanted(leaves, module)
         lost = [name for name, leaf in kept.items() if leaf.grad is None or bool(leaf.grad.isfinite().all())]
         if lost:
             raise ContractError(
@@ -240,7 +240,7 @@ def part_of_the_output(trial: Trial) -> None:
         cotangent[index] = case.arrays.cotangents[name][index]
         with trial.blamed("backward"):
             reply.tensors[name][index].backward(tensor(cotangent[index], case))
-        actual = trial.collect({**leaves, **trial.parameters(module)})
+        actual = trial.collect(trial.wanted(leaves, module))
         with where(f"of a loss on {name}[{index}]"):
             trial.agree(actual, altered(case, through=(name,), cotangents={name: cotangent}))
 

@@ -151,7 +151,7 @@ def saved_tensors_hooks(trial: Trial) -> None:
         reply = trial.call(module, *trial.form(leaves))
     elsewhere = _tensors_beside(reply.tensors.values())
     trial.backward(reply, every_output(trial))
-    trial.agree(trial.collect({**leaves, **trial.parameters(module)}), gradients(trial.case, every_output(trial)))
+    trial.agree(trial.collect(trial.wanted(leaves, module)), gradients(trial.case, every_output(trial)))
     # No layer can do with less than its input, or as much of its own.
     if kept < leaves["x"].numel():
         told = (

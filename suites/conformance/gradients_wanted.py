@@ -49,7 +49,7 @@ def backward(trial: Trial, module: torch.nn.Module, retain: bool = False, passes
     reply = trial.call(module, *trial.form(leaves))
     for _ in range(passes):
         trial.backward(reply, every_output(trial), retain_graph=retain)
-    return {**(leaves if trial.case.given_state else {"x": leaves["x"]}), **trial.parameters(module)}
+    return trial.wanted(leaves, module)
 
 
 @contract(
@@ -149,7 +149,7 @@ def in_eval(trial: Trial) -> None:
     replies = [trial.call(module, *trial.form(leaves)) for _ in range(2)]
     for reply in replies:
         trial.backward(reply, through)
-    both = trial.collect({name: value for name, value in {**leaves, **trial.parameters(module)}.items() if name in found})
+    both = trial.collect({name: value for name, value in trial.wanted(leaves, module).items() if name in found})
     with where("of two calls, halved"):
         trial.agree({name: value / 2 for name, value in both.items()}, expected, only=list(both))
     # As a pretrained model whose answers are to be explained, or whose input is learned.

@@ -133,7 +133,7 @@ def saturation(trial: Trial) -> None:
     # Their slopes are next to nothing, and what is left of them is rounding; but they are numbers.
     module, leaves = trial.module(), {name: tensor(array, case).requires_grad_() for name, array in far.items()}
     trial.backward(trial.call(module, *trial.form(leaves)), ("output",))
-    lost = [name for name, value in trial.collect({**leaves, **trial.parameters(module)}).items() if not np.isfinite(value).all()]
+    lost = [name for name, value in trial.collect(trial.wanted(leaves, module)).items() if not np.isfinite(value).all()]
     if lost:
         raise ContractError(f"Expected finite gradients of saturated gates, but that of {', '.join(lost)} is not")
 

@@ -94,7 +94,7 @@ def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Call
     with trial.blamed("backward"):
         torch.autograd.backward([reply.tensors["output"]], [tensor(trial.case.arrays.cotangents["output"], trial.case)])
     expected = gradients(trial.case, ("output",))
-    trial.agree(trial.collect({**leaves, **trial.parameters(module)}), expected)
+    trial.agree(trial.collect(trial.wanted(leaves, module)), expected)
 
 
 @contract(
@@ -257,7 +257,7 @@ def expanded_cotangent(trial: Trial) -> None:
             reply = trial.call(module, *trial.form(leaves))
             with trial.blamed("backward"):
                 torch.autograd.backward([reply.tensors[name]], [given])
-            trial.agree(_arrived({**leaves, **trial.parameters(module)}), right)
+            trial.agree(_arrived(trial.wanted(leaves, module)), right)
         # sum(), and a product with a vector, against their own copies: the oracle has no such cotangent, the implementation has.
         for row in (torch.ones_like(cotangent[0, 0]), cotangent[0, 0]):
             found = []
@@ -269,7 +269,7 @@ def expanded_cotangent(trial: Trial) -> None:
                 given = row.expand_as(value)
                 with trial.blamed("backward"):
                     value.backward(given if expand else given.contiguous())
-                found.append(_arrived({**leaves, **trial.parameters(module)}))
+                found.append(_arrived(trial.wanted(leaves, module)))
             trial.agree(found[0], Expected(found[1], {leaf: right.floors[leaf] for leaf in found[1]}))
 
 

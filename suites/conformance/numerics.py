@@ -44,9 +44,7 @@ def _cases(dtype: str) -> list[Case]:
 def _forward_and_backward(trial: Trial) -> None:
     trial.agree(trial.answer().arrays(), answer(trial.case))
     through = every_output(trial)
-    expected = gradients(trial.case, through)
-    names = [name for name in expected.tensors if trial.case.given_state or name not in ("h0", "c0")]
-    trial.agree(trial.gradients(through), expected, only=names)
+    trial.agree(trial.gradients(through), gradients(trial.case, through))
 
 
 @contract(
@@ -135,7 +133,7 @@ def with_tf32(trial: Trial) -> None:
             assert expected.forward is not None
             trial.agree(reply.arrays(), expected.forward)
             trial.backward(reply, through)
-        wanted = {**leaves, **trial.parameters(module)}
+        wanted = trial.wanted(leaves, module)
         trial.agree(trial.collect(wanted), expected, only=list(wanted))
 
 
@@ -308,6 +306,6 @@ def small_gradients(trial: Trial) -> None:
         cotangents = [tensor(trial.case.arrays.cotangents[name], trial.case) * scale for name in through]
         with trial.blamed("backward"):
             torch.autograd.backward([reply.tensors[name] for name in through], cotangents)
-        found = trial.collect({**leaves, **trial.parameters(module)})
+        found = trial.collect(trial.wanted(leaves, module))
         with where(f"cotangents times {scale:.0e}"):
             trial.agree({name: value / scale for name, value in found.items()}, expected)

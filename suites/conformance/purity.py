@@ -74,7 +74,7 @@ def _bits(trial: Trial, module: torch.nn.Module, grad: bool) -> dict[str, Tensor
         return found
     module.zero_grad()
     backward_from(trial, list(found.values()))
-    wanted = {**(leaves if trial.case.given_state else {"x": leaves["x"]}), **trial.parameters(module)}
+    wanted = trial.wanted(leaves, module)
     return found | {f"the gradient of {name}": leaf.grad.clone() for name, leaf in wanted.items() if leaf.grad is not None}
 
 

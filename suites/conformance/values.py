@@ -313,5 +313,4 @@ def kinds_of_data(trial: Trial) -> None:
         assert expected.forward is not None
         trial.agree(trial.answer(module, leaves).arrays(), expected.forward)
         trial.backward(trial.call(module, *trial.form(leaves)), ("output",))
-        wanted = {**(leaves if trial.case.given_state else {"x": leaves["x"]}), **trial.parameters(module)}
-        trial.agree(trial.collect(wanted), expected, only=list(wanted))
+        trial.agree(trial.collect(trial.wanted(leaves, module)), expected)
