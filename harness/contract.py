@@ -251,7 +251,8 @@ def _outcome(error: BaseException | None, answered: bool, lacks: str | None, kno
         if error.__cause__ is not None:
             return Outcome.UNSUPPORTED, f"{lacks}; it {error}"
     if known is not None and error is None:
-        return Outcome.FAILED, f"Expected to fail ({known.reason}) but passed: remove the declaration"
+        remedy = "remove the declaration, or say in its `when` on which cases it fails"
+        return Outcome.FAILED, f"Expected to fail ({known.reason}) but passed: {remedy}"
     if error is None:
         return Outcome.PASSED, ""
     cause, said = (error, f"NotImplementedError: {error}") if refused else (error.__cause__ or error, str(error))

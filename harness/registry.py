@@ -213,7 +213,7 @@ def _load_file(reference: str, path: Path) -> ModuleType:
     if folder not in sys.path:
         sys.path.insert(0, folder)
         FOLDERS.append(folder)
-    name = path.stem
+    name = path.stem.replace(".", "_")  # a dot would make pickle look for a package
     loaded = sys.modules.get(name)
     if loaded is not None:
         if getattr(loaded, "__file__", None) == str(path):

@@ -68,7 +68,7 @@ def script(implementation: Implementation, case: Case, demonstration: str = FORW
     imports, construction = found
     layer, body = case.layer, textwrap.dedent(demonstration).strip().replace("NEW", construction)
     modules = [name for name in _MODULES if re.search(rf"\b{name}\.", body)]
-    modules += ["sys"] if re.search(r"\bsys\.", "\n".join([*imports, body])) else []
+    modules += [name for name in ("runpy", "sys") if re.search(rf"\b{name}\.", "\n".join([*imports, body]))]
     place = f'"{case.device}", ' if case.device != "cpu" else ""
     close = _CLOSE[case.dtype]
     if "leaves" in body or ".grad" in body:
@@ -164,7 +164,12 @@ def _imported(implementation: Implementation, layer: Layer) -> tuple[list[str], 
         outer, construction = name.partition(".")[0], f"{name}({layer.expression().partition('(')[2]}"
         if place.endswith(".py") or "/" in place:
             path = Path(place).expanduser().resolve()
-            taken = f"from {path.stem} import {outer}" if path.stem.isidentifier() else f"{outer} = __import__({path.stem!r}).{outer}"
+            if path.stem.isidentifier():
+                taken = f"from {path.stem} import {outer}"
+            elif "." in path.stem:  # by no name
+                taken = f"{outer} = runpy.run_path({str(path)!r})[{outer!r}]"
+            else:
+                taken = f"{outer} = __import__({path.stem!r}).{outer}"
             return [*_on_path(path.parent), taken], construction
         return [*_on_path(_root(place)), f"from {place} import {outer}"], construction
     target, build = implementation.reference, implementation.build

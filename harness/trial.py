@@ -44,6 +44,12 @@ class Raised(ContractError):
 #: How torch says that it has no code for a dtype, on the way to NumPy and of its own kernels: some come as a TypeError or a RuntimeError.
 _NO_CODE = re.compile(r"Got unsupported ScalarType|not implemented for '(Half|BFloat16|Float|Double)'")
 
+#: What TorchScript makes of a NotImplementedError that is raised in it.
+_REFUSED_IN_SCRIPT = re.compile(r"^(?:builtins\.)?NotImplementedError: (.*)", re.MULTILINE | re.DOTALL)
+
+#: Colours and the like, which some messages of torch have.
+_ESCAPES = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -233,6 +239,8 @@ class Trial:
         except (Exception, SystemExit) as error:  # an implementation may raise anything
             if lacks_memory(error):
                 raise MemoryError(said(error)) from error
+            if isinstance(error, torch.jit.Error) and (refusal := _REFUSED_IN_SCRIPT.search(str(error))):
+                raise NotImplementedError(refusal[1].strip()) from error
             if _NO_CODE.search(said(error)):
                 raise NotImplementedError(f"{action} raised {type(error).__name__}: {said(error)}") from error
             first = error.__context__
@@ -278,7 +286,7 @@ def lacks_memory(error: BaseException) -> bool:
 def said(error: BaseException) -> str:
     """The message of an exception, even of one that cannot say it; TorchScript's with what happened before where it did."""
     try:
-        message = str(error)
+        message = _ESCAPES.sub("", str(error))
     except Exception as worse:  # somebody's __str__
         return f"(its message cannot be read: {type(worse).__name__})"
     if "Traceback of TorchScript" not in message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import sys
 from collections.abc import Iterator
 from functools import partial
@@ -80,6 +81,17 @@ def _shows_it(text: str) -> None:
 @pytest.mark.parametrize("reference", ["{}:OWN", "lstm={}:SWITCHED", "{}:FILLED", "{}:WRAPPED", "{}:Outer.Inner", "lstm={}:Outer.Inner"])
 def test_what_a_reference_names_is_built_as_it_was(reference: str, layers: Path) -> None:
     _shows_it(script(resolve(reference.format(layers)), LSTM))
+
+
+@pytest.mark.parametrize("name", ["scaled-layers.py", "scaled.layers.v2.py"])
+def test_a_file_whose_name_is_no_modules_is_loaded_all_the_same(name: str, layers: Path) -> None:
+    file = layers.with_name(name)
+    file.write_text(LAYERS)
+    built = resolve(f"lstm={file}:Outer.Inner").build(LSTM.layer)
+    # As a checkpoint of the whole module is: by the name of the module that its class is in.
+    assert type(pickle.loads(pickle.dumps(built))) is type(built)
+    _shows_it(script(resolve(f"lstm={file}:Outer.Inner"), LSTM))
+    sys.modules.pop(type(built).__module__)
 
 
 def test_a_class_that_was_wrapped_is_imported_by_its_name(layers: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from harness.tests.samples import CASE, implementation
-from harness.trial import ContractError, Mismatch, Raised, Trial, may_refuse
+from harness.trial import ContractError, Mismatch, Raised, Trial, may_refuse, said
 
 
 @pytest.mark.parametrize(
@@ -59,3 +59,20 @@ def test_an_error_of_torchscript_begins_with_what_happened_and_keeps_where_it_di
     first, *rest = str(caught.value).splitlines()
     assert first.startswith("torch.jit.trace: RuntimeError: split_with_sizes expects split_sizes to sum exactly to 3")
     assert any("x.split([1, 1])" in line for line in rest)
+
+
+def test_what_refuses_within_torchscript_refuses() -> None:
+    @torch.jit.script
+    def refuses(x: torch.Tensor) -> torch.Tensor:
+        if x.dim() == 1:
+            raise NotImplementedError("a batch\nis needed")
+        return x
+
+    trial = Trial(implementation(torch.nn.GRU), CASE)
+    with pytest.raises(NotImplementedError) as caught, trial.blamed("calling it"):
+        refuses(torch.zeros(3))
+    assert str(caught.value) == "a batch\nis needed"
+
+
+def test_a_message_has_no_colours() -> None:
+    assert said(ValueError("\x1b[96mno\x1b[0m \x1b[1;31mgood")) == "no good"

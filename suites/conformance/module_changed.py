@@ -75,7 +75,8 @@ _DOUBLED = {"by mul_()": _multiplied, "by data.mul_()": _through_data, "by assig
 
 @contract(
     "module.weights_changed_in_place",
-    "A weight changed in place, as an optimiser does it, is used at the next call: no stale copy, in training, eval or inference mode.",
+    "A weight changed in place, as an optimiser does it, or through its .data, is used at the next call: no stale copy, in training, eval "
+    "or inference mode.",
     MUST,
     "torch.optim; pytorch#90500, mxnet#16037: stale weights",
     [

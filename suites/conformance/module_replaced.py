@@ -138,9 +138,10 @@ def pruned(trial: Trial) -> None:
     "torch.nn.utils.parametrizations.weight_norm, torch.nn.utils.weight_norm",
     _CASES,
     demonstration="""
+        hook, parametrization = torch.nn.utils.weight_norm, torch.nn.utils.parametrizations.weight_norm
         for name in sorted(layer.state_dict()):
-            (torch.nn.utils.weight_norm if "weight" in name else lambda *_: None)(layer, name)
-        [p.data.mul_(2) for name, p in layer.named_parameters() if name.endswith("_g")]
+            if "weight" in name: (hook if "hh" in name else parametrization)(layer, name)
+        [p.data.mul_(2) for name, p in layer.named_parameters() if name.endswith(("_g", "original0"))]
         output = layer(x, hx)[0]
         output.sum().backward()
         return output, [p.grad for _, p in sorted(layer.named_parameters())]
