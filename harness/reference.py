@@ -140,8 +140,10 @@ def _with_floors(
 
 def _draws(case: Case) -> int:
     """How often either kind of random errors is drawn: a tensor of one or two numbers can be lucky in one draw."""
-    fewest = case.batch * min(case.layer.hidden_size, case.layer.state_size, case.steps * case.layer.input_size)
-    return max(1, min(8, 64 // max(1, fewest)))
+    layer, batch = case.layer, max(1, case.batch)
+    states, inputs = batch * layer.hidden_size, batch * min(layer.state_size, max(1, case.steps) * layer.input_size)
+    # More where it is a state, whose errors all that follows has.
+    return max(1, min(8, max(64 // states, 8 // inputs)))
 
 
 class _Jitter:
