@@ -5,7 +5,9 @@ Where all are asked for, by one ``backward()``, is in ``gradients.py``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -203,6 +205,47 @@ def one_input_alone(trial: Trial) -> None:
         found = trial.collect({wanted: leaves[wanted], **trial.parameters(module)})
         with where(f"with {wanted} alone wanting a gradient"):
             trial.agree(found, expected, only=list(found))
+
+
+@contract(
+    "gradients.any_of_any",
+    "Whichever of output, h_n and c_n a loss is of, and whichever of x, h_0, c_0 and the weights want a gradient: who wants one gets it "
+    "right.",
+    MUST,
+    "torch.Tensor.requires_grad; pytorch#96416: wrong where only h_n has a cotangent",
+    [
+        *every(num_layers=2, steps=3, batch=2),
+        *every(steps=3, batch=2, lengths=(2, 3), bidirectional=True),
+        *every(LSTM, proj_size=2, steps=3, batch=1, batched=False),
+    ],
+    demonstration="""
+        found, grad, everything = [], torch.autograd.grad, [*leaves, *(p for _, p in sorted(layer.named_parameters()))]
+        for bits in range(1, 2 << len(leaves)):
+            [t.requires_grad_(bool(bits >> min(k, len(leaves)) & 1)) for k, t in enumerate(everything)]
+            values = [output[0] if isinstance(output, tuple) else output for y, state in [layer(x, hx)] for output in (y, *state)]
+            losses = [sum(v.sum() for k, v in enumerate(values) if some >> k & 1) for some in range(1, 1 << len(values))]
+            found += [grad(loss, [t for t in everything if t.requires_grad], retain_graph=True, allow_unused=True) for loss in losses]
+        return found
+    """,
+)
+def any_of_any(trial: Trial) -> None:
+    module = trial.module()
+    for wanting in _some_of([*trial.leaves(), "the weights"]):
+        module.requires_grad_("the weights" in wanting)
+        for through in _some_of(every_output(trial)):
+            leaves = trial.leaves()
+            for name in leaves:
+                leaves[name].requires_grad_(name in wanting)
+            with where(f"of {', '.join(through)}, with {', '.join(wanting)} wanting it"):
+                module.zero_grad()
+                trial.backward(trial.call(module, *trial.form(leaves)), through)
+                asked = {name: leaf for name, leaf in trial.wanted(leaves, module).items() if leaf.requires_grad}
+                trial.agree(trial.collect(asked), gradients(trial.case, through), only=list(asked))
+
+
+def _some_of(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Every choice of at least one of ``names``."""
+    return [some for number in range(1, len(names) + 1) for some in combinations(names, number)]
 
 
 @contract(

@@ -94,6 +94,39 @@ class CellGradientOnlyWithHidden(Sound):
         return [h, c if h.requires_grad else cut(c)]
 
 
+class _CellOnlyWithHidden(torch.autograd.Function):
+    """The identity of an LSTM's answer, whose c_n has no gradient where the output has one and h_n has none."""
+
+    @staticmethod
+    def forward(ctx: Any, *values: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(value.clone() for value in values)
+
+    @staticmethod
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
+        output, hidden, cell = given
+        return output, hidden, cell if output is None or hidden is not None else None
+
+
+@mutant("gradients.any_of_any", Mode.LSTM)
+class CellOfALossOnOutputAndCell(Sound):
+    """Of a loss on output and c_n, but not on h_n, the part through c_n is lost."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        output, finals = super().layers(x, valid, states)
+        output, *finals = _CellOnlyWithHidden.apply(output, *finals)
+        return output, finals
+
+
+@mutant("gradients.any_of_any", Mode.LSTM)
+class HiddenStateOfAFrozenModel(Sound):
+    """Where h_0 alone wants a gradient, of all inputs and weights, it gets zero."""
+
+    def layers(self, x: Tensor, valid: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        others = [x, *states[1:], *self.parameters()]
+        return super().layers(x, valid, states if any(t.requires_grad for t in others) else [cut(states[0]), *states[1:]])
+
+
 @mutant("gradients.input_without_grad")
 class OneStepOfOneSequenceTrainsNoFeedback(Sound):
     """Of a single step of a single sequence W_hh gets a zero gradient where the state that was given wants none."""

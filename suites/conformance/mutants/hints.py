@@ -107,6 +107,8 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "CellGradientOnlyWithHidden": "that of c0 zero",
     "PackedStateGradientOnlyWithTheInput": "that of h0 zero",
     "ParameterStateNeverLearns": ("that of h0 zero", "that of c0 zero"),
+    "CellOfALossOnOutputAndCell": ("cotangent of c_n ignored",),
+    "HiddenStateOfAFrozenModel": ("that of h0 zero",),
     "RecurrentWeightAloneNeverLearns": ("that of weight_hh_l0 zero", "that of every weight_hh zero", "every one zero"),
     "FinalCellStateLeftOutWithAGraph": "the cotangent of c_n ignored",
     "BackwardReadsTheInputOfNow": ("that of weight_ih_l0 doubled", "that of every weight_ih doubled"),
