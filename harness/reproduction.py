@@ -29,10 +29,10 @@ from harness.layer import Layer, Mode
 #: No script is longer.
 LINES = 20
 
-#: A call in training mode and one in eval mode, without gradients.
+#: A call in training mode and one in eval mode, without gradients, and one under inference_mode.
 FORWARD = """
 with torch.no_grad():
-    return layer(x, hx), layer.eval()(x, hx)
+    return layer(x, hx), layer.eval()(x, hx), torch.inference_mode()(layer.__call__)(x, hx)
 """
 
 #: What a demonstration of gradients returns, after going back.

@@ -255,16 +255,19 @@ def stacks(mode: Mode) -> tuple[Case, ...]:
 
 #: Several sizes past a tile at once: 32 or 64 steps, 64 sequences, 128 units, 64 projected ones.
 _SEVERAL: tuple[dict[str, Any], ...] = (
-    {"input_size": 5, "hidden_size": 34, "steps": 34, "batch": 34},
+    {"input_size": 5, "hidden_size": 66, "steps": 34, "batch": 34},
     {"input_size": 67, "hidden_size": 33, "bidirectional": True, "batch_first": True, "steps": 33, "batch": 33},
     {"input_size": 3, "hidden_size": 9, "num_layers": 2, "bidirectional": True, "batch_first": True, "steps": 3, "batch": 67},
     {"input_size": 5, "hidden_size": 130, "num_layers": 2, "bidirectional": True, "steps": 3, "batch": 3},
     {"input_size": 3, "hidden_size": 130, "steps": 67, "batch": 2},
     {"input_size": 130, "hidden_size": 132, "dtype": "float64", "steps": 3, "batch": 4, "lengths": (2, 3, 1, 3)},
-    {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 67, "given_state": False},
+    # More than 8,192 rows of input.
+    {"input_size": 3, "hidden_size": 4, "steps": 66, "batch": 130, "given_state": False},
     {"input_size": 3, "hidden_size": 2, "steps": 33, "batch": 66},
     {"input_size": 66, "hidden_size": 131, "steps": 3, "batch": 1, "batched": False},
     {"input_size": 3, "hidden_size": 4, "bidirectional": True, "batch_first": True, "steps": 139, "batch": 3},
+    # More than 1,024 rows of a pack.
+    {"input_size": 3, "hidden_size": 5, "steps": 34, "batch": 66, "lengths": tuple(1 + (5 * k) % 34 for k in range(66))},
 )
 
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import time
 
+import torch
+
 from harness.case import Case
 from harness.reference import answer, gradients
 from harness.reproduction import BACKWARD
@@ -48,7 +50,8 @@ def values_and_gradients(trial: Trial) -> None:
         inner = Trial(implementation, case, diagnose=False)
         through = ("output",) if case.seed % 2 else tuple(case.arrays.cotangents)
         try:
-            inner.agree(inner.answer().arrays(), answer(case))
+            with torch.inference_mode(case.seed % 3 == 0):
+                inner.agree(inner.answer().arrays(), answer(case))
             inner.agree(inner.gradients(through), gradients(case, through))
         except NotImplementedError as error:
             refused.append(str(error))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from contextlib import nullcontext
 
 import numpy as np
+import torch
 
 from harness.case import Array, Case
 from harness.contract import alternative
@@ -17,12 +17,14 @@ from suites.conformance.declare import MUST, contract, in_docs
 
 
 def agrees(trial: Trial) -> None:
-    """The answer is right in training mode and in eval mode."""
+    """The answer is right in training mode, in eval mode, and there under inference_mode, too."""
     # In eval mode without gradients other code may run: the fast path of inference.
     module = trial.module()
-    for train in (True, False):
-        with nullcontext() if train else where("in eval mode, though right in training"):
-            trial.agree(trial.answer(module.train(train)).arrays(), answer(trial.case))
+    trial.agree(trial.answer(module).arrays(), answer(trial.case))
+    with where("in eval mode, though right in training"):
+        trial.agree(trial.answer(module.eval()).arrays(), answer(trial.case))
+    with where("under inference_mode, though right under no_grad"), torch.inference_mode():
+        trial.agree(trial.answer(module).arrays(), answer(trial.case))
 
 
 def _wrong_cells(case: Case) -> dict[str, dict[str, Array]]:

@@ -45,6 +45,8 @@ HINTS: dict[str, str | tuple[str, ...]] = {
     "StreamedStackSharesAState": "read in the wrong order: the first layer's for all layers",
     "ReverseStartsWithTheForwardState": "read in the wrong order: the forward direction's for both directions",
     "StateOfWidePacksIgnored": "taken for zero",
+    "UpperLayersOfOneSequenceForgetInInference": "layers above the first taken for zero",
+    "GradientAtASizeOfTraining": "multiplied by 0.95",
     "WideUnbatchedWithoutHiddenBias": "b_hh dropped",
     "ZerosGetNoGradient": "that of x zero in part",
     # state
