@@ -72,6 +72,13 @@ def _windows(value: Tensor) -> Tensor:
     return signals.unfold(-1, width, 1)
 
 
+def _sliding(value: Tensor) -> Tensor:
+    """Sequences cut from one long one, each begun one step after the last, as of a data set of windows; of the shape of ``value``."""
+    first, second, width = value.shape
+    steps = value.flatten(0, 1)[: first + second - 1].contiguous()
+    return steps.as_strided((first, second, width), (width, width, 1))
+
+
 def laid(lay: Callable[[Tensor], Tensor], given: Any) -> Any:
     """An input of any form, or the states, with each tensor of numbers laid out otherwise."""
     if isinstance(given, Tensor):
@@ -106,12 +113,12 @@ def _relaid(trial: Trial, lay_input: Callable[[Tensor], Tensor], lay_state: Call
     [*_CASES, *_HALF, *every(batch=1, batched=False, steps=6), *every(steps=5, batch=3, lengths=(2, 5, 3))],
     demonstration="""
         data, pack = (x.data, lambda v: x._replace(data=v)) if isinstance(x, tuple) else (x, lambda v: v)
-        laid = [torch.stack([data, data + 1], -1).flatten(-2)[..., ::2], torch.stack([data, data + 1], 1)[:, 0]]
-        laid += [data.transpose(0, 1).contiguous().transpose(0, 1), data[(slice(1),) * (data.dim() - 1)].expand_as(data)]
-        laid += [data.flatten(-2)[..., :data.shape[-2] + data.shape[-1] - 1].unfold(-1, data.shape[-1], 1), data[:1].expand_as(data)]
+        wind = lambda v: v.flatten(-2)[..., : v.shape[-2] + v.shape[-1] - 1].unfold(-1, v.shape[-1], 1)
+        laid = [torch.stack([data, data + 1], -1).flatten(-2)[..., ::2], torch.stack([data, data + 1], 1)[:, 0], wind(data)]
+        laid += [data.transpose(0, 1).contiguous().transpose(0, 1), wind(data.movedim(-1, 0)).movedim(0, -1)]
+        laid += [data[(slice(1),) * (data.dim() - 1)].expand_as(data), data[:1].expand_as(data)]
         bare, outputs = ([f(pack(v), hx)[0] for v in laid] for f in (torch.no_grad()(layer.__call__), layer))
-        sum((output[0] if isinstance(output, tuple) else output).square().sum() for output in outputs).backward()
-        return [output[0] for output in bare], [leaf.grad for leaf in leaves]
+        return [y[0] for y in bare], torch.autograd.grad([(y[0] if isinstance(y, tuple) else y).square().sum() for y in outputs], leaves)
     """,
 )
 def strided_input(trial: Trial) -> None:
@@ -120,6 +127,7 @@ def strided_input(trial: Trial) -> None:
     case, module = trial.case, trial.module()
     input, hx = trial.form(trial.leaves())
     shared: list[Callable[[Tensor], Tensor]] = [_expanded, _windows, *map(_repeated, range(input.data.dim() - 1))]
+    shared += [_sliding] if input.data.dim() == 3 else []
     for sharing in shared:
         given = laid(sharing, input)
         with torch.no_grad():

@@ -52,8 +52,9 @@ def printable(trial: Trial) -> None:
     [*every(num_layers=2, bidirectional=True, dropout=0.5), *every(batch_first=True, bias=False), *every(LSTM, proj_size=2)],
     demonstration="""
         names = ("input_size", "hidden_size", "num_layers", "bias", "batch_first", "dropout", "bidirectional", "proj_size")
-        own = {id(p) for p in layer.parameters()}
-        assert {id(w) for ws in getattr(layer, "all_weights", [layer.parameters()]) for w in ws} == own, "all_weights"
+        named = lambda one: {id(p): name for name, p in one.named_parameters()}
+        listed = lambda one: [[named(one).get(id(weight)) for weight in weights] for weights in one.all_weights]
+        assert not hasattr(layer, "all_weights") or listed(layer) == listed(reference), "all_weights"
         assert getattr(layer, "nonlinearity", None) in (None, getattr(reference, "nonlinearity", None))
         return [getattr(layer, name, 0) for name in names]
     """,
@@ -73,9 +74,17 @@ def attributes(trial: Trial) -> None:
     if layer.mode in (RNN_TANH, RNN_RELU) and getattr(module, "nonlinearity", layer.mode.value[4:]) != layer.mode.value[4:]:
         raise ContractError(f"Expected nonlinearity={layer.mode.value[4:]!r} but got {module.nonlinearity!r}")
     listed = getattr(module, "all_weights", None)
-    own = {id(parameter) for parameter in trial.parameters(module).values()}
-    if listed is not None and {id(weight) for weights in listed for weight in weights} != own:
-        raise ContractError("Expected all_weights to hold the parameters themselves, all of them, but it does not")
+    if listed is not None:
+        known = {id(parameter): name for name, parameter in trial.parameters(module).items()}
+        found = [[known.get(id(weight), "something else") for weight in weights] for weights in listed]
+        suffixes = [suffix for _, _, _, suffix in layer.slots()]
+        expected = [[kind + suffix for kind in _KINDS if kind + suffix in known.values()] for suffix in suffixes]
+        if found != expected:
+            raise ContractError(f"Expected all_weights to list the parameters themselves as {expected} but got {found}")
+
+
+#: The parameters of one direction of one layer, in nn's order.
+_KINDS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
 
 
 def _offers(trial: Trial, option: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import torch
 from torch.nn.utils.rnn import PackedSequence
 
@@ -139,28 +140,38 @@ def _listed(value: torch.Tensor | None) -> str:
 
 @contract(
     "packed.lengths_of_this_call",
-    "The lengths are those of this call: a pack of as many sequences, and as many steps in all, as the one before is answered as if it "
-    "were the first.",
+    "The lengths are those of this call: a pack of as many sequences as the one before, of as many steps in all, and of as long a one, or "
+    "with the same lengths in another order, is answered as if it were the first.",
     MUST,
     "torch.nn.utils.rnn.PackedSequence: batch_sizes",
     [
         *every(steps=4, batch=2, lengths=(4, 2), enforce_sorted=True, bidirectional=True),
         *every(steps=5, batch=3, lengths=(2, 5, 2), num_layers=2),
+        *every(steps=5, batch=3, lengths=(4, 5, 1)),
     ],
     demonstration="""
-        batch = int(x.batch_sizes[0])
-        even = torch.nn.utils.rnn.PackedSequence(x.data, x.batch_sizes.new_full((len(x.data) // batch,), batch))
+        pack, batch, order = torch.nn.utils.rnn.PackedSequence, int(x.batch_sizes[0]), x.sorted_indices
+        even = pack(x.data, x.batch_sizes.new_full((len(x.data) // batch,), batch))
+        moved = pack(x.data, x.batch_sizes + torch.tensor([0, 1, 0, -1, 0]), order) if x.batch_sizes[1] < batch else x
+        turned = x if order is None else pack(x.data, x.batch_sizes, order.flip(0))
         with torch.no_grad():
-            return [layer.train(mode)(pack, hx) for mode in (True, False) for pack in (x, even, x)]
+            return [layer.train(mode)(pack, hx) for mode in (True, False) for pack in (x, even, x, moved, x, turned)]
     """,
 )
 def lengths_of_this_call(trial: Trial) -> None:
     case, module = trial.case, trial.module()
-    steps = sum(case.lengths or ()) // case.batch
-    even = replace(case, steps=steps, lengths=(steps,) * case.batch)
+    lengths = case.lengths or ()
+    steps = sum(lengths) // case.batch
+    others = [replace(case, steps=steps, lengths=(steps,) * case.batch)]
+    if not case.enforce_sorted:
+        others.append(replace(case, lengths=lengths[::-1]))
+    shortest, second = np.argsort(lengths, stable=True)[[0, -2]].tolist()
+    if lengths[second] - lengths[shortest] > 1:
+        moved = {second: lengths[second] - 1, shortest: lengths[shortest] + 1}
+        others.append(replace(case, lengths=tuple(moved.get(item, length) for item, length in enumerate(lengths))))
     for train in (True, False):
         module.train(train)
-        for one in (case, even, case):
+        for one in (case, *others, case):
             with torch.set_grad_enabled(train), where(f"{one.lengths} in turn with others, with train({train})"):
                 reply = trial.call(module, *trial.form(trial.leaves(case=one), one), one)
                 trial.agree(reply.arrays(), answer(one))

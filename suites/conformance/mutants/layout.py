@@ -53,6 +53,17 @@ class ExpandedInputHalved(Sound):
 
 
 @mutant("layout.strided_input")
+class SlidingSequencesMisread(Sound):
+    """Where the next sequence lies as far away as the next step, the first sequence is read for all."""
+
+    def forward(self, input: object, hx: object = None) -> object:
+        if isinstance(input, Tensor) and input.dim() == 3 and input.stride(0) == input.stride(1) > 0 and min(input.shape[:2]) > 1:
+            first = input[:1] if self.batch_first else input[:, :1]
+            input = first.expand_as(input)
+        return super().forward(input, hx)
+
+
+@mutant("layout.strided_input")
 class OverlappingWindowsMisread(Sound):
     """Of an input whose elements share memory the first window is read for all."""
 

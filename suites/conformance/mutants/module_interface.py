@@ -228,6 +228,16 @@ class DetachedAllWeights(Sound):
 
 
 @mutant("module.attributes")
+class AllWeightsByDirection(Sound):
+    """all_weights lists every layer of the one direction before those of the other."""
+
+    @property
+    def all_weights(self) -> list[list[Tensor]]:
+        slots = sorted(range(self.layer.num_layers * self.layer.directions), key=lambda slot: slot % self.layer.directions)
+        return [[value for value in self.weights(slot).values() if value is not None] for slot in slots]
+
+
+@mutant("module.attributes")
 class AllWeightsOfTheFirstLayer(Sound):
     """all_weights has the parameters of the first layer and direction alone."""
 

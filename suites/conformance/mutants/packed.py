@@ -166,3 +166,32 @@ class LengthsKeptByTheirSum(Sound):
         if form.packed is None:
             return x, valid, form
         return x, self._known.setdefault((len(form.packed.data), x.shape[1]), valid)[: len(x)], form
+
+
+@mutant("packed.lengths_of_this_call")
+class LengthsKeptByTheLongest(Sound):
+    """The lengths of a pack are remembered by the longest of them, how many sequences and how many steps in all it has."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._known: dict[tuple[int, int, int], Tensor] = {}
+
+    def read(self, input: Any) -> tuple[Tensor, Tensor, Form]:
+        x, valid, form = super().read(input)
+        key = (len(x), x.shape[1], len(input.data))
+        return x, valid if form.packed is None else self._known.setdefault(key, valid), form
+
+
+@mutant("packed.lengths_of_this_call")
+class OrderKeptByTheBatchSizes(Sound):
+    """Which sequence is the longest is remembered by the batch sizes of a pack."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__(layer)
+        self._known: dict[tuple[int, ...], tuple[Any, Any]] = {}
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if not isinstance(input, PackedSequence) or hx is None:
+            return super().forward(input, hx)
+        order = self._known.setdefault(tuple(input.batch_sizes.tolist()), (input.sorted_indices, input.unsorted_indices))
+        return super().forward(PackedSequence(input.data, input.batch_sizes, *order), hx)
