@@ -27,7 +27,7 @@ from harness.implementation import Implementation
 from harness.isolation import PATIENCE
 from harness.limit import Limits
 from harness.measure import Interrupted, empty, measure
-from harness.outcome import Outcome
+from harness.outcome import NOT_RUN, Outcome
 from harness.record import Throughput
 from harness.registry import builtin, resolve_all
 from harness.sampling import Budget
@@ -87,7 +87,7 @@ class Apart:
         self._interrupted = False
         for implementation in implementations:
             if self._hung[implementation.id] >= PATIENCE:
-                message = f"not run: {PATIENCE} calls of it did not end within {self._limit:g} s before"
+                message = f"{NOT_RUN}{PATIENCE} calls of it did not end within {self._limit:g} s before"
                 conclude(implementation, Outcome.TIMED_OUT, message)
         while left := [i for i in implementations if i.id not in records]:
             known = {id: record for id, record in before.items() if id not in records}

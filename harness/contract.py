@@ -19,7 +19,7 @@ from harness.blame import in_own_code
 from harness.case import Array, Case
 from harness.environment import available_memory
 from harness.implementation import ExpectedFailure, Implementation
-from harness.outcome import Outcome, Severity
+from harness.outcome import NOT_RUN, Outcome, Severity
 from harness.record import Conformance, Mutation
 from harness.reference import answer
 from harness.reproduction import FORWARD, NO_SCRIPT, script
@@ -286,6 +286,7 @@ def finding(check: Check, outcome: Outcome, message: str) -> Conformance:
     """The record of ``check`` with this outcome and nothing measured."""
     case = check.case
     parameters = {} if case is None else {**vars(case.layer), **{k: v for k, v in vars(case).items() if k != "layer"}}
+    shown = outcome in (Outcome.FAILED, Outcome.CRASHED, Outcome.TIMED_OUT) and not message.startswith(NOT_RUN)
     return Conformance(
         contract=check.contract.id,
         implementation=check.implementation.id,
@@ -297,7 +298,7 @@ def finding(check: Check, outcome: Outcome, message: str) -> Conformance:
         dtype="" if case is None else case.dtype,
         message=message,
         parameters=parameters,
-        reproduction=(reproduction(check) or NO_SCRIPT) if outcome in (Outcome.FAILED, Outcome.CRASHED, Outcome.TIMED_OUT) else "",
+        reproduction=(reproduction(check) or NO_SCRIPT) if shown else "",
     )
 
 

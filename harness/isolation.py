@@ -15,7 +15,7 @@ import torch
 
 from harness.child import Child
 from harness.contract import Check, declared, finding, has_crashed, run
-from harness.outcome import Outcome
+from harness.outcome import NOT_RUN, Outcome
 from harness.record import Conformance
 from harness.registry import resolve_all
 
@@ -43,9 +43,9 @@ class Hangs:
         """Why ``check`` is not to be run any more; empty where it is."""
         contracts = self._contracts[check.implementation.id]
         if len(contracts) >= PATIENCE:
-            return f"not run: {PATIENCE} contracts were not answered in time before: {', '.join(sorted(contracts))}"
+            return f"{NOT_RUN}{PATIENCE} contracts were not answered in time before: {', '.join(sorted(contracts))}"
         alike = self._declared[check.implementation.id] if _is_declared(check) else contracts
-        return "not run: another case of this contract was not answered in time before" if check.contract.id in alike else ""
+        return f"{NOT_RUN}another case of this contract was not answered in time before" if check.contract.id in alike else ""
 
 
 def _is_declared(check: Check) -> bool:

@@ -56,3 +56,7 @@ class Outcome(StrEnum):
         left as FAILED is a silently wrong answer, and that is a failure at any level.
         """
         return self in (Outcome.FAILED, Outcome.CRASHED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY)
+
+
+#: How the message begins of what ended as TIMED_OUT without having been begun: others of the implementation had not answered in time.
+NOT_RUN = "not run: "

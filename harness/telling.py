@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from harness.layer import Mode
-from harness.outcome import Outcome
+from harness.outcome import NOT_RUN, Outcome
 from harness.record import Conformance, Mutation, Throughput
 
 
@@ -89,9 +89,12 @@ def summary(results: Sequence[Conformance | Throughput]) -> list[str]:
     for name, found in counts.items():
         lines.append(f"{name:{width}}  " + ", ".join(f"{found[o]} {o.value}" for o in Outcome if found[o]))
         if own := failures[name]:
-            broken = dict.fromkeys(failure.contract for failure in own)
+            broken = dict.fromkeys(failure.contract for failure in own if not failure.message.startswith(NOT_RUN))
+            left = len({failure.contract for failure in own}) - len(broken)
             indent = " " * (width + 2)
-            told = f"breaks {len(broken)}: {', '.join(broken)}"
+            told = f"breaks {len(broken)}: {', '.join(broken)}" + (
+                f"; {left} more were not run, as these were not answered" if left else ""
+            )
             lines += textwrap.wrap(told, max(_WIDTH, 2 * width), initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
             lines += [f"{indent}likely: {cause}" for cause in likely_causes([failure.hint for failure in own])]
     return lines

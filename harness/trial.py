@@ -41,8 +41,12 @@ class Raised(ContractError):
     """The implementation raised where it should have answered; the exception is the cause."""
 
 
-#: How torch says that it has no code for a dtype, on the way to NumPy and of its own kernels: some come as a TypeError or a RuntimeError.
-_NO_CODE = re.compile(r"Got unsupported ScalarType|not implemented for '(Half|BFloat16|Float|Double)'")
+#: What torch says where it is torch that refuses: it has no code for a dtype, on the way to NumPy or in its kernels; a scripted layer that
+#: takes a Tensor cannot take a pack, or have hooks. These come as a TypeError or a RuntimeError.
+_REFUSED_BY_TORCH = re.compile(
+    r"Got unsupported ScalarType|not implemented for '(Half|BFloat16|Float|Double)'"
+    r"|instead found type 'PackedSequence|is not supported on ScriptModules"
+)
 
 #: What TorchScript makes of a NotImplementedError that is raised in it.
 _REFUSED_IN_SCRIPT = re.compile(r"^(?:builtins\.)?NotImplementedError: (.*)", re.MULTILINE | re.DOTALL)
@@ -230,7 +234,7 @@ class Trial:
     def blamed(self, action: str) -> Iterator[None]:
         """What is raised inside is the implementation's doing. NotImplementedError and want of memory stay as they are.
 
-        What torch says of a dtype that there is no code for is a NotImplementedError, whichever exception it comes as.
+        What torch itself refuses is a NotImplementedError, whichever exception it comes as.
         """
         try:
             yield
@@ -241,7 +245,7 @@ class Trial:
                 raise MemoryError(said(error)) from error
             if isinstance(error, torch.jit.Error) and (refusal := _REFUSED_IN_SCRIPT.search(str(error))):
                 raise NotImplementedError(refusal[1].strip()) from error
-            if _NO_CODE.search(said(error)):
+            if _REFUSED_BY_TORCH.search(said(error)):
                 raise NotImplementedError(f"{action} raised {type(error).__name__}: {said(error)}") from error
             first = error.__context__
             after = ""

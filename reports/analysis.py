@@ -8,7 +8,7 @@ from functools import cached_property
 
 import pandas as pd
 
-from harness.outcome import Outcome, Severity
+from harness.outcome import NOT_RUN, Outcome, Severity
 from harness.telling import likely_causes
 from reports import costs, speed
 from reports.load import Frames
@@ -253,11 +253,14 @@ def verdicts(frames: Frames, implementations: list[str], matrix: pd.DataFrame, c
     for name in implementations:
         own = matrix[matrix["implementation"] == name]
         asked = own[~own["outcome"].isin([Outcome.DOES_NOT_APPLY, Outcome.UNAVAILABLE])]
-        broken = asked[asked["outcome"].isin(BREAKING)]
+        lines = frames.conformance[frames.conformance["implementation"] == name]
+        begun = lines[lines["outcome"].isin(BREAKING) & ~lines["message"].str.startswith(NOT_RUN)]
+        broken = asked[asked["outcome"].isin(BREAKING) & asked["contract"].isin(begun["contract"])]
         timed = cells[cells["implementation"] == name]
         wrong = timed[timed["outcome"].isin(NO_RIGHT_ANSWER)]
-        lines = frames.conformance[frames.conformance["implementation"] == name]
         suitability, reason = _judge(frames, name, lines, asked, broken, wrong)
+        if left := int(asked["outcome"].isin(BREAKING).sum()) - len(broken):
+            reason += f"; {counted(left, 'more contract')} not run, because it had not answered in time"
         answer.append(
             {
                 "implementation": name,

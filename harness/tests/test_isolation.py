@@ -14,7 +14,7 @@ from harness import registry
 from harness.contract import Check, Contract
 from harness.implementation import ExpectedFailure, Implementation
 from harness.isolation import Hangs, Worker
-from harness.outcome import Outcome
+from harness.outcome import NOT_RUN, Outcome
 from harness.registry import resolve, resolve_all
 from harness.tests import samples
 from harness.tests.samples import CASE, label
@@ -125,3 +125,10 @@ def test_classes_from_files_are_there_in_the_process_even_under_the_names_of_kno
     finally:
         worker.stop()
         sys.path[:], registry.FOLDERS[:] = path, folders
+
+
+def test_what_is_not_run_has_no_script_that_shows_it() -> None:
+    hangs, check = Hangs(), Check(samples.agrees, samples.HANGS, CASE)
+    hangs.note(check)
+    result = Worker(["harness.tests.samples:HANGS"], limit=1.0, hangs=hangs).run(check)
+    assert (result.outcome, result.reproduction) == ("timed-out", "") and result.message.startswith(NOT_RUN)

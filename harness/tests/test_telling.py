@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from harness.outcome import NOT_RUN
 from harness.record import Conformance, Mutation
 from harness.telling import (
     WHOLE,
@@ -33,6 +34,13 @@ def test_the_summary_sets_many_broken_contracts_in_lines_and_names_the_likely_ca
     assert told[0] == "x:a  30 failed" and told[-1] == "     likely: this is one: 20 of 30 failures"
     assert all(len(line) <= 140 and line.startswith("     ") for line in told[1:])
     assert " ".join(told[1:-1]).split() == ["breaks", "30:", *", ".join(failure.contract for failure in found).split()]
+
+
+def test_what_was_not_run_since_others_hung_is_not_told_as_broken() -> None:
+    hung = [replace(FAILED, contract=f"a.{k}", outcome="timed-out", message="no answer") for k in range(3)]
+    left = [replace(FAILED, contract=f"b.{k}", outcome="timed-out", message=f"{NOT_RUN}3 contracts ...") for k in range(5)]
+    told = " ".join(line.strip() for line in summary([*hung, *left])[1:])
+    assert told == "breaks 3: a.0, a.1, a.2; 5 more were not run, as these were not answered"
 
 
 def test_likely_causes_are_the_commonest_and_count_all_failures() -> None:

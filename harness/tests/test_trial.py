@@ -76,3 +76,16 @@ def test_what_refuses_within_torchscript_refuses() -> None:
 
 def test_a_message_has_no_colours() -> None:
     assert said(ValueError("\x1b[96mno\x1b[0m \x1b[1;31mgood")) == "no good"
+
+
+def test_a_scripted_layer_refuses_a_pack_that_it_cannot_take() -> None:
+    class Takes(torch.nn.Module):
+        def forward(self, input: torch.Tensor) -> torch.Tensor:
+            return input
+
+    pack = torch.nn.utils.rnn.pack_sequence([torch.zeros(2, 3)])
+    trial = Trial(implementation(torch.nn.GRU), CASE)
+    with pytest.raises(NotImplementedError, match="PackedSequence"), trial.blamed("calling it"):
+        torch.jit.script(Takes())(pack)
+    with pytest.raises(NotImplementedError, match="ScriptModules"), trial.blamed("register_forward_hook"):
+        torch.jit.script(Takes()).register_forward_pre_hook(lambda *given: None, with_kwargs=True)

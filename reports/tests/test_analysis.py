@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from harness.outcome import Outcome
+from harness.outcome import NOT_RUN, Outcome
 from harness.record import Conformance, Throughput
 from harness.statistics import SYSTEMATIC
 from reports import load
@@ -237,6 +237,15 @@ def test_rates_follow_from_the_median_and_agree_with_what_was_recorded(findings:
 
 def passing(*implementations: str) -> list[Conformance]:
     return [check(name, contract) for name in implementations for contract in ("a.one", "a.two")]
+
+
+def test_what_was_not_run_since_others_hung_is_counted_apart(tmp_path: Path) -> None:
+    hung = check("x:a", "a.one", Outcome.TIMED_OUT, message="no answer within 30 s")
+    left = [check("x:a", "a.two", Outcome.TIMED_OUT, case=case, message=f"{NOT_RUN}3 contracts") for case in "cd"]
+    findings = findings_of(tmp_path, hung, *left)
+    told = "breaks 1 contract of 2 (1 MUST); 1 more contract not run, because it had not answered in time"
+    assert verdict(findings, "x:a") == ("not a drop-in", told)
+    assert findings.verdicts["broken"].tolist() == [["a.one"]]
 
 
 def broken(*implementations: str) -> list[Conformance]:

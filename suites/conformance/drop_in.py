@@ -33,15 +33,16 @@ def findings(
     kind: str = "",
     *,
     expected_failures: Expected = (),
-    contracts: Sequence[Contract] = CATALOGUE,
+    contracts: Sequence[Contract] | None = None,
     on: Sequence[str] | None = None,
 ) -> list[Conformance]:
     """One record for each check of ``candidate`` on the devices ``on`` (all of this machine), without pytest and in this process.
 
+    ``contracts``: those to check, of :data:`~suites.conformance.catalogue.CATALOGUE`; all of them unless some are given.
     ``kind`` ('rnn', 'gru' or 'lstm') is for what subclasses none of nn's classes. Raises ValueError for a contract in
     ``expected_failures`` that there is not.
     """
-    return check(_implementation(candidate, kind, expected_failures), contracts, on)
+    return check(_implementation(candidate, kind, expected_failures), CATALOGUE if contracts is None else contracts, on)
 
 
 @dataclass(frozen=True)
@@ -59,14 +60,15 @@ def parametrize_with_contracts(
     kind: str = "",
     *,
     expected_failures: Expected = (),
-    contracts: Sequence[Contract] = CATALOGUE,
+    contracts: Sequence[Contract] | None = None,
     on: Sequence[str] | None = None,
 ) -> pytest.MarkDecorator:
     """Decorates a test function of one argument ``check``, which it has only to call; arguments as :func:`findings`.
 
     An expected failure is strict: another exception, or a pass, fails the test.
     """
-    found = list(checks(contracts, [_implementation(candidate, kind, expected_failures)], on or devices()))
+    asked = CATALOGUE if contracts is None else contracts
+    found = list(checks(asked, [_implementation(candidate, kind, expected_failures)], on or devices()))
     return pytest.mark.parametrize("check", [Call(one) for one in found], ids=[one.id for one in found])
 
 

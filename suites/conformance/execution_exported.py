@@ -24,7 +24,7 @@ from suites.conformance.execution_compiled import quiet
     "torch.jit.trace gives a function that is right on other numbers of the same shape, is refused, or was warned of as keeping NumPy's.",
     MAY,
     "torch.jit.trace",
-    [*every(steps=17, batch=2, bias=False), *every(bidirectional=True, num_layers=2, batch_first=True)],
+    [*every(steps=17, batch=2, bias=False), *every(bidirectional=True, num_layers=3, batch_first=True)],
     demonstration="""
         other = 3 * torch.randn(x.shape).to(dtype)
         with torch.no_grad():
@@ -62,7 +62,7 @@ def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any] |
     MAY,
     "torch.export.export",
     [
-        *every(steps=2, batch=2, num_layers=2, bidirectional=True),
+        *every(steps=2, batch=2, num_layers=3, bidirectional=True),
         *every(steps=1, batch=2, given_state=False),
         *every(steps=10, batch=2, bias=False),
     ],

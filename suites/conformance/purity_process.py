@@ -114,13 +114,15 @@ def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
         *every(num_layers=2),
         *every(batch_first=True, bidirectional=True, steps=4),
         *every(steps=4, batch=3, lengths=(4, 3, 1), enforce_sorted=True),
+        *every(dtype="float64", steps=3),
+        *every(dtype="bfloat16", steps=3),
     ],
     demonstration="""
         refused = [(x._replace(data=x.data.repeat(1, 2)) if isinstance(x, tuple) else x.repeat(1, 1, 2), hx)]
         refused += [(x, tuple(s.repeat(1, 2, 1) for s in hx) if isinstance(hx, tuple) else hx.repeat(1, 2, 1))]
         for train, given in [(train, given) for train in (False, True) for given in refused]:
             try: layer.train(train)(*given)
-            except Exception: assert torch.is_grad_enabled() and layer.training is train
+            except Exception: assert torch.is_grad_enabled() and layer.training is train and torch.get_default_dtype() is torch.float32
         with torch.no_grad():
             return layer(x), layer(x, hx)
     """,

@@ -74,6 +74,15 @@ class DefaultForExport(Sound):
 
 
 @mutant("execution.exported")
+class ThirdLayerWhenExported(Sound):
+    """What is exported has the weights of the second layer in the third, too."""
+
+    def weights(self, slot: int) -> Weights:
+        third = slot // self.layer.directions == 2 and torch.compiler.is_exporting()
+        return super().weights(slot - self.layer.directions if third else slot)
+
+
+@mutant("execution.exported")
 class EightStepsWhenExported(Sound):
     """What is exported reads eight steps of the input, and zeros for all later ones."""
 

@@ -70,6 +70,18 @@ class CacheForEveryLengthInInference(Sound):
 
 
 @mutant("purity.call_after_failure")
+class DefaultDtypeOfTheRefusedCall(Sound):
+    """A call makes its input's dtype torch's default, and one that is refused leaves it so."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(input.data.dtype)
+        answer = super().forward(input, hx)
+        torch.set_default_dtype(before)
+        return answer
+
+
+@mutant("purity.call_after_failure")
 class StateOfTheRefusedCall(Sound):
     """A call without hx begins with the state that was given to a call that was refused."""
 
