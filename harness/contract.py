@@ -25,7 +25,7 @@ from harness.reference import answer
 from harness.reproduction import FORWARD, NO_SCRIPT, script
 from harness.switches import equal_terms, make_dropout_state, undisturbed, unusable
 from harness.tolerance import SIGNAL, allowance, signal
-from harness.trial import ContractError, Mismatch, Trial
+from harness.trial import ContractError, Mismatch, Trial, refused_by_torch
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def run(check: Check, diagnose: bool = True) -> Conformance:
 
 
 #: What a check may end with that says something about the implementation; anything else is a fault of the suite, unless the
-#: implementation's own code raised it.
+#: implementation's own code raised it, or torch where it refuses in its place.
 _TELLING = (ContractError, NotImplementedError, MemoryError, torch.OutOfMemoryError)
 
 
@@ -223,10 +223,10 @@ def _broken(contract: Contract, trial: Trial) -> BaseException | None:
     except (Exception, SystemExit) as error:
         # Anything that is asked of a module may be the implementation's own, as state_dict() or zero_grad().
         own = in_own_code(error, trial.implementation, suite=inspect.getfile(contract.check))
-        if own is None:
+        if own is None and not refused_by_torch(error):
             raise
         try:
-            with trial.blamed(f"{own.tb_frame.f_code.co_name}()"):
+            with trial.blamed("what was asked of it" if own is None else f"{own.tb_frame.f_code.co_name}()"):
                 raise error.with_traceback(own)
         except _TELLING as blamed:
             return blamed

@@ -245,7 +245,7 @@ class Trial:
                 raise MemoryError(said(error)) from error
             if isinstance(error, torch.jit.Error) and (refusal := _REFUSED_IN_SCRIPT.search(str(error))):
                 raise NotImplementedError(refusal[1].strip()) from error
-            if _REFUSED_BY_TORCH.search(said(error)):
+            if refused_by_torch(error):
                 raise NotImplementedError(f"{action} raised {type(error).__name__}: {said(error)}") from error
             first = error.__context__
             after = ""
@@ -285,6 +285,11 @@ def where(place: str) -> Iterator[None]:
 def lacks_memory(error: BaseException) -> bool:
     """Whether ``error`` says that there was not enough memory; on a CPU torch says so with a RuntimeError."""
     return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or "can't allocate memory" in said(error)
+
+
+def refused_by_torch(error: BaseException) -> bool:
+    """Whether ``error`` says that torch refuses what was asked of the layer."""
+    return _REFUSED_BY_TORCH.search(said(error)) is not None
 
 
 def said(error: BaseException) -> str:

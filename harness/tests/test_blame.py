@@ -95,3 +95,12 @@ def test_code_of_an_implementation_is_what_is_neither_torchs_nor_of_another_pack
     paths = sysconfig.get_paths()
     places = {"user": "/home/me", "packages": paths["purelib"], "python": paths["stdlib"], "torch": torch.__path__[0]}
     assert blame._is_code_of(file.format(**places), source.format(**places)) == own
+
+
+def test_what_torch_refuses_of_a_scripted_module_is_a_refusal_of_its() -> None:
+    def asks(trial: Trial) -> None:
+        torch.jit.script(trial.implementation.build(trial.case.layer)).requires_grad_(False)
+
+    result = run(Check(replace(samples.agrees, check=asks), implementation(nn.GRU), CASE))
+    told = "NotImplementedError: what was asked of it raised RuntimeError: requires_grad_ is not supported on ScriptModules"
+    assert (result.outcome, result.message) == ("unsupported", told)

@@ -54,7 +54,8 @@ class _Compiled:
 
     def __init__(self, module: torch.nn.Module) -> None:
         self.graphs = 0
-        self._call: Any = torch.compile(module, backend=self._counted)
+        with may_refuse("torch.compile"):
+            self._call: Any = torch.compile(module, backend=self._counted)
 
     def _counted(self, graph: torch.fx.GraphModule, _: Any) -> Callable[..., Any]:
         self.graphs += 1
