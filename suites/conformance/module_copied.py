@@ -66,7 +66,9 @@ def _keeps_what_was_set(trial: Trial, copied: Copying, how: str) -> None:
     if original.noted:
         raise ContractError(f"Expected {how} to copy what was set on the module, but a call of the copy wrote into the original's")
     trial.answer(original)
-    if twin.noted != original.noted or not twin.noted:
+    if not original.noted:
+        raise ContractError(f"Expected the hooks of the module to be called, but none were, whether or not it was copied by {how}")
+    if twin.noted != original.noted:
         called = f"{twin.noted or 'none'}, and in the original {original.noted}"
         raise ContractError(f"Expected {how} to keep the module's hooks, but called in the copy were {called}")
 
