@@ -118,8 +118,8 @@ def _use(trial: Trial, module: torch.nn.Module, sizes: range) -> None:
         *every(dtype="bfloat16", steps=3),
     ],
     demonstration="""
-        refused = [(x._replace(data=x.data.repeat(1, 2)) if isinstance(x, tuple) else x.repeat(1, 1, 2), hx)]
-        refused += [(x, tuple(s.repeat(1, 2, 1) for s in hx) if isinstance(hx, tuple) else hx.repeat(1, 2, 1))]
+        refused, pair = [(x._replace(data=x.data.repeat(1, 2)) if isinstance(x, tuple) else x.repeat(1, 1, 2), hx)], isinstance(hx, tuple)
+        refused += [(x, tuple(s.repeat(1, 2, 1) for s in hx) if pair else hx.repeat(1, 2, 1)), (x, hx[0] if pair else (hx, hx))]
         for train, given in [(train, given) for train in (False, True) for given in refused]:
             try: layer.train(train)(*given)
             except Exception: assert torch.is_grad_enabled() and layer.training is train and torch.get_default_dtype() is torch.float32
@@ -131,7 +131,12 @@ def call_after_failure(trial: Trial) -> None:
     module = trial.module()
     input, hx = trial.form(trial.leaves())
     wider = input._replace(data=input.data.repeat(1, 2)) if isinstance(input, PackedSequence) else input.repeat(1, 1, 2)
-    refused = {"too many input features": (wider, hx), "too many sequences in the state": (input, _doubled(hx))}
+    refused = {
+        "too many input features": (wider, hx),
+        "too many sequences in the state": (input, _doubled(hx, 1)),
+        "too many units in the state": (input, _doubled(hx, 2)),
+        "a tensor for a pair, or a pair for a tensor": (input, hx[0] if isinstance(hx, tuple) else (hx, hx)),
+    }
     for what, given in refused.items():
         for train in (False, True):
             module.train(train)
@@ -151,6 +156,6 @@ def call_after_failure(trial: Trial) -> None:
             trial.agree(trial.call(module, input, None).arrays(), altered(trial.case, inputs=zeros))
 
 
-def _doubled(hx: Any) -> Any:
-    """A state of twice as many sequences."""
-    return tuple(state.repeat(1, 2, 1) for state in hx) if isinstance(hx, tuple) else hx.repeat(1, 2, 1)
+def _doubled(hx: Any, axis: int) -> Any:
+    """A state twice as long along ``axis``."""
+    return tuple(torch.cat([state, state], axis) for state in hx) if isinstance(hx, tuple) else torch.cat([hx, hx], axis)

@@ -82,6 +82,16 @@ class DefaultDtypeOfTheRefusedCall(Sound):
 
 
 @mutant("purity.call_after_failure")
+class EvalAfterAStateOfAnotherForm(Sound):
+    """A call that was refused for what it was given as a state leaves the module in eval mode."""
+
+    def refuse_state(self, hx: Any, data: Tensor, batch: int, batched: bool) -> None:
+        before, self.training = self.training, isinstance(hx, Tensor) is not self.layer.has_cell_state and self.training
+        super().refuse_state(hx, data, batch, batched)
+        self.training = before
+
+
+@mutant("purity.call_after_failure")
 class StateOfTheRefusedCall(Sound):
     """A call without hx begins with the state that was given to a call that was refused."""
 
