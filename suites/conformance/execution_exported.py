@@ -64,7 +64,7 @@ def _fixed(trial: Trial, how: str, made: Callable[[torch.nn.Module, Any], Any] |
     [
         *every(steps=2, batch=2, num_layers=3, bidirectional=True),
         *every(steps=1, batch=2, given_state=False),
-        *every(steps=10, batch=2, bias=False),
+        *every(steps=10, batch=2, bias=False, batch_first=True),
     ],
     demonstration="""
         other = 3 * torch.randn(x.shape).to(dtype)

@@ -83,6 +83,15 @@ class ThirdLayerWhenExported(Sound):
 
 
 @mutant("execution.exported")
+class BatchFirstTurnedWhenExported(Sound):
+    """What is exported answers its sequences in the opposite order where the batch comes first."""
+
+    def write(self, output: Tensor, finals: list[Tensor], form: Form) -> Any:
+        turned = torch.compiler.is_exporting() and self.layer.batch_first
+        return super().write(output.flip(1) if turned else output, finals, form)
+
+
+@mutant("execution.exported")
 class EightStepsWhenExported(Sound):
     """What is exported reads eight steps of the input, and zeros for all later ones."""
 
