@@ -182,12 +182,13 @@ def _converted(trial: Trial, module: nn.Module, how: str, dtype: torch.dtype, co
         *every(bidirectional=True, batch_first=True),
         *every(dtype="bfloat16"),
         *every(given_state=False, dtype="float64"),
+        *every(given_state=False, steps=3),
     ],
     demonstration="""
         layer.bias_hh_l0 = layer.bias_ih_l0
         halves = [setattr(p, "grad", p.data.clone()) or p.half() for p in layer.parameters()]
         assert all(h.equal(p) and p.grad.dtype == p.dtype for h, p in zip(halves, layer.half().parameters())) and layer.to(dtype) is layer
-        torch.no_grad()(layer.float().__call__)(x.float())
+        [torch.no_grad()(layer.to(kind).__call__)(x.to(kind)) for kind in (torch.float32, torch.float64)]
         after = torch.nn.Sequential(layer.requires_grad_(False).double()).to(dtype).parameters()
         assert all(p.mul_(2).dtype == dtype and not p.requires_grad for p in after) and layer.bias_hh_l0 is layer.bias_ih_l0
         return torch.no_grad()(layer.__call__)(x, hx)

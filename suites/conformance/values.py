@@ -281,6 +281,7 @@ def _relit(case: Case) -> dict[str, Array]:
     return {
         "whole numbers": np.round(2 * x),
         "steps of zeros": x * (np.arange(case.steps) % 3 != 1)[:, None, None],
+        "zeros at the end": np.concatenate([x[:-2], 0 * x[-2:]]),
         "steps of one number at the end": np.concatenate([x[:-2], filled]),
         "steps of one number at the beginning": np.concatenate([filled, x[2:]]),
         "zeros and minus ones": -1.0 * (x < 0),

@@ -22,6 +22,17 @@ class TrainableAgainAfterConversion(Sound):
 
 
 @mutant("module.to_dtype")
+class ZerosKeptInFloat64(Sound):
+    """The state of zeros is kept from call to call, and made anew for another batch size, or for another dtype unless that is float32."""
+
+    def default_state(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        kept = self.__dict__.get("_zeros")
+        if kept is None or kept.shape != shape or x.dtype not in (kept.dtype, torch.float32):
+            kept = self.__dict__["_zeros"] = super().default_state(x, shape)
+        return kept
+
+
+@mutant("module.to_dtype")
 class StaysInFloat32(Cached):
     """The weights prepared before .to() are used after it."""
 

@@ -284,6 +284,16 @@ class ZerosAtTheEndTakenForPadding(Sound):
 
 
 @mutant("values.kinds_of_data")
+class ZerosAtTheEndOfABatchTakenForPadding(Sound):
+    """All sequences end where the steps begin that are zero in all of them, to the end."""
+
+    def direction(self, x: Tensor, valid: Tensor, h: Tensor, c: Tensor, slot: int, reverse: bool) -> tuple[Tensor, Tensor, Tensor]:
+        if slot < self.layer.directions and x.any():
+            valid = valid & (x != 0).flatten(1).any(1, keepdim=True).flip(0).cummax(0).values.flip(0)
+        return super().direction(x, valid, h, c, slot, reverse)
+
+
+@mutant("values.kinds_of_data")
 class WholeNumbersTakenForTokens(Sound):
     """An input of whole numbers is halved."""
 
