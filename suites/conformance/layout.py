@@ -147,7 +147,12 @@ def _time_major(trial: Trial, input: Any) -> Array:
     "Non-contiguous states give what contiguous ones give: both of an LSTM's, or one of them.",
     MUST,
     in_docs("LSTM: Inputs: h_0, c_0"),
-    [*_CASES, *every(steps=5, batch=3, num_layers=2, lengths=(2, 5, 3))],
+    [
+        *_CASES,
+        *every(steps=5, batch=3, num_layers=2, lengths=(2, 5, 3)),
+        # Of a pack in another order states are copied to be permuted, of one that is sorted they need not be.
+        *every(steps=5, batch=3, num_layers=2, lengths=(5, 3, 2), enforce_sorted=True),
+    ],
     demonstration="""
         lays = [lambda s: s.transpose(0, 1).contiguous().transpose(0, 1), lambda s: torch.stack([s, s + 1], -1).flatten(-2)[..., ::2]]
         found = []

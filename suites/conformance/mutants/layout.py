@@ -119,6 +119,16 @@ class InputGradientInStorageOrder(Sound):
 
 
 @mutant("layout.strided_state")
+class StateOfASortedPackMisread(Sound):
+    """Of a pack whose sequences need no other order, states are read as if they lay in the order of their numbers."""
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        if isinstance(input, PackedSequence) and input.sorted_indices is None and hx is not None:
+            hx = tuple(map(_misread, hx)) if isinstance(hx, tuple) else _misread(hx)
+        return super().forward(input, hx)
+
+
+@mutant("layout.strided_state")
 class StateReadAsIfContiguous(Sound):
     """The states are read through their storage."""
 
