@@ -69,7 +69,8 @@ class Worker:
     def run(self, check: Check) -> Conformance:
         """What came of ``check``; a death of the worker and a hang are outcomes too. Raises what the suite itself raised."""
         if reason := self._hangs.given_up(check):
-            return finding(check, *declared(check, Outcome.TIMED_OUT, reason))
+            # What was not run says nothing of a failure that is declared, unless that is to hang.
+            return finding(check, *(declared(check, Outcome.TIMED_OUT, "") if _is_declared(check) else (Outcome.TIMED_OUT, reason)))
         limit = self._limit * check.contract.time_limit_factor
         try:
             self._child.start(self._references, torch.get_num_threads())

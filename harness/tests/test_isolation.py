@@ -127,8 +127,9 @@ def test_classes_from_files_are_there_in_the_process_even_under_the_names_of_kno
         sys.path[:], registry.FOLDERS[:] = path, folders
 
 
-def test_what_is_not_run_has_no_script_that_shows_it() -> None:
-    hangs, check = Hangs(), Check(samples.agrees, samples.HANGS, CASE)
+@pytest.mark.parametrize("declares", [(), (ExpectedFailure("sample.agrees", "upstream", "it is known", ValueError, ""),)], ids=len)
+def test_what_is_not_run_has_no_script_that_shows_it_and_met_no_declaration(declares: tuple[ExpectedFailure, ...]) -> None:
+    hangs, check = Hangs(), Check(samples.agrees, replace(samples.HANGS, expected_failures=declares), CASE)
     hangs.note(check)
     result = Worker(["harness.tests.samples:HANGS"], limit=1.0, hangs=hangs).run(check)
     assert (result.outcome, result.reproduction) == ("timed-out", "") and result.message.startswith(NOT_RUN)
